@@ -1,0 +1,65 @@
+"""The command line: ``run.py COMMAND``.
+
+One module per group of commands; each imports what it needs when it runs, so that ``--help`` is
+quick. Rules: a person gets a table, a program gets ``--json``; what cannot be done is told in one
+line on standard error, with an exit code other than 0 and never a traceback; a password is never
+an argument.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from server.cli.configuration import config
+from server.cli.database import check, migrate, rebuild
+from server.cli.log import log
+from server.cli.service import demo, serve
+from server.cli.sessions import session
+from server.cli.users import user
+from server.config import load_config
+from server.core.errors import GatelogError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="gatelog", prog_name="gatelog")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Gatelog: login sessions on an event log.
+
+    Settings come from GATELOG_* variables; 'config' lists them.
+    """
+    context.obj = load_config(os.environ)
+
+
+for command in (serve, demo, config, migrate, user, session, log, check, rebuild):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        status = cli.main(arguments, prog_name="run.py", standalone_mode=False)
+    except click.Abort:
+        return _fail("stopped")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except GatelogError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _fail(reason: str) -> int:
+    click.echo(f"gatelog: {' '.join(reason.split())}", err=True)
+    return 1

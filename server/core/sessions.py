@@ -1,0 +1,103 @@
+"""A session as everybody sees it who checks one: a packed record, read field by field.
+
+The record is what the replica stores and what a request carries; nothing is decoded that nobody
+asks for. Layout, big-endian::
+
+    0   1  state: 1 active, 2 ended
+    1   8  expires_at, microseconds since the epoch
+    9  16  session_id
+    25 16  subject_id
+    41  8  started_at, microseconds since the epoch
+    49  …  roles, UTF-8, comma-separated
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+ACTIVE = 1
+ENDED = 2
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_US = timedelta(microseconds=1)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since the epoch."""
+    return (moment - _EPOCH) // _US
+
+
+def from_us(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+class Session:
+    """An active session: a view of its packed record."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: bytes) -> None:
+        self.record = record
+
+    @property
+    def expires_us(self) -> int:
+        return int.from_bytes(self.record[1:9], "big")
+
+    @property
+    def expires_at(self) -> datetime:
+        return from_us(self.expires_us)
+
+    @property
+    def session_id(self) -> UUID:
+        return UUID(bytes=self.record[9:25])
+
+    @property
+    def subject_id(self) -> UUID:
+        """The user whose session it is."""
+        return UUID(bytes=self.record[25:41])
+
+    @property
+    def started_at(self) -> datetime:
+        return from_us(int.from_bytes(self.record[41:49], "big"))
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The user's roles; constant for a session, a change of roles ends it."""
+        text = self.record[49:].decode()
+        return frozenset(text.split(",")) if text else frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Session) and self.record == other.record
+
+    def __hash__(self) -> int:
+        return hash(self.record)
+
+    def __repr__(self) -> str:
+        return f"Session({self.session_id}, subject {self.subject_id})"
+
+
+def pack_session(
+    *,
+    session_id: UUID,
+    subject_id: UUID,
+    started_at: datetime,
+    expires_at: datetime,
+    roles: tuple[str, ...] = (),
+) -> bytes:
+    """The record of an active session."""
+    return b"".join(
+        (
+            b"\x01",
+            to_us(expires_at).to_bytes(8, "big"),
+            session_id.bytes,
+            subject_id.bytes,
+            to_us(started_at).to_bytes(8, "big"),
+            ",".join(roles).encode(),
+        )
+    )
+
+
+def tombstone(record: bytes) -> bytes:
+    """The record of the same session, ended: state and expiry are all that is kept."""
+    return b"\x02" + record[1:9]

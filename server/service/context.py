@@ -1,0 +1,79 @@
+"""Opens everything that a process of the service needs, and closes it in order.
+
+Nothing here needs the database to be up: connections are made when they are first used, and
+again after every loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from server.config import Config
+from server.core.errors import GatelogError
+from server.service.accounts import Accounts
+from server.service.gate import Gate
+from server.service.passwords import PasswordPool
+from server.store.database import Database
+from server.store.log import Appender
+from server.store.sessions import PrimaryLookup
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 60.0
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What handlers and commands work with."""
+
+    accounts: Accounts
+    gate: Gate
+
+
+@asynccontextmanager
+async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
+    """The services on this database, until the context ends."""
+    timeout_s = config.database_timeout_s
+    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool)
+    passwords = PasswordPool(config)
+    try:
+        async with (
+            Appender(
+                database.connect,
+                timeout_s=timeout_s,
+                max_batch=config.append_batch,
+                max_queue=config.append_queue,
+            ) as appender,
+            PrimaryLookup(
+                database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue
+            ) as lookup,
+        ):
+            accounts = Accounts(config, database=database, appender=appender, passwords=passwords)
+            yield Services(accounts, Gate(lookup))
+    finally:
+        passwords.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
+    """Meanwhile, record now and then which sessions are over by time."""
+    task = asyncio.create_task(_sweep(accounts), name="sweep")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _sweep(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        try:
+            await accounts.end_expired()
+        except GatelogError as error:
+            logger.warning("sweep: %s", error)

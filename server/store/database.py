@@ -1,0 +1,158 @@
+"""Connections to PostgreSQL, and the one place where its errors become ours.
+
+Rules:
+
+- The application acts as the role ``gatelog_app``, whatever role the URL logs in as.
+- Nothing waits for the database without a limit: connecting, a statement, a lock, an idle
+  transaction (a stopped process must not keep the log's head locked).
+- A connection on which something timed out is closed, not reused: its state is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from server.core.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record]
+    PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | Connection
+
+APP_ROLE = "gatelog_app"
+CONNECT_TIMEOUT_S = 3.0
+
+# What a lost, refused, stopped or restarting server looks like through asyncpg.
+LOST = (
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,
+    asyncpg.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Driver errors become ours; what is not listed is a defect and passes through."""
+    try:
+        yield
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise ConfigError("GATELOG_DATABASE_URL", f"the database refuses it: {error}") from error
+    except (asyncpg.InvalidCatalogNameError, asyncpg.ClientConfigurationError) as error:
+        raise ConfigError("GATELOG_DATABASE_URL", str(error)) from error
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+        raise SchemaMismatch(f"The schema does not fit: {error}") from error
+    except LOST as error:
+        raise DatabaseUnavailable(_describe(error)) from error
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _settings(role: str | None, timeout_s: float) -> dict[str, str]:
+    ms = str(int(timeout_s * 1000))
+    settings = {
+        "application_name": "gatelog",
+        "statement_timeout": ms,
+        "lock_timeout": ms,
+        "idle_in_transaction_session_timeout": "2000",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "jit": "off",
+    }
+    if role is not None:
+        settings["role"] = role
+    return settings
+
+
+async def connect(dsn: str, *, role: str | None = APP_ROLE, timeout_s: float = 600.0) -> Connection:
+    """A connection of one's own to the primary, with limits. ``role`` None keeps the login role.
+
+    Raises DatabaseUnavailable or, for what waiting will not mend, ConfigError.
+    """
+    with translated_errors():
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            try:
+                return await asyncpg.connect(
+                    dsn,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=timeout_s,
+                    server_settings=_settings(role, timeout_s),
+                    target_session_attrs=SessionAttribute.read_write,
+                )
+            except asyncpg.UndefinedObjectError as error:  # the role is not there yet
+                raise SchemaMismatch(
+                    "The database is not migrated. Run 'run.py migrate'."
+                ) from error
+
+
+async def _keep_session(connection: Connection) -> None:
+    """Nothing here changes a pooled connection's session state: spare the reset's round trip."""
+
+
+class Database:
+    """A bounded pool of connections, opened when first needed and again after every loss."""
+
+    def __init__(self, dsn: str, *, timeout_s: float, pool_size: int) -> None:
+        self.dsn = dsn
+        self.timeout_s = timeout_s
+        self._pool_size = pool_size
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def connect(self) -> Connection:
+        """A connection of one's own, outside the pool."""
+        return await connect(self.dsn, timeout_s=self.timeout_s)
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[PooledConnection]:
+        """A pooled connection. Raises DatabaseUnavailable when there is none within the limit."""
+        with translated_errors():
+            pool = await self._open()
+            async with pool.acquire(timeout=self.timeout_s) as connection:
+                try:
+                    yield connection
+                except (TimeoutError, asyncio.CancelledError):
+                    connection.terminate()
+                    raise
+
+    async def _open(self) -> Pool:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self.dsn,
+                    min_size=0,
+                    max_size=self._pool_size,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=self.timeout_s,
+                    server_settings=_settings(APP_ROLE, self.timeout_s),
+                    target_session_attrs=SessionAttribute.read_write,
+                    reset=_keep_session,
+                )
+            return self._pool
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()

@@ -1,0 +1,276 @@
+"""The projection held against the log: compare the two (``check``), or make it anew (``rebuild``).
+
+Both fold the log with the same ``evolve`` that the appender uses. ``check`` reads everything in
+one snapshot and also holds each row's columns and leaf hash against its entry. ``rebuild`` folds
+beside the running service and takes the head's lock only for the last stretch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from server.core import events as ev
+from server.core.errors import LogDamaged
+from server.core.state import ActiveSession, PutSession, User, evolve, evolve_user
+from server.store import sql
+from server.store.database import connect, translated_errors
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+PAGE = 10_000  # events
+MAX_DIFFERENCES = 1000  # told one by one; beyond them only counted
+
+Progress = Callable[[int, int], None]  # position reached, position of the head
+
+
+class Fold:
+    """The state after folding events: who exists and which sessions are active."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.sessions: dict[bytes, ActiveSession] = {}
+        self.users: dict[UUID, User] = {}
+
+    def take(self, position: int, event: ev.AnyEvent) -> None:
+        """Fold one more event in. Raises LogDamaged for a gap or an impossible event."""
+        if position != self.position + 1:
+            raise LogDamaged(f"position {self.position + 1} is missing: {position} comes next")
+        for change in evolve(event):
+            if isinstance(change, PutSession):
+                self.sessions[change.session.token_digest] = change.session
+            else:
+                self.sessions.pop(change.token_digest, None)
+        if event.subject_id is not None:
+            user = evolve_user(self.users.get(event.subject_id), event)
+            if user is not None:
+                self.users[event.subject_id] = user
+        self.position = position
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What ``check`` found. The projection is right when there is no difference."""
+
+    events: int = 0
+    sessions: int = 0
+    users: int = 0
+    differences: list[str] = []
+    untold: int = 0
+
+    def differ(self, text: str) -> None:
+        if len(self.differences) < MAX_DIFFERENCES:
+            self.differences.append(text)
+        else:
+            self.untold += 1
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """What ``rebuild`` did; ``changed`` rows of the projection were not what the log says."""
+
+    events: int
+    sessions: int
+    users: int
+    changed: int
+
+
+def _no_progress(position: int, head: int) -> None:
+    pass
+
+
+async def check(dsn: str, progress: Progress = _no_progress) -> Report:
+    """Fold the log and compare it with the projection row by row, in one snapshot."""
+    connection = await connect(dsn)
+    try:
+        with translated_errors():
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await _check(connection, progress)
+    finally:
+        await connection.close()
+
+
+async def _check(connection: Connection, progress: Progress) -> Report:
+    report, fold = Report(), Fold()
+    head: int = await connection.fetchval(sql.LAST_POSITION)
+    recorded_at: datetime | None = None
+    while rows := await connection.fetch(sql.READ_ROWS, fold.position, PAGE):
+        for row in rows:
+            for text in _row_faults(row, recorded_at):
+                report.differ(text)
+            recorded_at = row["recorded_at"]
+            try:
+                fold.take(row["position"], ev.decode(row["entry"]))
+            except LogDamaged as error:
+                report.differ(f"log: position {row['position']}: {error}")
+                return report  # what follows cannot be folded
+        progress(fold.position, head)
+    if fold.position != head:
+        report.differ(f"log: the head says {head}, the last event is {fold.position}")
+    for row in await connection.fetch(sql.WRONG_EVENT_IDS):
+        report.differ(f"event_ids: {row['event_id']}: noted {row['noted']}, is {row['position']}")
+    await _compare(connection, fold, report)
+    report.events, report.sessions, report.users = (
+        fold.position,
+        len(fold.sessions),
+        len(fold.users),
+    )
+    return report
+
+
+def _row_faults(row: asyncpg.Record, previous: datetime | None) -> Iterator[str]:
+    """What is wrong within one row of the log."""
+    where = f"log: position {row['position']}:"
+    if ev.leaf_hash(row["entry"]) != row["leaf_hash"]:
+        yield f"{where} the leaf hash is not that of the entry"
+    if previous is not None and row["recorded_at"] < previous:
+        yield f"{where} recorded_at goes back"
+    try:
+        event = ev.decode(row["entry"])
+    except LogDamaged:
+        return  # the fold reports it
+    columns = {
+        "event_id": event.event_id,
+        "type": event.type,
+        "session_id": getattr(event, "session_id", None),
+        "subject_id": event.subject_id,
+    }
+    for name, value in columns.items():
+        if row[name] != value:
+            yield f"{where} column {name} says {row[name]}, the entry {value}"
+
+
+async def _compare(connection: Connection, fold: Fold, report: Report) -> None:
+    sessions, users = dict(fold.sessions), dict(fold.users)
+    async for row in connection.cursor(sql.ALL_SESSIONS, prefetch=PAGE):
+        found = _session(row)
+        _differ(report, "active_sessions", found.session_id, sessions.pop(row[0], None), found)
+    for missing in sessions.values():
+        _differ(report, "active_sessions", missing.session_id, missing, None)
+    async for row in connection.cursor(sql.ALL_USERS, prefetch=PAGE):
+        user = User(
+            subject_id=row[0],
+            registered_at=row[1],
+            disabled=row[2],
+            credential_version=row[3],
+            roles=tuple(row[4]),
+        )
+        _differ(report, "users", user.subject_id, users.pop(row[0], None), user)
+    for subject_id, expected in users.items():
+        _differ(report, "users", subject_id, expected, None)
+
+
+def _session(row: asyncpg.Record) -> ActiveSession:
+    return ActiveSession(
+        token_digest=row[0],
+        session_id=row[1],
+        subject_id=row[2],
+        started_at=row[3],
+        expires_at=row[4],
+        roles=tuple(row[5]),
+    )
+
+
+def _differ(report: Report, table: str, key: UUID, expected: object, found: object) -> None:
+    if expected is None:
+        report.differ(f"{table}: {key} is there, and not in the log")
+    elif found is None:
+        report.differ(f"{table}: {key} is missing")
+    elif expected != found:
+        report.differ(f"{table}: {key} differs: the log says {expected}, the table {found}")
+
+
+async def rebuild(owner_dsn: str, progress: Progress = _no_progress) -> Rebuilt:
+    """Make the projection anew from the log, beside the running service; swap it in when complete.
+
+    Runs as the owner. When anything differed, the epoch changes, so that every replica is rebuilt
+    too. Raises LogDamaged, and changes nothing, when the log cannot be folded.
+    """
+    connection = await connect(owner_dsn, role=None)
+    try:
+        with translated_errors():
+            await connection.execute(sql.CREATE_REBUILD_TABLES)
+            fold = Fold()
+            await _fold_on(connection, fold, progress)
+            await _copy(connection, fold)
+            return await _swap(connection, fold, progress)
+    finally:
+        await connection.close()
+
+
+async def _fold_on(connection: Connection, fold: Fold, progress: Progress) -> set[bytes]:
+    """Fold what is there beyond ``fold.position``; returns the digests that this concerned."""
+    touched: set[bytes] = set()
+    head: int = await connection.fetchval(sql.LAST_POSITION)
+    while rows := await connection.fetch(sql.READ_EVENTS, fold.position, PAGE):
+        for row in rows:
+            event = ev.decode(row["entry"])
+            fold.take(row["position"], event)
+            if isinstance(event, ev.SessionStarted | ev.SessionEnded):
+                touched.add(event.token_digest)
+        progress(fold.position, max(head, fold.position))
+    return touched
+
+
+async def _copy(connection: Connection, fold: Fold) -> None:
+    await connection.copy_records_to_table(
+        sql.REBUILT_SESSIONS, records=(_session_row(s) for s in fold.sessions.values())
+    )
+    await connection.copy_records_to_table(
+        sql.REBUILT_USERS, records=(_user_row(u) for u in fold.users.values())
+    )
+
+
+def _session_row(session: ActiveSession) -> tuple[Any, ...]:
+    return (
+        session.token_digest,
+        session.session_id,
+        session.subject_id,
+        session.started_at,
+        session.expires_at,
+        list(session.roles),
+    )
+
+
+def _user_row(user: User) -> tuple[Any, ...]:
+    return (
+        user.subject_id,
+        user.registered_at,
+        user.disabled,
+        user.credential_version,
+        list(user.roles),
+    )
+
+
+async def _swap(connection: Connection, fold: Fold, progress: Progress) -> Rebuilt:
+    async with connection.transaction():
+        await connection.execute(sql.LOCK_HEAD)
+        before = fold.position
+        touched = await _fold_on(connection, fold, progress)
+        if fold.position != before:
+            await _catch_up(connection, fold, touched)
+        changed = 0
+        for statement in sql.SWAP_IN:
+            status = await connection.execute(statement)
+            verb, _, count = status.rpartition(" ")
+            changed += int(count) if verb.startswith(("DELETE", "INSERT")) else 0
+        if changed:
+            await connection.execute(sql.BUMP_EPOCH)
+    return Rebuilt(fold.position, len(fold.sessions), len(fold.users), changed)
+
+
+async def _catch_up(connection: Connection, fold: Fold, touched: set[bytes]) -> None:
+    """Bring the rebuilt tables to the state of the fold, for what came in meanwhile."""
+    await connection.execute(sql.FORGET_REBUILT_SESSIONS, list(touched))
+    sessions = [fold.sessions[digest] for digest in touched if digest in fold.sessions]
+    await connection.copy_records_to_table(
+        sql.REBUILT_SESSIONS, records=[_session_row(s) for s in sessions]
+    )
+    await connection.execute(sql.FORGET_REBUILT_USERS)
+    await connection.copy_records_to_table(
+        sql.REBUILT_USERS, records=(_user_row(u) for u in fold.users.values())
+    )

@@ -1,0 +1,68 @@
+"""Users and their credentials, to read; what changes users goes through the log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from server.store import sql
+from server.store.database import Database
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """What a login is verified against."""
+
+    subject_id: UUID
+    login: str
+    password_hash: str
+    disabled: bool
+    credential_version: int
+    roles: tuple[str, ...]
+
+
+class ListedUser(msgspec.Struct, frozen=True):
+    """A user as an operator sees one."""
+
+    subject_id: UUID
+    login: str | None
+    registered_at: datetime
+    disabled: bool
+    roles: tuple[str, ...]
+
+
+class Users:
+    """Reads users and credentials from the primary."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_login(self, login: str) -> Credential | None:
+        """The credential of this (normalised) login."""
+        return await self._credential(sql.FIND_CREDENTIAL, login)
+
+    async def by_id(self, subject_id: UUID) -> Credential | None:
+        return await self._credential(sql.FIND_CREDENTIAL_OF, subject_id)
+
+    async def _credential(self, statement: str, key: str | UUID) -> Credential | None:
+        async with self._database.acquire() as connection:
+            row = await connection.fetchrow(statement, key)
+        if row is None:
+            return None
+        subject_id, name, password_hash, disabled, version, roles = row
+        return Credential(subject_id, name, password_hash, disabled, version, tuple(roles))
+
+    async def replace_hash(self, subject_id: UUID, old: str, new: str) -> None:
+        """Store the same password's hash under new parameters, unless it changed meanwhile."""
+        async with self._database.acquire() as connection:
+            await connection.execute(sql.REPLACE_HASH, subject_id, old, new)
+
+    async def page(self, after: UUID, limit: int) -> list[ListedUser]:
+        """Users by id. Start with the nil UUID."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.LIST_USERS, after, limit)
+        return [
+            ListedUser(subject_id, login, registered_at, disabled, tuple(roles))
+            for subject_id, login, registered_at, disabled, roles in rows
+        ]

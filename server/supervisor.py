@@ -1,0 +1,322 @@
+"""``run.py serve``: starts the processes of one host, keeps them running, stops them in order.
+
+The order of the start: the lock of the data directory, the listening socket, the database, the
+schema, the workers. Whatever fails on this way ends the start with one line. Afterwards a child
+that ends is started again, with a growing pause while it does not come up.
+
+The order of the stop (SIGINT, SIGTERM, SIGHUP) is the reverse: the workers finish the requests in
+flight and end, then the projector, then the database. Children do not outlive the supervisor.
+The supervisor holds the listening socket throughout, so that a connection that arrives while
+workers are replaced waits for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from abc import ABC, abstractmethod
+from asyncio.subprocess import Process
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import server
+from server.config import Config, variable
+from server.core.errors import ConfigError, OperatorError
+from server.database import embedded_postgres, prepare_schema
+from server.datadir import Lock, child_command, end_leftovers, locked
+from server.embedded import STOP_TIMEOUT_S, EmbeddedPostgres
+from server.processes import child_options
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+START_TIMEOUT_S = 60.0
+FIRST_PAUSE_S = 0.1
+LAST_PAUSE_S = 5.0
+LOG_CHECK_INTERVAL_S = 60.0
+_POLL_S = 0.02
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
+
+
+def serve(config: Config, announce: Callable[[str], None]) -> None:
+    """Run the service until a signal stops it; ``announce`` gets its address once it answers.
+
+    Raises OperatorError when it cannot start.
+    """
+    with locked(config.data_path, "serve") as lock:
+        end_leftovers(config.data_path, config.shutdown_timeout_s + 2)
+        with listen(config) as listener:
+            asyncio.run(Supervisor(config, listener, lock, announce).run())
+
+
+def listen(config: Config) -> socket.socket:
+    """The listening socket. Raises ConfigError that names the setting which does not work."""
+    try:
+        found = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigError(variable("host"), f"{config.host!r} is no address: {error}") from error
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _listen_error(config, error) from error
+    return listener
+
+
+def _listen_error(config: Config, error: OSError) -> ConfigError:
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(
+            variable("port"), f"port {config.port} on {config.host} is taken by another program"
+        )
+    if error.errno == errno.EACCES:
+        return ConfigError(variable("port"), f"this user may not listen on port {config.port}")
+    return ConfigError(variable("host"), f"cannot listen on {config.host}: {error.strerror}")
+
+
+def address_of(listener: socket.socket) -> tuple[str, int]:
+    """Host and port where a client on this host reaches the listener."""
+    host, port = listener.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104
+
+
+def url_of(listener: socket.socket) -> str:
+    host, port = address_of(listener)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Child(ABC):
+    """A process that is kept running."""
+
+    name: str
+    process: Process | None = None
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start it and return when it does its work. Raises OperatorError with the reason."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End it in good order, and what it has started with it."""
+
+    async def wait(self) -> int:
+        """Wait until the process has ended; returns its status, 0 when there is none."""
+        return await self.process.wait() if self.process else 0
+
+    async def until(self, ready: Coroutine[Any, Any, None]) -> bool:
+        """Wait until it is ready; False when it ends before."""
+        waiting = asyncio.create_task(ready)
+        ended = asyncio.create_task(self.wait())
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await asyncio.wait((waiting, ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise OperatorError(f"{self.name} not ready in {START_TIMEOUT_S:.0f} s") from error
+        finally:
+            waiting.cancel()
+            ended.cancel()
+            await asyncio.wait((waiting, ended))
+        return not waiting.cancelled()
+
+    async def end(self, *steps: tuple[signal.Signals, float]) -> None:
+        """Send the signals in turn, each with its time in seconds, until the process has ended."""
+        if self.process is None:
+            return
+        for number, grace_s in steps:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self.process.wait()
+                    return
+
+
+class DatabaseChild(Child):
+    """The embedded PostgreSQL."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+
+    async def start(self) -> None:
+        # prepare and set_up wait for programs; the server itself must be this thread's child
+        await asyncio.to_thread(self._postgres.prepare)
+        with self._postgres.spawn_options() as options:
+            self.process = await asyncio.create_subprocess_exec(
+                *self._postgres.command(), **options
+            )
+        if not await self.until(self._ready(self.process.pid)):
+            raise self._postgres.start_error()
+        await asyncio.to_thread(self._postgres.set_up)
+
+    async def _ready(self, pid: int) -> None:
+        while not self._postgres.is_ready(pid):  # noqa: ASYNC110 - a file says so, no signal
+            await asyncio.sleep(_POLL_S)
+
+    async def stop(self) -> None:
+        await self.end(
+            (signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)
+        )
+
+
+class WorkersChild(Child):
+    """gunicorn and its workers."""
+
+    name = "the workers"
+
+    def __init__(self, config: Config, listener: socket.socket) -> None:
+        self._config = config
+        self._listener = listener
+
+    async def start(self) -> None:
+        descriptor = self._listener.fileno()
+        self.process = await asyncio.create_subprocess_exec(
+            *child_command(
+                sys.executable, "server.worker", self._config.data_path, str(descriptor)
+            ),
+            env=_child_environment(),
+            pass_fds=(descriptor,),
+            **child_options(signal.SIGTERM),
+        )
+        if not await self.until(self._answers()):
+            raise OperatorError(
+                f"the workers do not start (exit code {self.process.returncode});"
+                " the reason is in the lines above"
+            )
+
+    async def _answers(self) -> None:
+        """Return when a worker answers; a connection waits in the backlog until one does."""
+        host, port = address_of(self._listener)
+        while True:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    writer.write(b"GET /health/alive HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    await reader.readexactly(len(b"HTTP/1.1 200"))
+                    return
+                finally:
+                    writer.close()
+            await asyncio.sleep(_POLL_S)
+
+    async def stop(self) -> None:
+        if self.process is None:
+            return
+        grace_s = self._config.shutdown_timeout_s + 8  # gunicorn waits a little less
+        await self.end((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0))
+        with suppress(ProcessLookupError):  # workers whose master was killed
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Supervisor:
+    """The children of one host and their order."""
+
+    def __init__(
+        self,
+        config: Config,
+        listener: socket.socket,
+        lock: Lock,
+        announce: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._listener = listener
+        self._lock = lock
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._postgres = embedded_postgres(config)
+        self._database: list[Child] = [DatabaseChild(self._postgres)] if config.embedded else []
+        # The projector's place is between the two: it starts before the workers, ends after them.
+        self._children: list[Child] = [*self._database, WorkersChild(config, listener)]
+
+    async def run(self) -> None:
+        """Start everything, keep it running, and stop it when a signal says so."""
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stopping.set)
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            if not await self._unless_stopped(self._start()):
+                return
+            tasks += [asyncio.create_task(self._keep(child)) for child in self._children]
+            tasks.append(asyncio.create_task(self._trim_log()))
+            await self._stopping.wait()
+            logger.info("stopping")
+        finally:
+            await self._stop(tasks)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do the work; leave it, and answer False, when a signal says stop."""
+        task = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+            return False
+        task.result()
+        return True
+
+    async def _start(self) -> None:
+        for child in self._database:
+            await child.start()
+        await prepare_schema(self._config)
+        for child in self._children[len(self._database) :]:
+            await child.start()
+        url = url_of(self._listener)
+        self._lock.announce(url)
+        self._announce(url)
+
+    async def _keep(self, child: Child) -> None:
+        """Start the child again whenever it ends; the pause grows while it does not come up."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            status = await child.wait()
+            logger.error("%s ended (%s); starting again", child.name, _status_text(status))
+            await asyncio.sleep(pause_s)
+            try:
+                await child.start()
+            except OperatorError as error:
+                logger.error("%s", error)
+                await child.stop()
+                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+            else:
+                logger.info("%s runs again", child.name)
+                pause_s = FIRST_PAUSE_S
+
+    async def _trim_log(self) -> None:
+        while self._database:
+            await asyncio.sleep(LOG_CHECK_INTERVAL_S)
+            await asyncio.to_thread(self._postgres.trim_log)
+
+    async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listener.close()  # from here on the workers' copies are the last ones
+        for child in reversed(self._children):
+            await child.stop()
+
+
+def _child_environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_VARIABLES)}
+    root = str(Path(server.__file__).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, kept.get("PYTHONPATH")]))
+    return kept
+
+
+def _status_text(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit code {status}"

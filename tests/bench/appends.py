@@ -1,0 +1,151 @@
+"""Durable appends per second: the service's path against what PostgreSQL takes raw.
+
+Both append session_started events with fsync on, in batches of the same size, from one process
+and one connection, alternating within one run:
+
+- raw: ``INSERT … SELECT unnest`` of finished rows into a table like ``events`` with three unique
+  indexes, and the COMMIT;
+- gatelog: ``Appender.submit``: lock, state, decide, encode, hash, events, ids, projection, head,
+  COMMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import statistics
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from server.core import events as ev
+from server.embedded import EmbeddedPostgres
+from server.store.database import connect
+from server.store.log import MAX_BATCH, Appender
+from server.store.migrate import migrate
+from tests.builders import registration, start
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+ROUNDS = 7
+EVENTS_PER_ROUND = 20 * MAX_BATCH
+USERS = 20_000
+
+RAW_TABLE = """
+CREATE TABLE raw_events (
+    position bigint PRIMARY KEY, event_id uuid UNIQUE, type text, schema_version smallint,
+    session_id uuid, subject_id uuid, recorded_at timestamptz, entry bytea,
+    leaf_hash bytea UNIQUE
+)
+"""
+RAW_INSERT = """
+INSERT INTO raw_events
+SELECT $1::bigint + n, event_id, 'session_started', 1, session_id, subject_id, $2, entry, leaf_hash
+FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::bytea[], $7::bytea[]) WITH ORDINALITY
+     AS t (event_id, session_id, subject_id, entry, leaf_hash, n)
+"""
+
+
+async def raw_round(connection: Connection, base: int) -> float:
+    """Seconds for one round of raw batches; the rows are made beforehand."""
+    batches = []
+    for offset in range(0, EVENTS_PER_ROUND, MAX_BATCH):
+        entries = [b'{"type":"session_started"}' + secrets.token_bytes(350)] * MAX_BATCH
+        batches.append(
+            (
+                base + offset,
+                datetime.now(UTC),
+                [uuid4() for _ in range(MAX_BATCH)],
+                [uuid4() for _ in range(MAX_BATCH)],
+                [uuid4() for _ in range(MAX_BATCH)],
+                entries,
+                [secrets.token_bytes(32) for _ in range(MAX_BATCH)],
+            )
+        )
+    began = time.perf_counter()
+    for batch in batches:
+        async with connection.transaction():
+            await connection.execute(RAW_INSERT, *batch)
+    return time.perf_counter() - began
+
+
+async def gatelog_round(appender: Appender, subjects: list[ev.UserRegistered]) -> float:
+    """Seconds for one round of logins, submitted together: full batches."""
+    commands = [
+        start(subjects[n % len(subjects)].subject_id, max_sessions=1000)
+        for n in range(EVENTS_PER_ROUND)
+    ]
+    began = time.perf_counter()
+    await asyncio.gather(*(appender.submit(command) for command in commands))
+    return time.perf_counter() - began
+
+
+async def latency(appender: Appender, subjects: list[ev.UserRegistered]) -> list[float]:
+    """Milliseconds of single appends, one after the other by each of 32 clients."""
+    times: list[float] = []
+
+    async def client(number: int) -> None:
+        for _ in range(30):
+            command = start(subjects[number].subject_id, max_sessions=1000)
+            began = time.perf_counter()
+            await appender.submit(command)
+            times.append((time.perf_counter() - began) * 1000)
+
+    await asyncio.gather(*(client(number) for number in range(32)))
+    return sorted(times)
+
+
+async def measure(server: EmbeddedPostgres, console: Console) -> None:
+    await migrate(server.owner_dsn())
+    owner = await connect(server.owner_dsn(), role=None)
+    await owner.execute(RAW_TABLE)
+    async with Appender(
+        lambda: connect(server.app_dsn()), timeout_s=60, max_queue=USERS
+    ) as appender:
+        users = [registration(f"user{n}") for n in range(USERS)]
+        await asyncio.gather(*(appender.submit(user) for user in users))
+        subjects = [user.event for user in users]
+        raw, ours = [], []
+        await gatelog_round(appender, subjects)
+        gc.collect()
+        gc.freeze()  # as a worker does when it has started
+        for number in range(ROUNDS):
+            raw.append(EVENTS_PER_ROUND / await raw_round(owner, number * EVENTS_PER_ROUND))
+            ours.append(EVENTS_PER_ROUND / await gatelog_round(appender, subjects))
+        times = await latency(appender, subjects)
+    await owner.close()
+    table = Table(title=f"Durable appends, one process, batches of {MAX_BATCH}, fsync on")
+    for column in ("", "events/s (median)", "min", "max", "of raw"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, rates in (("raw INSERT … SELECT unnest", raw), ("decide + log + projection", ours)):
+        share = statistics.median(a / b for a, b in zip(rates, raw, strict=True))
+        numbers = (statistics.median(rates), min(rates), max(rates))
+        table.add_row(name, *(f"{number:,.0f}" for number in numbers), f"{share:.2f}")
+    console.print(table)
+    console.print(
+        f"32 clients, one append each at a time: p50 {times[len(times) // 2]:.2f} ms,"
+        f" p99 {times[len(times) * 99 // 100]:.2f} ms"
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="gatelog-bench-") as directory:
+        server = EmbeddedPostgres(Path(directory) / "pg")
+        server.start()
+        try:
+            uvloop.run(measure(server, Console()))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

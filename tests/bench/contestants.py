@@ -1,0 +1,163 @@
+"""The servers that are compared: the same handler on aiohttp and uvloop behind different checks.
+
+Each runs as ``python -m tests.bench.contestants NAME DSN REDIS_SOCKET`` and prints its port when
+it serves. The others are written as their documentation shows them, but for what would slow them
+down: they return a 401 instead of raising it and have no access log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp_session
+import asyncpg
+import jwt
+import redis.asyncio
+import uvloop
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp_session.redis_storage import RedisStorage
+
+from server.config import Config
+from server.web.app import create_app, make_runner
+from tests.bench.population import JWT_ALGORITHM, JWT_KEY
+
+PATH = "/hello"
+DATABASE_CONNECTIONS = 8
+
+_FIND = "SELECT subject_id, expires_at, roles FROM active_sessions WHERE token_digest = $1"
+
+
+async def hello(_: web.Request) -> web.Response:
+    """An ordinary handler."""
+    return web.Response(text="Hello, world")
+
+
+def _refusal() -> web.Response:
+    return web.Response(status=401, text="401: Unauthorized")
+
+
+# --- the contestants
+
+
+def bare(dsn: str, redis_socket: str) -> web.AppRunner:
+    """No check at all."""
+    return _runner()
+
+
+def gatelog(dsn: str, redis_socket: str) -> web.AppRunner:
+    """The handler hosted by the product, and the product's own."""
+    config = Config(registration="open")
+    app = create_app(config, dsn, hosted=[web.get(PATH, hello)])
+    return make_runner(app, config)
+
+
+def session_on_redis(dsn: str, redis_socket: str) -> web.AppRunner:
+    """aiohttp-session with its Redis storage."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        session = await aiohttp_session.get_session(request)
+        return await handler(request) if "user" in session else _refusal()
+
+    client = redis.asyncio.Redis(unix_socket_path=redis_socket)
+    storage = aiohttp_session.session_middleware(RedisStorage(client))
+    return _runner(storage, check)
+
+
+def select_per_request(dsn: str, redis_socket: str) -> web.AppRunner:
+    """One SELECT per request, on a pool of asyncpg that resets nothing."""
+    pools: list[asyncpg.Pool[asyncpg.Record]] = []
+
+    async def connected(_: web.Application) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(
+            dsn, min_size=DATABASE_CONNECTIONS, max_size=DATABASE_CONNECTIONS, reset=_keep
+        ) as pool:
+            pools.append(pool)
+            yield
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        digest = hashlib.sha256(request.cookies.get("sid", "").encode()).digest()
+        row = await pools[0].fetchrow(_FIND, digest)
+        if row is None:
+            return _refusal()
+        request["user"] = row["subject_id"]
+        return await handler(request)
+
+    runner = _runner(check)
+    runner.app.cleanup_ctx.append(connected)
+    return runner
+
+
+async def _keep(_: object) -> None:
+    """No statement but the SELECT."""
+
+
+def signed_token(dsn: str, redis_socket: str) -> web.AppRunner:
+    """PyJWT, HS256: no look-up, and no logout either."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer":
+            return _refusal()
+        try:
+            claims = jwt.decode(text, JWT_KEY, algorithms=[JWT_ALGORITHM])
+        except jwt.InvalidTokenError:
+            return _refusal()
+        request["user"] = claims["sub"]
+        return await handler(request)
+
+    return _runner(check)
+
+
+CONTESTANTS: dict[str, Callable[[str, str], web.AppRunner]] = {
+    "bare": bare,
+    "gatelog": gatelog,
+    "redis": session_on_redis,
+    "select": select_per_request,
+    "jwt": signed_token,
+}
+
+
+# --- serving
+
+
+def _runner(*middlewares: Middleware) -> web.AppRunner:
+    app = web.Application(middlewares=middlewares)
+    app.router.add_get(PATH, hello)
+    return web.AppRunner(app, access_log=None)
+
+
+async def serve(runner: web.AppRunner) -> None:
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        gc.collect()
+        gc.freeze()
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        print(runner.addresses[0][1], flush=True)
+        await stopped.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main() -> None:
+    name, dsn, redis_socket = sys.argv[1:]
+
+    async def run() -> None:
+        await serve(CONTESTANTS[name](dsn, redis_socket))
+
+    uvloop.run(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Commands for tests, with fresh ids; everything that a test does not care about has a value."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from server.core import events as ev
+from server.core.commands import RecordLoginFailure, RegisterUser, StartSession
+from server.core.tokens import token_digest
+from server.service.clock import new_event_id, new_random_id, new_token
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def registration(
+    login: str, *, roles: tuple[str, ...] = (), only_first: bool = False
+) -> RegisterUser:
+    event = ev.UserRegistered(event_id=new_event_id(), occurred_at=NOON, subject_id=new_random_id())
+    return RegisterUser(
+        event=event, login=login, password_hash="hash", roles=roles, only_first=only_first
+    )
+
+
+def failure() -> RecordLoginFailure:
+    event = ev.LoginFailed(event_id=new_event_id(), occurred_at=NOON, reason="unknown_login")
+    return RecordLoginFailure(event=event)
+
+
+def start(
+    subject_id: UUID,
+    *,
+    token: str | None = None,
+    at: datetime = NOON,
+    lifetime_s: float = 86_400 * 3650,
+    credential_version: int = 1,
+    max_sessions: int = 100,
+) -> StartSession:
+    event = ev.SessionStarted(
+        event_id=new_event_id(),
+        occurred_at=at,
+        subject_id=subject_id,
+        session_id=new_random_id(),
+        token_digest=token_digest(token or new_token()),
+        expires_at=at + timedelta(seconds=lifetime_s),
+    )
+    return StartSession(
+        event=event, credential_version=credential_version, max_sessions=max_sessions
+    )

@@ -1,0 +1,104 @@
+"""Fixtures for all tests: one real PostgreSQL per run, a fresh migrated database per test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from server.embedded import EmbeddedPostgres
+from server.store.database import connect
+from server.store.log import Appender
+from server.store.migrate import migrate
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+TEMPLATE = "template_gatelog"
+_numbers = itertools.count(1)
+
+
+class Dsns(msgspec.Struct, frozen=True):
+    """A test's own database: how the application and how the owner reach it."""
+
+    app: str
+    owner: str
+    superuser: str
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for this run, with the migrated template database."""
+    with tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory:
+        server = EmbeddedPostgres(
+            Path(directory) / "pg", settings={"fsync": "off", "max_connections": "200"}
+        )
+        server.start()
+        try:
+            server.create_database(TEMPLATE)
+            asyncio.run(migrate(server.owner_dsn(TEMPLATE)))
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def make_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], Dsns]]:
+    """Makes migrated databases, which are gone after the test."""
+    names: list[str] = []
+
+    def make() -> Dsns:
+        name = f"test_{next(_numbers)}"
+        postgres.create_database(name, template=TEMPLATE)
+        names.append(name)
+        return Dsns(postgres.app_dsn(name), postgres.owner_dsn(name), postgres.superuser_dsn(name))
+
+    yield make
+    for name in names:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(make_database: Callable[[], Dsns]) -> Dsns:
+    """A migrated database of this test's own."""
+    return make_database()
+
+
+@pytest.fixture
+async def connection(database: Dsns) -> AsyncIterator[Connection]:
+    """A connection to the test's database, with the application's rights."""
+    connection = await connect(database.app)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def appender(database: Dsns) -> AsyncIterator[Appender]:
+    """An appender on the test's database."""
+    async with Appender(lambda: connect(database.app), timeout_s=10) as appender:
+        yield appender
+
+
+class Clock:
+    """A wall clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()

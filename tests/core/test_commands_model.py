@@ -1,0 +1,255 @@
+"""decide and evolve against an obvious model, driven by random commands.
+
+The model keeps plain sets and knows nothing of events. After every step both must tell the same
+sessions and must have given the same answer; and a second world, folded from the events alone,
+must be the same as the first.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from server.core import events as ev
+from server.core.commands import (
+    ChangeCredential,
+    ChangeUser,
+    Command,
+    EndSession,
+    EndSessions,
+    ExpireSessions,
+    decide,
+)
+from server.core.errors import GatelogError
+from server.core.state import World
+from server.service.clock import new_event_id, new_random_id
+from tests.builders import NOON, failure, registration, start
+
+MAX_SESSIONS = 3
+LOGINS = ["ada", "bob", "cyd"]
+
+
+class ModelUser:
+    """What the model knows of a user."""
+
+    def __init__(self, login: str) -> None:
+        self.login = login
+        self.disabled = False
+        self.version = 1
+        self.roles: set[str] = set()
+        self.sessions: list[tuple[UUID, datetime]] = []  # oldest first, with their expiry
+
+
+class Sessions(RuleBasedStateMachine):
+    """Runs every command in the service's core and in the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.events: list[ev.AnyEvent] = []
+        self.model: dict[UUID, ModelUser] = {}
+        self.now = NOON
+
+    def run_command(self, command: Command) -> str:
+        """Decide and apply; returns the error's code, or how many sessions ended."""
+        self.now += timedelta(seconds=1)
+        try:
+            decision = decide(self.world, command)
+        except GatelogError as error:
+            return error.code
+        for event in decision.events:
+            assert ev.decode(ev.encode(event)) == event
+            self.events.append(event)
+            self.world.apply(event)
+        if decision.credential is not None and decision.credential.login is not None:
+            self.world.logins[decision.credential.login] = decision.credential.subject_id
+        return str(sum(isinstance(event, ev.SessionEnded) for event in decision.events))
+
+    def user(self, data: Any) -> tuple[UUID, ModelUser]:
+        subject_id = data.draw(st.sampled_from(sorted(self.model)))
+        return subject_id, self.model[subject_id]
+
+    @rule(login=st.sampled_from(LOGINS), first=st.booleans())
+    def register(self, login: str, first: bool) -> None:
+        command = registration(login, only_first=first)
+        answer = self.run_command(command)
+        if first and self.model:
+            assert answer == "registration_closed"
+        elif any(user.login == login for user in self.model.values()):
+            assert answer == "login_taken"
+        else:
+            assert answer == "0"
+            self.model[command.event.subject_id] = ModelUser(login)
+
+    @rule()
+    def login_fails(self) -> None:
+        assert self.run_command(failure()) == "0"
+
+    @rule(lifetime_s=st.integers(1, 20))
+    def unknown_user_logs_in(self, lifetime_s: int) -> None:
+        assert self.run_command(start(new_random_id())) == "invalid_credentials"
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), lifetime_s=st.integers(1, 20), behind=st.integers(0, 1))
+    def log_in(self, data: Any, lifetime_s: int, behind: int) -> None:
+        subject_id, user = self.user(data)
+        command = start(
+            subject_id,
+            at=self.now,
+            lifetime_s=lifetime_s,
+            credential_version=user.version - behind,
+            max_sessions=MAX_SESSIONS,
+        )
+        answer = self.run_command(command)
+        if user.disabled or behind:
+            assert answer == "invalid_credentials"
+            return
+        surplus = max(0, len(user.sessions) + 1 - MAX_SESSIONS)
+        assert answer == str(surplus)
+        del user.sessions[:surplus]
+        user.sessions.append((command.event.session_id, command.event.expires_at))
+        started = self.world.session(subject_id, command.event.session_id)
+        assert started is not None
+        assert set(started.roles) == user.roles
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), known=st.booleans())
+    def end_one(self, data: Any, known: bool) -> None:
+        subject_id, user = self.user(data)
+        ids = [session_id for session_id, _ in user.sessions] if known else []
+        target = data.draw(st.sampled_from(ids)) if ids else new_random_id()
+        command = EndSession(
+            event_id=new_event_id(),
+            at=self.now,
+            subject_id=subject_id,
+            session_id=target,
+            reason="logout",
+        )
+        assert self.run_command(command) == str(len(ids) and 1)
+        user.sessions = [item for item in user.sessions if item[0] != target]
+        assert self.run_command(command) == "0"  # ending what has ended is nothing
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), keeping=st.sampled_from(["none", "own", "other"]))
+    def end_many(self, data: Any, keeping: str) -> None:
+        subject_id, user = self.user(data)
+        keep = None
+        if keeping == "own" and user.sessions:
+            keep = user.sessions[-1][0]
+        elif keeping == "other":
+            keep = new_random_id()
+        command = EndSessions(
+            event_id=new_event_id(),
+            at=self.now,
+            subject_id=subject_id,
+            reason="revoked",
+            keep=keep,
+        )
+        answer = self.run_command(command)
+        if keeping == "other":
+            assert answer == "not_authenticated"
+            return
+        kept = [item for item in user.sessions if item[0] == keep]
+        assert answer == str(len(user.sessions) - len(kept))
+        user.sessions = kept
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def expire(self, data: Any) -> None:
+        subject_id, user = self.user(data)
+        command = ExpireSessions(event_id=new_event_id(), at=self.now, subject_id=subject_id)
+        kept = [item for item in user.sessions if item[1] > self.now]
+        assert self.run_command(command) == str(len(user.sessions) - len(kept))
+        user.sessions = kept
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), behind=st.integers(0, 1), active=st.booleans())
+    def change_password(self, data: Any, behind: int, active: bool) -> None:
+        subject_id, user = self.user(data)
+        active = active and bool(user.sessions)
+        session = start(subject_id, at=self.now).event
+        command = ChangeCredential(
+            event=ev.CredentialChanged(
+                event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id
+            ),
+            password_hash="new",
+            credential_version=user.version - behind,
+            session_id=user.sessions[0][0] if active else new_random_id(),
+            session=session,
+        )
+        answer = self.run_command(command)
+        if not active:
+            assert answer == "not_authenticated"
+        elif behind or user.disabled:
+            assert answer == "invalid_credentials"
+        else:
+            assert answer == str(len(user.sessions))
+            user.version += 1
+            user.sessions = [(session.session_id, session.expires_at)]
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), disable=st.booleans())
+    def disable_or_enable(self, data: Any, disable: bool) -> None:
+        subject_id, user = self.user(data)
+        cls = ev.UserDisabled if disable else ev.UserEnabled
+        event = cls(event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id)
+        ended = len(user.sessions) if disable and not user.disabled else 0
+        assert self.run_command(ChangeUser(event=event)) == str(ended)
+        if disable and not user.disabled:
+            user.sessions = []
+        user.disabled = disable
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), role=st.sampled_from(["admin", "auditor"]), grant=st.booleans())
+    def change_role(self, data: Any, role: str, grant: bool) -> None:
+        subject_id, user = self.user(data)
+        cls = ev.RoleGranted if grant else ev.RoleRevoked
+        event = cls(event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id, role=role)
+        changes = grant != (role in user.roles)
+        assert self.run_command(ChangeUser(event=event)) == str(
+            len(user.sessions) if changes else 0
+        )
+        if changes:
+            user.sessions = []
+            user.roles ^= {role}
+
+    @rule()
+    def change_unknown_user(self) -> None:
+        event = ev.UserDisabled(
+            event_id=new_event_id(), occurred_at=self.now, subject_id=new_random_id()
+        )
+        assert self.run_command(ChangeUser(event=event)) == "not_found"
+
+    @invariant()
+    def same_sessions(self) -> None:
+        for subject_id, user in self.model.items():
+            found = [session.session_id for session in self.world.sessions_of(subject_id)]
+            assert found == [session_id for session_id, _ in user.sessions]
+
+    @invariant()
+    def the_log_tells_the_same(self) -> None:
+        folded = World()
+        for event in self.events:
+            folded.apply(event)
+        assert folded.users == self.world.users
+        for subject_id in self.model:
+            assert folded.sessions_of(subject_id) == self.world.sessions_of(subject_id)
+
+    @invariant()
+    def no_event_id_twice(self) -> None:
+        ids = [event.event_id for event in self.events]
+        assert len(ids) == len(set(ids))
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -1,0 +1,174 @@
+"""Events as bytes: pinned, decodable for ever, and nothing secret in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from server.core import events as ev
+from server.core.errors import LogDamaged
+from server.core.ids import derived_event_id, uuid7
+from server.core.state import evolve
+
+ID = UUID("01900000-0000-7000-8000-000000000001")
+USER = UUID("00000000-0000-4000-8000-00000000000a")
+ADMIN = UUID("00000000-0000-4000-8000-00000000000b")
+SESSION = UUID("00000000-0000-4000-8000-00000000000c")
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+COMMON: dict[str, Any] = {"event_id": ID, "occurred_at": AT}
+
+# What lies in logs already must be written and read like this for ever.
+PINNED: dict[ev.AnyEvent, str] = {
+    ev.UserRegistered(**COMMON, subject_id=USER): (
+        '{"type":"user_registered","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z",'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null}'
+    ),
+    ev.LoginFailed(**COMMON, reason="unknown_login"): (
+        '{"type":"login_failed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","subject_id":null,"reason":"unknown_login"}'
+    ),
+    ev.SessionStarted(
+        **COMMON,
+        subject_id=USER,
+        session_id=SESSION,
+        token_digest=b"\xff" * 32,
+        expires_at=AT,
+        roles=("admin",),
+    ): (
+        '{"type":"session_started","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z",'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"session_id":"00000000-0000-4000-8000-00000000000c",'
+        '"token_digest":"//////////////////////////////////////////8=",'
+        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"]}'
+    ),
+    ev.SessionEnded(
+        **COMMON,
+        subject_id=USER,
+        actor_id=ADMIN,
+        session_id=SESSION,
+        token_digest=b"\x00" * 32,
+        reason="revoked",
+    ): (
+        '{"type":"session_ended","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z",'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a",'
+        '"actor_id":"00000000-0000-4000-8000-00000000000b",'
+        '"session_id":"00000000-0000-4000-8000-00000000000c",'
+        '"token_digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","reason":"revoked"}'
+    ),
+    ev.RoleGranted(**COMMON, subject_id=USER, role="admin"): (
+        '{"type":"role_granted","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z",'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"role":"admin"}'
+    ),
+}
+
+
+@pytest.mark.parametrize(("event", "text"), PINNED.items(), ids=lambda item: str(item)[:24])
+def test_the_bytes_are_pinned(event: ev.AnyEvent, text: str) -> None:
+    assert ev.encode(event) == text.encode()
+    assert ev.decode(text.encode()) == event
+
+
+def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
+    assert sorted(ev.EVENT_TYPES) == [
+        "credential_changed",
+        "login_failed",
+        "role_granted",
+        "role_revoked",
+        "session_ended",
+        "session_started",
+        "user_disabled",
+        "user_enabled",
+        "user_registered",
+    ]
+    for event in every_event():
+        assert isinstance(evolve(event), tuple)
+        assert ev.decode(ev.encode(event)) == event
+
+
+def every_event() -> Iterator[ev.AnyEvent]:
+    fields = COMMON | {
+        "subject_id": USER,
+        "session_id": SESSION,
+        "token_digest": b"d" * 32,
+        "expires_at": AT,
+        "role": "admin",
+    }
+    for name, cls in ev.EVENT_TYPES.items():
+        own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}
+        if "reason" in cls.__struct_fields__:
+            own["reason"] = "logout" if name == "session_ended" else "unknown_login"
+        yield msgspec.convert(own | {"type": name}, ev.AnyEvent)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'{"type":"session_forgotten","v":1}',
+        b'{"type":"user_enabled","v":1}',
+        b'{"type":"user_enabled","v":2}',
+        PINNED[ev.LoginFailed(**COMMON, reason="unknown_login")].encode()[:-1] + b',"more":1}',
+        b"\xff",
+    ],
+)
+def test_what_is_no_known_event_is_damage(entry: bytes) -> None:
+    with pytest.raises(LogDamaged):
+        ev.decode(entry)
+
+
+def test_evolve_refuses_what_it_does_not_know() -> None:
+    class Novelty(ev.Event, frozen=True, kw_only=True, tag="novelty"):
+        pass
+
+    with pytest.raises(LogDamaged):
+        evolve(Novelty(**COMMON))
+
+
+def test_old_versions_are_upcast_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = ev.encode(ev.LoginFailed(**COMMON, reason="unknown_login"))
+    monkeypatch.setattr(ev.LoginFailed, "VERSION", 3)
+    with pytest.raises(LogDamaged, match="no upcaster"):
+        ev.decode(old)
+    monkeypatch.setitem(ev.UPCASTERS, ("login_failed", 1), lambda f: f | {"reason": "half"})
+    monkeypatch.setitem(
+        ev.UPCASTERS, ("login_failed", 2), lambda f: f | {"reason": "wrong_password"}
+    )
+    event = ev.decode(old)
+    assert isinstance(event, ev.LoginFailed)
+    assert (event.v, event.reason, event.occurred_at) == (3, "wrong_password", AT)
+
+
+def test_an_entry_is_bounded() -> None:
+    event = ev.RoleGranted(**COMMON, subject_id=USER, role="r" * ev.MAX_ENTRY_BYTES)
+    with pytest.raises(ValueError, match="at most"):
+        ev.encode(event)
+
+
+def test_the_leaf_hash_is_that_of_rfc_9162() -> None:
+    assert ev.leaf_hash(b"").hex() == hashlib.sha256(b"\x00").hexdigest()
+    # RFC 6962 test data: the leaf hash of the empty entry
+    assert ev.leaf_hash(b"").hex().startswith("6e340b9cffb37a98")
+
+
+def test_ids_are_version_7_and_derived_ids_are_too() -> None:
+    first = uuid7(0x0123456789AB, bytes(range(10)))
+    assert first.version == 7
+    assert first.variant == "specified in RFC 4122"
+    assert first.int >> 80 == 0x0123456789AB
+    derived = [derived_event_id(first, index) for index in range(1000)]
+    assert derived[0] == first
+    assert len(set(derived)) == 1000
+    assert all(one.version == 7 and one.int >> 80 == first.int >> 80 for one in derived)
+    assert derived == [derived_event_id(first, index) for index in range(1000)]

@@ -1,0 +1,74 @@
+"""The packed record of a session, and tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.core.sessions import ACTIVE, ENDED, Session, from_us, pack_session, to_us, tombstone
+from server.core.tokens import is_well_formed, token_digest, token_from_random
+
+moments = st.datetimes(
+    min_value=datetime(1970, 1, 1),  # noqa: DTZ001
+    max_value=datetime(9000, 1, 1),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
+
+
+@given(
+    session_id=st.uuids(),
+    subject_id=st.uuids(),
+    started_at=moments,
+    expires_at=moments,
+    roles=st.sets(st.from_regex(r"[a-zä-ü]{1,9}", fullmatch=True), max_size=4),
+)
+def test_what_was_packed_is_read(
+    session_id: UUID, subject_id: UUID, started_at: datetime, expires_at: datetime, roles: set[str]
+) -> None:
+    record = pack_session(
+        session_id=session_id,
+        subject_id=subject_id,
+        started_at=started_at,
+        expires_at=expires_at,
+        roles=tuple(roles),
+    )
+    session = Session(record)
+    assert record[0] == ACTIVE
+    assert session.session_id == session_id
+    assert session.subject_id == subject_id
+    assert session.started_at == started_at
+    assert session.expires_at == expires_at
+    assert session.roles == roles
+    assert session == Session(record)
+    assert tombstone(record) == bytes([ENDED]) + record[1:9]
+
+
+@given(moments)
+def test_microseconds_lose_nothing(moment: datetime) -> None:
+    assert from_us(to_us(moment)) == moment
+    assert to_us(moment + timedelta(microseconds=1)) == to_us(moment) + 1
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_a_token_is_43_characters_and_only_its_hash_is_kept(random: bytes) -> None:
+    token = token_from_random(random)
+    assert len(token) == 43
+    assert is_well_formed(token)
+    assert token_digest(token) == hashlib.sha256(token.encode()).digest()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 42, "a" * 44, "a" * 42 + "=", "ä" * 43, "a" * 42 + "\n"]
+)
+def test_what_is_no_token(text: str) -> None:
+    assert not is_well_formed(text)
+
+
+def test_a_token_needs_all_its_bits() -> None:
+    with pytest.raises(ValueError, match="32"):
+        token_from_random(b"x" * 31)

@@ -1,0 +1,221 @@
+"""The use cases, on a real database with a clock that moves when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from server.config import Config
+from server.core import events as ev
+from server.core.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    InvalidCredentials,
+    InvalidInput,
+    LoginTaken,
+    NotAuthenticated,
+    NotFound,
+    RegistrationClosed,
+)
+from server.core.sessions import Session, pack_session
+from server.core.state import ActiveSession
+from server.service.accounts import Accounts
+from server.service.passwords import PasswordPool
+from server.store.database import Database, connect
+from server.store.log import Appender, read_events
+from tests.conftest import Clock, Dsns
+
+PASSWORD = "a long enough password"
+CONFIG = Config(
+    argon2_memory_kib=8,
+    argon2_time_cost=1,
+    session_lifetime_s=3600,
+    max_sessions_per_user=3,
+    registration="open",
+)
+
+
+@pytest.fixture
+async def accounts(database: Dsns, appender: Appender, clock: Clock) -> AsyncIterator[Accounts]:
+    pool = Database(database.app, timeout_s=5, pool_size=4)
+    passwords = PasswordPool(CONFIG)
+    yield Accounts(CONFIG, database=pool, appender=appender, passwords=passwords, now=clock)
+    passwords.close()
+    await pool.close()
+
+
+def as_session(session: ActiveSession) -> Session:
+    return Session(
+        pack_session(
+            session_id=session.session_id,
+            subject_id=session.subject_id,
+            started_at=session.started_at,
+            expires_at=session.expires_at,
+            roles=session.roles,
+        )
+    )
+
+
+async def reasons(database: Dsns) -> list[str]:
+    """Why sessions ended, in the order of the log."""
+    connection = await connect(database.app)
+    stored = await read_events(connection, 0)
+    await connection.close()
+    events = [item.event() for item in stored]
+    return [event.reason for event in events if isinstance(event, ev.SessionEnded)]
+
+
+async def test_expired_sessions_are_swept_into_the_log_once(
+    database: Dsns, accounts: Accounts, clock: Clock
+) -> None:
+    await accounts.register("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    clock.advance(1800)
+    await accounts.log_in("ada", PASSWORD)
+    assert await accounts.end_expired() == 0
+    clock.advance(1800)
+    assert sum(await asyncio.gather(*(accounts.end_expired() for _ in range(3)))) == 1
+    assert await reasons(database) == ["absolute_timeout"]
+    clock.advance(1800)
+    assert await accounts.end_expired() == 1
+
+
+async def test_expired_sessions_are_not_listed(accounts: Accounts, clock: Clock) -> None:
+    user = await accounts.register("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    assert len(await accounts.list_sessions(user)) == 1
+    clock.advance(3600)
+    assert await accounts.list_sessions(user) == []
+
+
+async def test_the_oldest_session_gives_way(
+    database: Dsns, accounts: Accounts, clock: Clock
+) -> None:
+    user = await accounts.register("ada", PASSWORD)
+    grants = []
+    for _ in range(5):
+        grants.append(await accounts.log_in("ada", PASSWORD))
+        clock.advance(1)
+    listed = [session.session_id for session in await accounts.list_sessions(user)]
+    assert listed == [grant.session.session_id for grant in grants[-3:]]
+    assert await reasons(database) == ["superseded", "superseded"]
+
+
+async def test_logins_at_once_respect_the_limit(accounts: Accounts) -> None:
+    user = await accounts.register("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    await asyncio.gather(*(accounts.log_in("ada", PASSWORD) for _ in range(6)))
+    assert len(await accounts.list_sessions(user)) == 3
+
+
+async def test_a_disabled_user_is_out_at_once_and_in_again_when_enabled(
+    database: Dsns, accounts: Accounts
+) -> None:
+    user = await accounts.register("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    assert (await accounts.disable(user)).ended == 2
+    assert (await accounts.disable(user)).ended == 0
+    with pytest.raises(InvalidCredentials):
+        await accounts.log_in("ada", PASSWORD)
+    await accounts.enable(user)
+    await accounts.log_in("ada", PASSWORD)
+    assert await reasons(database) == ["user_disabled", "user_disabled"]
+
+
+async def test_changing_the_password_ends_every_session_and_starts_one(
+    database: Dsns, accounts: Accounts
+) -> None:
+    user = await accounts.register("ada", PASSWORD)
+    await accounts.log_in("ada", PASSWORD)
+    grant = await accounts.log_in("ada", PASSWORD)
+    session = as_session(grant.session)
+    with pytest.raises(InvalidCredentials):
+        await accounts.change_password(session, "not " + PASSWORD, "new " + PASSWORD)
+    with pytest.raises(InvalidInput):
+        await accounts.change_password(session, PASSWORD, PASSWORD)
+    fresh = await accounts.change_password(session, PASSWORD, "new " + PASSWORD)
+    listed = await accounts.list_sessions(user)
+    assert [session.session_id for session in listed] == [fresh.session.session_id]
+    assert fresh.token != grant.token
+    assert await reasons(database) == ["credential_changed", "credential_changed"]
+    with pytest.raises(NotAuthenticated):
+        await accounts.change_password(session, "new " + PASSWORD, PASSWORD)
+    with pytest.raises(InvalidCredentials):
+        await accounts.log_in("ada", PASSWORD)
+    await accounts.log_in("ada", "new " + PASSWORD)
+
+
+async def test_roles_come_with_the_session(accounts: Accounts) -> None:
+    await accounts.add_user("root", PASSWORD, ("admin",))
+    assert (await accounts.log_in("root", PASSWORD)).session.roles == ("admin",)
+    with pytest.raises(InvalidInput):
+        await accounts.add_user("other", PASSWORD, ("king",))
+
+
+async def test_a_password_is_hashed_anew_when_the_parameters_changed(
+    database: Dsns, appender: Appender, accounts: Accounts, clock: Clock
+) -> None:
+    await accounts.register("ada", PASSWORD)
+    config = Config(argon2_memory_kib=16, argon2_time_cost=1)
+    pool = Database(database.app, timeout_s=5, pool_size=1)
+    passwords = PasswordPool(config)
+    later = Accounts(config, database=pool, appender=appender, passwords=passwords, now=clock)
+    old = (await later.find_user("ada")).password_hash
+    await later.log_in("ada", PASSWORD)
+    new = (await later.find_user("ada")).password_hash
+    assert "m=8," in old
+    assert "m=16," in new
+    await accounts.log_in("ada", PASSWORD)
+    passwords.close()
+    await pool.close()
+
+
+async def test_only_the_first_registers(database: Dsns, appender: Appender, clock: Clock) -> None:
+    config = Config(argon2_memory_kib=8, argon2_time_cost=1)
+    pool = Database(database.app, timeout_s=5, pool_size=4)
+    passwords = PasswordPool(config)
+    accounts = Accounts(config, database=pool, appender=appender, passwords=passwords, now=clock)
+    results = await asyncio.gather(
+        *(accounts.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(result, UUID) for result in results) == 1
+    assert sum(isinstance(result, RegistrationClosed) for result in results) == 4
+    await accounts.add_user("more", PASSWORD)
+    with pytest.raises(LoginTaken):
+        await accounts.add_user("MORE", PASSWORD)
+    passwords.close()
+    await pool.close()
+
+
+async def test_what_is_not_there_is_not_found(accounts: Accounts) -> None:
+    nobody = UUID(int=1)
+    for call in (accounts.disable, accounts.enable, accounts.revoke_session):
+        with pytest.raises(NotFound):
+            await call(nobody)
+    with pytest.raises(NotFound):
+        await accounts.find_user("nobody")
+    assert (await accounts.revoke_all(nobody)).ended == 0
+    assert (await accounts.log_out(b"\0" * 32)).ended == 0
+
+
+async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
+    async def nowhere() -> object:
+        return await connect("postgresql://nobody@127.0.0.1:1/nothing")
+
+    pool = Database("postgresql://nobody@127.0.0.1:1/nothing", timeout_s=0.5, pool_size=1)
+    passwords = PasswordPool(CONFIG)
+    async with Appender(nowhere, timeout_s=0.3) as appender:  # type: ignore[arg-type]
+        accounts = Accounts(
+            CONFIG, database=pool, appender=appender, passwords=passwords, now=clock
+        )
+        for attempt in (accounts.ready(), accounts.log_in("ada", PASSWORD), accounts.end_expired()):
+            with pytest.raises((DatabaseUnavailable, ConfigError)):
+                await attempt
+        with pytest.raises(DatabaseUnavailable):
+            await accounts.revoke_all(UUID(int=1))
+    passwords.close()
+    await pool.close()

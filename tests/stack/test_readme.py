@@ -1,0 +1,103 @@
+"""Every command of the README does what the README says."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from server.config import Config, variable
+from tests.stack.service import PASSWORD, ROOT, Service, environment, run_command
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+CURL = [line for line in COMMANDS if line.startswith("curl ")]
+RUN = [line for line in COMMANDS if "run.py" in line]
+MAKE = [line for line in COMMANDS if line.startswith("make ")]
+
+
+def test_nothing_is_left_out() -> None:
+    assert len(CURL) == 6
+    assert sorted(CURL + RUN + MAKE) == sorted(COMMANDS)
+
+
+def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path) -> None:
+    service = Service(tmp_path / "var")
+    try:
+        service.wait_until_announced()
+        base = f"http://127.0.0.1:{service.port}"
+        statuses = []
+        for line in (line.replace("http://127.0.0.1:8080", base) for line in CURL):
+            assert line in service.printed  # the service prints the very same walk
+            done = subprocess.run(
+                [*shlex.split(line), "-s"], cwd=tmp_path, capture_output=True, text=True, check=True
+            )
+            statuses.append(int(done.stdout.split()[1]))
+    finally:
+        service.stop()
+    assert statuses == [401, 201, 200, 200, 200, 401]
+    assert f"They answer {', '.join(map(str, statuses))}." in README
+
+
+def test_the_commands_work(tmp_path: Path) -> None:
+    for line in RUN:
+        program, *arguments = shlex.split(line)[1:]
+        assert program == "run.py"
+        if arguments[:2] == ["user", "add"]:
+            assert at_a_terminal(tmp_path / "var", arguments, [PASSWORD, PASSWORD]) == 0
+        else:
+            done = run_command(tmp_path / "var", *arguments)
+            assert done.returncode == 0, done.stderr
+
+
+def at_a_terminal(data_dir: Path, arguments: list[str], answers: list[str]) -> int:
+    """Run a command as a person does: at a terminal, typing an answer to every prompt."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, str(ROOT / "run.py"), *arguments],
+                  environment(data_dir, {}))  # fmt: skip
+    for answer in answers:
+        text = ""
+        while not text.rstrip().endswith(":"):
+            text += os.read(terminal, 4096).decode()
+        os.write(terminal, f"{answer}\n".encode())
+    with suppress(OSError):  # how the other end of a terminal says that it is gone
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("line", MAKE)
+def test_the_make_targets_exist(line: str) -> None:
+    done = subprocess.run(
+        [*shlex.split(line), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_help_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY:(.*)$", makefile, re.MULTILINE)
+    assert phony
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for target in phony[1].split():
+        assert f"make {target} " in told.stdout
+
+
+def test_the_configuration_table_is_true(tmp_path: Path) -> None:
+    table = dict(re.findall(r"^\| (GATELOG_\w+) \| (\S*) ?\|", README, re.MULTILINE))
+    assert len(table) >= 8
+    for field in Config.__struct_fields__:
+        if (name := variable(field)) in table:
+            assert table.pop(name) == str(getattr(Config(), field))
+    assert not table
+    assert environment(tmp_path, {})["GATELOG_DATA_DIR"] == str(tmp_path)

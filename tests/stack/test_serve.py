@@ -1,0 +1,168 @@
+"""The service as processes: the walk, the second start, the stop, and kill -9 of everything."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.processes import running
+from tests.stack.service import PASSWORD, Service, eventually, run_command, serving
+
+BACK_WITHIN_S = 5.0
+
+
+def walk(service: Service) -> list[int]:
+    """Login to logout, as statuses."""
+    statuses = [service.me(), service.register()]
+    login = service.log_in()
+    cookie = login.cookie
+    statuses += [login.status, service.me(cookie)]
+    statuses.append(service.request("POST", "/v1/logout_user", cookie=cookie).status)
+    return [*statuses, service.me(cookie)]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; one that nobody has reaped yet has."""
+    return [p for p in processes if p.is_running() and running(p.pid)]
+
+
+def test_from_nobody_to_logged_out_again(service: Service) -> None:
+    assert walk(service) == [401, 201, 200, 200, 200, 401]
+
+
+def test_the_printed_lines_walk_from_login_to_logout(service: Service, tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed")
+    lines = [line for line in service.printed.splitlines() if line.startswith("curl ")]
+    script = "\n".join(f"{line} -s -o /dev/null -w '%{{http_code}} '" for line in lines)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["401", "201", "200", "200", "200", "401"]
+
+
+def test_one_worker_for_each_that_is_configured(service: Service) -> None:
+    assert len(service.workers()) == 2
+    assert service.request("GET", "/health/alive").json["workers"] == 2
+
+
+def test_a_second_start_keeps_everything(data_dir: Path) -> None:
+    with serving(data_dir) as service:
+        service.register()
+        cookie = service.log_in().cookie
+        assert service.stop(signal.SIGINT) == 0
+    with serving(data_dir) as service:
+        assert service.me(cookie) == 200
+        assert service.log_in().status == 200
+
+
+def test_secrets_are_for_nobody_else(service: Service) -> None:
+    secrets = service.data_dir / "secrets"
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o600}
+    assert PASSWORD not in service.printed.replace(f'"{PASSWORD}"', "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_requests_in_flight_finish(data_dir: Path, number: signal.Signals) -> None:
+    with serving(data_dir) as service:
+        service.register()
+        body = f'{{"login": "ada", "password": "{PASSWORD}"}}'.encode()
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection:
+            head = (
+                "POST /v1/login_user HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            connection.sendall(head.encode())
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the handler is at work
+            service.process.send_signal(number)
+            service.wait_until_logged("stopping")
+            connection.sendall(body)
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        everything = service.everything()
+        assert service.wait() == 0
+        assert not alive(everything)
+    assert "ended (" not in service.logged  # nothing died before its turn
+
+
+def test_a_stop_during_the_start_leaves_nothing(data_dir: Path) -> None:
+    service = Service(data_dir)
+    eventually((data_dir / "postgres").is_dir, 30, "the start")
+    children = service.everything()[1:]
+    assert service.stop() == 0
+    assert not alive(children)
+    assert "Traceback" not in service.logged
+
+
+KILLED: dict[str, Callable[[Service], list[psutil.Process]]] = {
+    "the database": lambda service: service.postgres(),
+    "one worker": lambda service: service.workers()[:1],
+    "all workers": lambda service: service.workers(),
+    "their master": lambda service: service.master(),
+}
+
+
+@pytest.mark.parametrize("what", KILLED)
+def test_what_is_killed_comes_back(service: Service, what: str) -> None:
+    service.register()
+    cookie = service.log_in().cookie
+    killed = KILLED[what](service)
+    for process in killed:
+        process.kill()
+    eventually(lambda: not alive(killed), BACK_WITHIN_S, "the death of what was killed")
+    eventually(service.is_ready, BACK_WITHIN_S, "the service")
+    eventually(lambda: service.me(cookie) == 200, BACK_WITHIN_S, "the session")
+    assert service.log_in().status == 200
+    eventually(lambda: len(service.workers()) == 2, BACK_WITHIN_S, "both workers")
+
+
+def test_nothing_outlives_a_killed_supervisor(service: Service) -> None:
+    service.register()
+    cookie = service.log_in().cookie
+    rest = service.everything()[1:]
+    service.process.kill()
+    service.wait()
+    with serving(service.data_dir, **service.settings) as again:
+        assert not alive(rest)
+        assert again.me(cookie) == 200
+
+
+def test_a_start_after_everything_was_killed(service: Service) -> None:
+    service.register()
+    cookie = service.log_in().cookie
+    for process in service.everything():
+        process.suspend()  # so that none of them sees another one die
+    for process in service.everything():
+        process.kill()
+    service.wait()
+    with serving(service.data_dir, **service.settings) as again:
+        assert again.me(cookie) == 200
+        check = run_command(service.data_dir, "check")
+        assert check.returncode == 0, check.stdout
+
+
+def test_a_stopped_orphan_is_ended(service: Service) -> None:
+    """Processes that cannot act on the supervisor's death are ended by the next start."""
+    service.register()
+    frozen = [*service.postgres(), *service.master(), *service.workers()]
+    for process in frozen:
+        process.suspend()
+    service.process.kill()
+    service.process.wait()
+    with serving(service.data_dir, **service.settings, GATELOG_SHUTDOWN_TIMEOUT_S="1") as again:
+        assert not alive(frozen)
+        assert again.log_in().status == 200

@@ -1,0 +1,246 @@
+"""The event log: positions, idempotency, group commit, rights."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import pytest
+
+from server.core import events as ev
+from server.core.commands import EndSessions, RecordLoginFailure
+from server.core.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
+from server.service.clock import new_event_id
+from server.store import sql
+from server.store.database import connect
+from server.store.log import Appender, read_events, read_head
+from tests.builders import failure, registration, start
+from tests.conftest import Dsns
+
+
+async def test_a_new_log_is_empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    assert (await read_head(connection)).position == 0
+    assert await read_events(connection, 0) == []
+
+
+async def test_events_are_stored_as_they_were_hashed(
+    appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    command = registration("ada", roles=("admin",))
+    recorded = await appender.submit(command)
+    stored = await read_events(connection, 0)
+    assert [item.position for item in stored] == [1, 2]
+    assert recorded.position == 2
+    assert stored[0].entry == ev.encode(command.event)
+    assert all(ev.leaf_hash(item.entry) == item.leaf_hash for item in stored)
+    assert stored[0].event() == command.event
+
+
+async def test_many_commands_share_commits_and_keep_their_order(
+    appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    commands = [failure() for _ in range(600)]
+    recorded = await asyncio.gather(*(appender.submit(command) for command in commands))
+    assert [item.position for item in recorded] == list(range(1, 601))
+    assert appender.commits <= 4
+    stored = await read_events(connection, 0)
+    assert [item.event().event_id for item in stored] == [c.event.event_id for c in commands]
+    times = [item.recorded_at for item in stored]
+    assert times == sorted(times)
+
+
+async def test_a_refusal_concerns_only_its_own_command(appender: Appender) -> None:
+    results = await asyncio.gather(
+        *(appender.submit(registration("same")) for _ in range(5)),
+        appender.submit(registration("other")),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, LoginTaken) for result in results) == 4
+    assert sum(not isinstance(result, BaseException) for result in results) == 2
+
+
+async def test_a_defective_command_does_not_hurt_its_batch(appender: Appender) -> None:
+    defective = registration("nul")
+    defective = msgspec.structs.replace(defective, login="nul\x00")
+    results = await asyncio.gather(
+        appender.submit(registration("before")),
+        appender.submit(defective),
+        appender.submit(registration("after")),
+        return_exceptions=True,
+    )
+    assert isinstance(results[1], asyncpg.PostgresError)
+    assert not isinstance(results[0], BaseException)
+    assert not isinstance(results[2], BaseException)
+
+
+async def test_a_retry_answers_the_old_position(
+    appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    command = registration("ada", roles=("admin", "auditor"))
+    first = await appender.submit(command)
+    await appender.submit(failure())
+    assert await appender.submit(command) == first
+    assert (await read_head(connection)).position == 4
+
+
+async def test_a_retry_of_many_events_answers_all_of_them(appender: Appender) -> None:
+    user = registration("ada")
+    await appender.submit(user)
+    for _ in range(3):
+        await appender.submit(start(user.event.subject_id))
+    command = EndSessions(
+        event_id=new_event_id(),
+        at=user.event.occurred_at,
+        subject_id=user.event.subject_id,
+        reason="revoked",
+    )
+    first = await appender.submit(command)
+    assert first.ended == 3
+    await appender.submit(start(user.event.subject_id))
+    assert await appender.submit(command) == first
+
+
+async def test_the_same_id_with_other_bytes_is_a_conflict(appender: Appender) -> None:
+    command = failure()
+    await appender.submit(command)
+    other = RecordLoginFailure(
+        event=msgspec.structs.replace(command.event, reason="wrong_password")
+    )
+    with pytest.raises(EventIdConflict):
+        await appender.submit(other)
+
+
+async def test_a_full_queue_refuses(database: Dsns) -> None:
+    async with Appender(lambda: connect(database.app), timeout_s=10, max_queue=2) as appender:
+        accepted = [appender.submit(failure()) for _ in range(2)]
+        with pytest.raises(Overloaded):
+            appender.submit(failure())
+        await asyncio.gather(*accepted)
+        await appender.submit(failure())
+
+
+async def test_the_projection_is_written_with_the_events(
+    appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    user = registration("ada", roles=("admin",))
+    await appender.submit(user)
+    command = start(user.event.subject_id)
+    await appender.submit(command)
+    row = await connection.fetchrow("SELECT * FROM active_sessions")
+    assert row is not None
+    assert row["token_digest"] == command.event.token_digest
+    assert row["roles"] == ["admin"]  # taken under the lock, not from the command
+
+
+async def test_a_session_that_starts_and_ends_in_one_batch_leaves_nothing(
+    appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    user = registration("ada")
+    await appender.submit(user)
+    subject_id = user.event.subject_id
+    end = EndSessions(
+        event_id=new_event_id(), at=user.event.occurred_at, subject_id=subject_id, reason="revoked"
+    )
+    _, ended = await asyncio.gather(appender.submit(start(subject_id)), appender.submit(end))
+    assert ended.ended == 1
+    assert await connection.fetchval("SELECT count(*) FROM active_sessions") == 0
+
+
+async def test_new_partitions_come_before_they_are_needed(
+    database: Dsns, appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    before = await connection.fetchval("SELECT partitioned_to FROM log_head")
+    owner = await connect(database.owner, role=None)
+    await owner.execute("UPDATE log_head SET position = $1", before - 2)
+    await owner.close()
+    recorded = await asyncio.gather(*(appender.submit(failure()) for _ in range(4)))
+    assert [item.position for item in recorded] == [before - 1 + n for n in range(4)]
+    assert len(await read_events(connection, before - 2)) == 4
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE {} SET position = position",
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+    ],
+)
+@pytest.mark.parametrize("table", ["events", "event_ids", "events_1"])
+@pytest.mark.parametrize("who", ["app", "owner"])
+async def test_nobody_changes_history(
+    database: Dsns, appender: Appender, statement: str, table: str, who: str
+) -> None:
+    await appender.submit(failure())
+    connection = await connect(getattr(database, who), role="gatelog_app" if who == "app" else None)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement.format(table))
+    assert await connection.fetchval("SELECT count(*) FROM events") == 1
+    await connection.close()
+
+
+async def test_every_statement_fits_the_schema(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    await connection.execute(sql.CREATE_REBUILD_TABLES)
+    tables = {"REBUILT_SESSIONS", "REBUILT_USERS"}
+    scripts = {"CREATE_REBUILD_TABLES"}
+    names = [name for name in vars(sql) if name.isupper() and name not in tables | scripts]
+    assert len(names) > 20
+    for name in names:
+        value = getattr(sql, name)
+        for statement in value if isinstance(value, tuple) else (value,):
+            for part in statement.split("; ") if isinstance(value, tuple) else (statement,):
+                if not part.startswith("ANALYZE"):
+                    await connection.prepare(part)
+
+
+async def test_a_lost_connection_is_an_unknown_outcome_until_it_is_known(
+    database: Dsns, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """The head is locked by somebody else for longer than the caller waits."""
+    async with Appender(lambda: connect(database.app), timeout_s=0.3) as appender:
+        await appender.submit(failure())
+        blocker = await connect(database.app)
+        await blocker.execute("BEGIN")
+        await blocker.execute(sql.LOCK_HEAD)
+        with pytest.raises(OutcomeUnknown):
+            await appender.submit(failure())
+        await blocker.execute("ROLLBACK")
+        await blocker.close()
+        recorded = await appender.submit(failure())
+        assert recorded.position == (await read_head(connection)).position
+
+
+async def test_terminated_backends_lose_and_repeat_nothing(
+    database: Dsns, appender: Appender, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    """Backends are terminated again and again in the middle of commits."""
+    killer = await connect(database.superuser, role=None)
+    kills = 0
+
+    async def kill() -> None:
+        nonlocal kills
+        while True:
+            kills += await killer.fetchval(
+                "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), $1)",
+                connection.get_server_pid(),
+            )
+            await asyncio.sleep(random.uniform(0.01, 0.08))  # the nemesis's pace
+
+    nemesis = asyncio.create_task(kill())
+    ids: set[UUID] = set()
+    while kills < 25:
+        commands = [failure() for _ in range(20)]
+        await asyncio.gather(*(appender.submit(command) for command in commands))
+        ids |= {command.event.event_id for command in commands}
+    nemesis.cancel()
+    await asyncio.gather(nemesis, return_exceptions=True)
+    await killer.close()
+    stored = await read_events(connection, 0, limit=100_000)
+    assert [item.position for item in stored] == list(range(1, len(ids) + 1))
+    assert {item.event().event_id for item in stored} == ids

@@ -1,0 +1,101 @@
+"""Asking the primary for sessions: batching, freshness, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from server.core.errors import DatabaseUnavailable, Overloaded
+from server.store.database import connect
+from server.store.log import Appender
+from server.store.sessions import PrimaryLookup
+from tests.builders import registration, start
+from tests.conftest import Dsns
+
+
+@pytest.fixture
+async def lookup(database: Dsns) -> AsyncIterator[PrimaryLookup]:
+    async with PrimaryLookup(lambda: connect(database.app), timeout_s=5) as lookup:
+        yield lookup
+
+
+async def test_a_session_is_found_with_all_its_fields(
+    appender: Appender, lookup: PrimaryLookup
+) -> None:
+    user = registration("ada", roles=("admin", "auditor"))
+    await appender.submit(user)
+    command = start(user.event.subject_id)
+    await appender.submit(command)
+    session = await lookup.find(command.event.token_digest)
+    assert session is not None
+    assert session.session_id == command.event.session_id
+    assert session.subject_id == user.event.subject_id
+    assert session.started_at == command.event.occurred_at
+    assert session.expires_at == command.event.expires_at
+    assert session.roles == {"admin", "auditor"}
+    assert await lookup.find(b"\0" * 32) is None
+
+
+async def test_who_waits_together_is_answered_by_one_query(lookup: PrimaryLookup) -> None:
+    digests = [n.to_bytes(32, "big") for n in range(500)]
+    await asyncio.gather(*(lookup.find(digest) for digest in digests))
+    assert lookup.queries <= 2
+
+
+async def test_nobody_takes_the_answer_of_a_query_sent_before(database: Dsns) -> None:
+    """While a query is in flight, the session ends; who asks after that is told so."""
+    async with (
+        Appender(lambda: connect(database.app), timeout_s=5) as appender,
+        PrimaryLookup(lambda: connect(database.app), timeout_s=5) as lookup,
+    ):
+        user = registration("ada")
+        await appender.submit(user)
+        command = start(user.event.subject_id)
+        await appender.submit(command)
+        digest = command.event.token_digest
+        assert await lookup.find(digest) is not None
+        owner = await connect(database.owner, role=None)
+        async with owner.transaction():
+            await owner.execute("LOCK TABLE active_sessions")  # holds the first query back
+            await owner.execute("DELETE FROM active_sessions")
+            before = asyncio.create_task(lookup.find(digest))
+            while lookup.queries < 2:  # noqa: ASYNC110 - it is the state of the test's own loop
+                await asyncio.sleep(0)
+            after = asyncio.create_task(lookup.find(digest))
+            await asyncio.sleep(0)
+        await before
+        assert await after is None
+        assert lookup.queries == 3
+        await owner.close()
+
+
+async def test_a_lost_connection_costs_one_more_try(
+    database: Dsns, lookup: PrimaryLookup, connection: asyncpg.Connection[asyncpg.Record]
+) -> None:
+    assert await lookup.find(b"\0" * 32) is None
+    killer = await connect(database.superuser, role=None)
+    await killer.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await killer.close()
+    assert await lookup.find(b"\0" * 32) is None
+
+
+async def test_no_database_is_no_answer() -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    async with PrimaryLookup(lambda: connect(nowhere), timeout_s=1) as lookup:
+        with pytest.raises(DatabaseUnavailable):
+            await lookup.find(b"\0" * 32)
+
+
+async def test_too_many_who_wait_are_refused(database: Dsns) -> None:
+    async with PrimaryLookup(lambda: connect(database.app), timeout_s=5, max_queue=3) as lookup:
+        digests = [n.to_bytes(32, "big") for n in range(5)]
+        results = await asyncio.gather(
+            *(lookup.find(digest) for digest in digests), return_exceptions=True
+        )
+    assert sum(isinstance(result, Overloaded) for result in results) == 2
