@@ -11,6 +11,8 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
@@ -19,11 +21,13 @@ import msgspec
 from msgspec import Meta
 
 from server.core.errors import ConfigError
+from server.core.personal import parse_master_keys
 
 PREFIX = "GATELOG_"
 MASK = "********"
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
 
+Network = IPv4Network | IPv6Network
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400 * 400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -82,8 +86,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica_max_mib: Annotated[int, Meta(ge=1, le=16_777_216)] = 16_384
     # How often the projector looks for new events when nobody wakes it, in seconds.
     projector_poll_s: Annotated[float, Meta(ge=0.001, le=1)] = 0.025
+    # Name of the log in its checkpoints, like example.com/log; empty: the one that its key has.
+    log_origin: str = ""
+    # Key that signs checkpoints, PRIVATE+KEY+name+…; empty: one in the data directory, made once.
+    log_signing_key: str = ""
+    # How often the sealer signs while there is something new, in seconds.
+    seal_interval_s: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
     # How long a stop waits for requests in flight, in seconds.
     shutdown_timeout_s: Seconds = 10
+    # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.
+    trusted_proxies: Annotated[str, Meta(max_length=4096)] = ""
+    # The key that wraps all other keys, 32 bytes in base64; empty: a file in the data directory.
+    master_key: str = ""
+    # Days after which nobody can read who tried to log in under a name that nobody has.
+    failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    # Who may read /metrics: this machine (local), whoever reaches the port (open), nobody (off).
+    metrics: Literal["local", "open", "off"] = "local"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.
@@ -92,6 +110,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).absolute()
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        return parse_networks(self.trusted_proxies)
 
     @property
     def worker_count(self) -> int:
@@ -113,7 +135,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 URLS = frozenset({"database_url", "owner_database_url"})
-SECRETS = URLS
+SECRETS = URLS | {"log_signing_key", "master_key"}
 
 
 def variable(field: str) -> str:
@@ -152,10 +174,13 @@ def load_config(environ: Mapping[str, str]) -> Config:
 
 def _read_secret(name: str, path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        text = Path(path).read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(name, f"cannot read {path}: {reason}") from error
+    if not text:
+        raise ConfigError(name, f"{path} is empty")
+    return text
 
 
 _HINTS: dict[str, Any] = get_type_hints(Config, include_extras=True)
@@ -165,17 +190,30 @@ def _parse(field: str, text: str) -> Any:
     try:
         if field in URLS:
             _check_url(text)
+        elif field == "master_key" and text:
+            parse_master_keys(text)
+        elif field == "trusted_proxies":
+            parse_networks(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
         raise ConfigError(variable(field), f"{shown} is not usable: {error}") from error
 
 
+@lru_cache(maxsize=8)
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks in this text, separated by commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
 def _check_url(text: str) -> None:
     """Raises ValueError, without any part of the URL in it: there may be a password."""
     try:
         parts = urlsplit(text)
-        usable = parts.scheme in {"postgres", "postgresql"} and (parts.port or 1) > 0
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # a primary and its standbys
+        usable = parts.scheme in {"postgres", "postgresql"} and all(
+            (urlsplit(f"//{host}").port or 1) > 0 for host in hosts
+        )
     except ValueError:
         usable = False
     if text and not usable:

@@ -108,6 +108,7 @@ def _service(config: Config, walk: Walk) -> Iterator[tuple[str, Config]]:
     with tempfile.TemporaryDirectory(prefix="gatelog-demo-") as directory:
         settings = {
             variable("data_dir"): directory,
+            variable("replica_dir"): str(Path(directory) / "memory"),
             variable("port"): "0",
             variable("workers"): str(config.workers),
             variable("registration"): "open",

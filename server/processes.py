@@ -17,6 +17,9 @@ from typing import Any
 
 import psutil
 
+from server.config import Config, load_config
+from server.core.errors import GatelogError
+
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -47,6 +50,15 @@ def child_options(death_signal: signal.Signals) -> dict[str, Any]:
         "start_new_session": True,
         "preexec_fn": dies_with_parent(death_signal),
     }
+
+
+def child_main(run: Callable[[Config], None]) -> None:
+    """The entry of a child process: what it cannot do is told in one line."""
+    try:
+        run(load_config(os.environ))
+    except GatelogError as error:
+        print(f"gatelog: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 def running(pid: int) -> psutil.Process | None:

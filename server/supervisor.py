@@ -1,11 +1,13 @@
 """``run.py serve``: starts the processes of one host, keeps them running, stops them in order.
 
 The order of the start: the lock of the data directory, the listening socket, the database, the
-schema, the workers. Whatever fails on this way ends the start with one line. Afterwards a child
-that ends is started again, with a growing pause while it does not come up.
+schema, the master key, the projector and the sealer, the workers. Whatever fails on this way ends
+the start with one line. Afterwards a child that ends is started again, with a growing pause while
+it does not come up.
 
 The order of the stop (SIGINT, SIGTERM, SIGHUP) is the reverse: the workers finish the requests in
-flight and end, then the projector, then the database. Children do not outlive the supervisor.
+flight and end, then sealer and projector, then the database. Children do not outlive the
+supervisor.
 The supervisor holds the listening socket throughout, so that a connection that arrives while
 workers are replaced waits for the next one.
 """
@@ -16,6 +18,7 @@ import asyncio
 import errno
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -29,17 +32,21 @@ from typing import Any
 import server
 from server.config import Config, variable
 from server.core.errors import ConfigError, OperatorError
-from server.database import embedded_postgres, prepare_schema
+from server.database import dsns, embedded_postgres, named_errors, prepare_schema
 from server.datadir import Lock, child_command, end_leftovers, locked
 from server.embedded import STOP_TIMEOUT_S, EmbeddedPostgres
 from server.processes import child_options
+from server.sealer import signing_key
+from server.service.keys import check_keys
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+METRICS_DIRECTORY = "metrics"
 START_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 5.0
+BACKGROUND_STOP_S = 5.0
 LOG_CHECK_INTERVAL_S = 60.0
 _POLL_S = 0.02
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -99,9 +106,10 @@ def url_of(listener: socket.socket) -> str:
 
 
 class Child(ABC):
-    """A process that is kept running."""
+    """A process that is kept running; one that lived for less than ``steady_s`` had not come up."""
 
     name: str
+    steady_s: float = 0.0
     process: Process | None = None
 
     @abstractmethod
@@ -173,6 +181,24 @@ class DatabaseChild(Child):
         )
 
 
+class BackgroundChild(Child):
+    """The projector or the sealer: the workers do without it until it is there."""
+
+    steady_s = 5.0
+
+    def __init__(self, name: str, module: str, config: Config) -> None:
+        self.name = name
+        self._command = child_command(sys.executable, module, config.data_path)
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            *self._command, env=_child_environment(), **child_options(signal.SIGTERM)
+        )
+
+    async def stop(self) -> None:
+        await self.end((signal.SIGTERM, BACKGROUND_STOP_S), (signal.SIGKILL, 5.0))
+
+
 class WorkersChild(Child):
     """gunicorn and its workers."""
 
@@ -184,11 +210,14 @@ class WorkersChild(Child):
 
     async def start(self) -> None:
         descriptor = self._listener.fileno()
+        metrics = self._config.data_path / METRICS_DIRECTORY
+        shutil.rmtree(metrics, ignore_errors=True)  # what the workers before have counted
+        metrics.mkdir()
         self.process = await asyncio.create_subprocess_exec(
             *child_command(
                 sys.executable, "server.worker", self._config.data_path, str(descriptor)
             ),
-            env=_child_environment(),
+            env=_child_environment() | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
             pass_fds=(descriptor,),
             **child_options(signal.SIGTERM),
         )
@@ -238,8 +267,12 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._postgres = embedded_postgres(config)
         self._database: list[Child] = [DatabaseChild(self._postgres)] if config.embedded else []
-        # The projector's place is between the two: it starts before the workers, ends after them.
-        self._children: list[Child] = [*self._database, WorkersChild(config, listener)]
+        self._children: list[Child] = [
+            *self._database,
+            BackgroundChild("the projector", "server.projector", config),
+            BackgroundChild("the sealer", "server.sealer", config),
+            WorkersChild(config, listener),
+        ]
 
     async def run(self) -> None:
         """Start everything, keep it running, and stop it when a signal says so."""
@@ -252,10 +285,14 @@ class Supervisor:
                 return
             tasks += [asyncio.create_task(self._keep(child)) for child in self._children]
             tasks.append(asyncio.create_task(self._trim_log()))
-            await self._stopping.wait()
+            stopping = asyncio.create_task(self._stopping.wait())
+            done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
             logger.info("stopping")
         finally:
             await self._stop(tasks)
+        for task in done:
+            task.result()  # none of them ends but by a defect
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do the work; leave it, and answer False, when a signal says stop."""
@@ -274,31 +311,46 @@ class Supervisor:
         for child in self._database:
             await child.start()
         await prepare_schema(self._config)
+        await self._check_secrets()
         for child in self._children[len(self._database) :]:
             await child.start()
         url = url_of(self._listener)
         self._lock.announce(url)
         self._announce(url)
 
+    async def _check_secrets(self) -> None:
+        """Find out now, and not in each child, that a key cannot be used."""
+        signing_key(self._config)
+        with named_errors(self._config):
+            await check_keys(self._config, dsns(self._config).app)
+
     async def _keep(self, child: Child) -> None:
         """Start the child again whenever it ends; the pause grows while it does not come up."""
         pause_s = FIRST_PAUSE_S
+        clock = asyncio.get_running_loop().time
         while True:
+            started_s = clock()
             status = await child.wait()
+            steady = clock() - started_s >= child.steady_s
+            pause_s = FIRST_PAUSE_S if steady else min(pause_s * 2, LAST_PAUSE_S)
             logger.error("%s ended (%s); starting again", child.name, _status_text(status))
             await asyncio.sleep(pause_s)
-            try:
-                await child.start()
-            except OperatorError as error:
-                logger.error("%s", error)
-                await child.stop()
+            while not await self._started(child):
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
-            else:
-                logger.info("%s runs again", child.name)
-                pause_s = FIRST_PAUSE_S
+                await asyncio.sleep(pause_s)
+            logger.info("%s runs again", child.name)
+
+    async def _started(self, child: Child) -> bool:
+        try:
+            await child.start()
+        except (OperatorError, OSError) as error:
+            logger.error("%s does not start: %s", child.name, error)
+            await child.stop()
+            return False
+        return True
 
     async def _trim_log(self) -> None:
-        while self._database:
+        while True:
             await asyncio.sleep(LOG_CHECK_INTERVAL_S)
             await asyncio.to_thread(self._postgres.trim_log)
 

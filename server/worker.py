@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,16 +22,14 @@ from aiohttp import web
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from server.config import Config, load_config
-from server.core.errors import GatelogError
+from server.config import Config
 from server.database import dsns
 from server.logs import configure_logging
-from server.processes import dies_with_parent
+from server.processes import child_main, dies_with_parent
 from server.web.app import create_app, make_runner
 
 WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
 SILENT_WORKER_TIMEOUT_S = 30  # a worker whose event loop stands still this long is replaced
-EXIT_BOOT_ERROR = 3  # gunicorn's own code for workers that do not boot
 _MEMORY_BACKED = Path("/dev/shm")  # noqa: S108
 
 
@@ -104,17 +101,15 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
             sys.exit(0)
 
 
+def run(config: Config) -> None:
+    """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
+    configure_logging(config)
+    WorkerMaster(config, int(sys.argv[2])).run()
+
+
 def main() -> None:
     """The entry of the child process: ``DATA_DIR FD``."""
-    listener = int(sys.argv[2])
-    try:
-        config = load_config(os.environ)
-        configure_logging(config)
-        master = WorkerMaster(config, listener)
-    except GatelogError as error:
-        print(f"gatelog: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(EXIT_BOOT_ERROR)
-    master.run()
+    child_main(run)
 
 
 if __name__ == "__main__":

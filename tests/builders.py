@@ -6,10 +6,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from server.core import events as ev
-from server.core.commands import RecordLoginFailure, RegisterUser, StartSession
+from server.core.commands import EndSession, RecordLoginFailure, RegisterUser, StartSession
+from server.core.personal import KEY_ID_BYTES, WRAPPED_BYTES, WrappedKey
 from server.core.tokens import token_digest
 from server.service.clock import new_event_id, new_random_id, new_token
 
+# For services in tests, which have no data directory to make one in.
+MASTER_KEY = "A" * 43
+# What is nobody's: it opens nothing.
+NO_KEY = WrappedKey(bytes(WRAPPED_BYTES), bytes(KEY_ID_BYTES))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -18,7 +23,12 @@ def registration(
 ) -> RegisterUser:
     event = ev.UserRegistered(event_id=new_event_id(), occurred_at=NOON, subject_id=new_random_id())
     return RegisterUser(
-        event=event, login=login, password_hash="hash", roles=roles, only_first=only_first
+        event=event,
+        login=login,
+        password_hash="hash",
+        key=NO_KEY,
+        roles=roles,
+        only_first=only_first,
     )
 
 
@@ -46,4 +56,15 @@ def start(
     )
     return StartSession(
         event=event, credential_version=credential_version, max_sessions=max_sessions
+    )
+
+
+def end(started: StartSession) -> EndSession:
+    event = started.event
+    return EndSession(
+        event_id=new_event_id(),
+        at=NOON,
+        subject_id=event.subject_id,
+        session_id=event.session_id,
+        reason="logout",
     )

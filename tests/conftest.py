@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from server.core.lease import lease_terms
 from server.embedded import EmbeddedPostgres
+from server.service.barrier import Barrier
 from server.store.database import connect
 from server.store.log import Appender
 from server.store.migrate import migrate
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from server.store.database import Connection
 
 TEMPLATE = "template_gatelog"
+SHORT_TTL_S = 0.1
 _numbers = itertools.count(1)
 
 
@@ -84,6 +87,13 @@ async def appender(database: Dsns) -> AsyncIterator[Appender]:
     """An appender on the test's database."""
     async with Appender(lambda: connect(database.app), timeout_s=10) as appender:
         yield appender
+
+
+@pytest.fixture
+async def barrier(database: Dsns) -> AsyncIterator[Barrier]:
+    """The wait before the end of a session is told, with a short lease: there is no replica."""
+    async with Barrier(lambda: connect(database.app), terms=lease_terms(SHORT_TTL_S)) as barrier:
+        yield barrier
 
 
 class Clock:

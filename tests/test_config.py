@@ -110,6 +110,12 @@ def test_an_unset_secret_is_shown_as_unset() -> None:
     assert shown["GATELOG_DATABASE_URL"] == ""
 
 
+def test_trusted_proxies_are_networks() -> None:
+    config = load_config({"GATELOG_TRUSTED_PROXIES": "10.0.0.0/8, fd00::/8,192.0.2.1"})
+    assert list(map(str, config.trusted_networks)) == ["10.0.0.0/8", "fd00::/8", "192.0.2.1/32"]
+    assert Config().trusted_networks == ()
+
+
 def test_nothing_can_be_changed() -> None:
     with pytest.raises(AttributeError):
         Config().port = 1  # type: ignore[misc]

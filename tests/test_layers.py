@@ -29,8 +29,8 @@ MODULES = sorted(SERVER.rglob("*.py"))
 
 
 def layer(parts: tuple[str, ...]) -> str:
-    """The layer of a module, by its path below ``server``; config is everybody's."""
-    if parts[0].removesuffix(".py") in {"config", "__init__"}:
+    """The layer of a module, by its path below ``server``; config and secrets are everybody's."""
+    if parts[0].removesuffix(".py") in {"config", "secrets", "__init__"}:
         return "config"
     return parts[0] if parts[0] in LAYERS else "shell"
 

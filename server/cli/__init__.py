@@ -15,9 +15,11 @@ import click
 
 from server.cli.configuration import config
 from server.cli.database import check, migrate, rebuild
+from server.cli.keys import keys
 from server.cli.log import log
-from server.cli.service import demo, serve
+from server.cli.service import demo, projector, sealer, serve
 from server.cli.sessions import session
+from server.cli.status import status
 from server.cli.users import user
 from server.config import load_config
 from server.core.errors import GatelogError
@@ -34,7 +36,11 @@ def cli(context: click.Context) -> None:
     context.obj = load_config(os.environ)
 
 
-for command in (serve, demo, config, migrate, user, session, log, check, rebuild):
+for command in (
+    *(serve, demo, status, projector, sealer, config),
+    *(user, session, log, keys),
+    *(migrate, check, rebuild),
+):
     cli.add_command(command)
 
 

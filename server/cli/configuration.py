@@ -12,7 +12,7 @@ from server.config import Config, settings_of
 @json_option
 @click.pass_obj
 def config(config: Config, as_json: bool) -> None:
-    """Show every setting; secrets are masked."""
+    """Show every setting; secrets are masked, and may come from a file (NAME_FILE)."""
     settings = settings_of(config)
     if as_json:
         print_json(settings)

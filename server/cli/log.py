@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from server.cli.output import json_option, limit_option, print_json, print_table
+from server.cli.verify import export_proofs, key, verify
 from server.config import Config
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ from_option = click.option(
 
 @click.group()
 def log() -> None:
-    """Read the event log."""
+    """Read the event log, and verify it."""
+
+
+for command in (verify, export_proofs, key):
+    log.add_command(command)
 
 
 @log.command("show")
@@ -135,11 +140,11 @@ def _shown(event: StoredEvent) -> dict[str, object]:
     }
 
 
-_SHOWN_ELSEWHERE = {"type", "v", "event_id", "occurred_at", "subject_id", "token_digest"}
+_NOT_SHOWN = {"type", "v", "event_id", "occurred_at", "subject_id", "token_digest", "sealed"}
 
 
 def _row(event: StoredEvent) -> tuple[int, Any, str, Any, str]:
     fields = msgspec.to_builtins(event.event())
-    rest = [f"{k}={v}" for k, v in fields.items() if v and k not in _SHOWN_ELSEWHERE]
+    rest = [f"{k}={v}" for k, v in fields.items() if v and k not in _NOT_SHOWN]
     subject = fields.get("subject_id")
     return event.position, event.recorded_at, fields["type"], subject, " ".join(rest)

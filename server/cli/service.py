@@ -39,6 +39,24 @@ def walk(url: str) -> str:
 
 
 @click.command()
+@click.pass_obj
+def projector(config: Config) -> None:
+    """Run this host's projector alone; 'serve' runs one by itself."""
+    from server.projector import run
+
+    run(config)
+
+
+@click.command()
+@click.pass_obj
+def sealer(config: Config) -> None:
+    """Run the log's sealer alone; 'serve' runs one by itself."""
+    from server.sealer import run
+
+    run(config)
+
+
+@click.command()
 @json_option
 @click.pass_obj
 def demo(config: Config, as_json: bool) -> int:

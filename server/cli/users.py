@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import click
+import msgspec
 
 from server.cli.output import json_option, limit_option, print_json, print_table
 from server.config import Config
@@ -17,6 +19,7 @@ from server.core.errors import OperatorError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from server.database import Dsns
     from server.service.accounts import Accounts, Ended
     from server.store.users import ListedUser
 
@@ -26,7 +29,7 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, list, disable and enable users."""
+    """Add, list, disable, enable and erase users; give and take roles."""
 
 
 @user.command("add")
@@ -96,8 +99,14 @@ def list_users(config: Config, limit: int, as_json: bool) -> None:
     if as_json:
         print_json(users)
         return
-    rows = [(u.login, u.subject_id, u.registered_at, u.disabled, u.roles) for u in users]
-    print_table("Users", ["login", "id", "registered (UTC)", "disabled", "roles"], rows)
+    rows = [(u.login, u.subject_id, u.registered_at, _state(u), u.roles) for u in users]
+    print_table("Users", ["login", "id", "registered (UTC)", "state", "roles"], rows)
+
+
+def _state(listed: ListedUser) -> str:
+    if listed.erased:
+        return "erased"
+    return "disabled" if listed.disabled else "enabled"
 
 
 @user.command("disable")
@@ -110,7 +119,7 @@ def disable(config: Config, login: str, as_json: bool) -> None:
     async def work(accounts: Accounts) -> Ended:
         return await accounts.disable((await accounts.find_user(login)).subject_id)
 
-    _change(config, login, "disabled", work, as_json)
+    _change(config, login, "disabled", work, as_json=as_json)
 
 
 @user.command("enable")
@@ -123,7 +132,89 @@ def enable(config: Config, login: str, as_json: bool) -> None:
     async def work(accounts: Accounts) -> Ended:
         return await accounts.enable((await accounts.find_user(login)).subject_id)
 
-    _change(config, login, "enabled", work, as_json)
+    _change(config, login, "enabled", work, as_json=as_json)
+
+
+@user.command("grant")
+@click.argument("login")
+@click.argument("role", type=click.Choice(ROLES))
+@json_option
+@click.pass_obj
+def grant(config: Config, login: str, role: str, as_json: bool) -> None:
+    """Give a user a role, and end all their sessions."""
+
+    async def work(accounts: Accounts) -> Ended:
+        return await accounts.grant_role((await accounts.find_user(login)).subject_id, role)
+
+    _change(config, login, "granted", work, as_json=as_json, role=role)
+
+
+@user.command("revoke")
+@click.argument("login")
+@click.argument("role", type=click.Choice(ROLES))
+@json_option
+@click.pass_obj
+def revoke(config: Config, login: str, role: str, as_json: bool) -> None:
+    """Take a role from a user, and end all their sessions."""
+
+    async def work(accounts: Accounts) -> Ended:
+        return await accounts.revoke_role((await accounts.find_user(login)).subject_id, role)
+
+    _change(config, login, "revoked", work, as_json=as_json, role=role)
+
+
+@user.command("erase")
+@click.argument("who", metavar="LOGIN|ID")
+@click.option("--yes", is_flag=True, help="Do not ask; it cannot be undone.")
+@json_option
+@click.pass_obj
+def erase(config: Config, who: str, yes: bool, as_json: bool) -> None:
+    """Forget a person: end their sessions, destroy the key to all that is personal.
+
+    The events stay, about a number. What erased rows leave in the database's files is vacuumed.
+    """
+    if not yes:
+        click.confirm("This cannot be undone. Erase the user?", abort=True)
+    from server.database import reachable_database
+
+    with reachable_database(config, "user erase") as urls:
+        done = asyncio.run(_erase(config, urls, who))
+    for warning in done.warnings:
+        click.echo(f"gatelog: {warning}", err=True)
+    if as_json:
+        print_json({"user_id": done.user_id, "status": "erased", "ended": done.ended})
+    else:
+        click.echo(f"{done.user_id} is erased; sessions ended: {done.ended}.")
+
+
+class _Erased(msgspec.Struct, frozen=True):
+    user_id: UUID
+    ended: int
+    warnings: list[str]
+
+
+async def _erase(config: Config, urls: Dsns, who: str) -> _Erased:
+    from server.service.context import open_services
+    from server.store.database import connect, translated_errors
+    from server.store.keys import vacuum_erased
+
+    async with open_services(config, urls.app) as services:
+        user_id = _id(who) or (await services.accounts.find_user(who)).subject_id
+        ended = await services.accounts.erase(user_id)
+    owner = await connect(urls.owner, role=None)
+    try:
+        with translated_errors():
+            return _Erased(user_id, ended.ended, await vacuum_erased(owner))
+    finally:
+        await owner.close()
+
+
+def _id(who: str) -> UUID | None:
+    """The id, if it is one: what looks like an id is never taken for somebody's login."""
+    try:
+        return UUID(who)
+    except ValueError:
+        return None
 
 
 def _change(
@@ -131,12 +222,16 @@ def _change(
     login: str,
     done: str,
     work: Callable[[Accounts], Awaitable[Ended]],
+    *,
     as_json: bool,
+    role: str | None = None,
 ) -> None:
+    """Do something to a user, or to a role of the user, and say what came of it."""
     from server.cli.services import with_accounts
 
     ended = with_accounts(config, f"user {done}", work)
     if as_json:
         print_json({"login": login, "status": done, "ended": ended.ended})
     else:
-        click.echo(f"{login} is {done}; sessions ended: {ended.ended}.")
+        what = f"The role {role} of {login}" if role else login
+        click.echo(f"{what} is {done}; sessions ended: {ended.ended}.")

@@ -13,6 +13,10 @@ Rules:
 - Ending what has ended is no error and no event.
 - What takes a right away (a changed password, a disabled user, a changed role) ends the user's
   sessions in the same decision, one event each.
+- Whoever acts on others (``actor_id``) must be an administrator at that moment.
+- Nothing happens to an erased user any more; a login attempt that was under way is recorded
+  without what it knew of the person.
+- ``sealed`` of a command without a finished event goes into the first event that it causes.
 """
 
 from __future__ import annotations
@@ -27,23 +31,27 @@ from server.core import events as ev
 from server.core.errors import (
     Conflict,
     InvalidCredentials,
+    LastAdmin,
     LoginTaken,
     NotAuthenticated,
     NotFound,
     RegistrationClosed,
+    StaleMasterKey,
 )
 from server.core.ids import derived_event_id
-from server.core.state import ActiveSession, User, World
+from server.core.personal import WrappedKey
+from server.core.state import ActiveSession, User, World, is_admin
 
 ROLES = ("admin", "auditor")
 
 
 class RegisterUser(msgspec.Struct, frozen=True, kw_only=True):
-    """Create a user. ``only_first``: refuse once there is any user."""
+    """Create a user, with the key to what is personal. ``only_first``: refuse after any user."""
 
     event: ev.UserRegistered
     login: str
     password_hash: str
+    key: WrappedKey
     only_first: bool = False
     roles: tuple[str, ...] = ()
 
@@ -69,6 +77,7 @@ class EndSession(msgspec.Struct, frozen=True, kw_only=True):
     session_id: UUID
     reason: ev.EndReason
     actor_id: UUID | None = None
+    sealed: bytes | None = None
 
 
 class EndSessions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +89,7 @@ class EndSessions(msgspec.Struct, frozen=True, kw_only=True):
     reason: ev.EndReason
     keep: UUID | None = None
     actor_id: UUID | None = None
+    sealed: bytes | None = None
 
 
 class ExpireSessions(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,9 +111,17 @@ class ChangeCredential(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChangeUser(msgspec.Struct, frozen=True, kw_only=True):
-    """Disable or enable a user, grant or revoke a role."""
+    """Disable or enable a user, grant or revoke a role. ``keep_an_admin``: not the last one."""
 
     event: ev.UserDisabled | ev.UserEnabled | ev.RoleGranted | ev.RoleRevoked
+    keep_an_admin: bool = False
+
+
+class EraseUser(msgspec.Struct, frozen=True, kw_only=True):
+    """Forget a person: sessions, credential, key and all. ``keep_an_admin``: not the last one."""
+
+    event: ev.UserErased
+    keep_an_admin: bool = False
 
 
 Command = (
@@ -115,22 +133,37 @@ Command = (
     | ExpireSessions
     | ChangeCredential
     | ChangeUser
+    | EraseUser
 )
 
 
-class CredentialPut(msgspec.Struct, frozen=True):
-    """Write to the credential table, in the same transaction. ``login`` None: leave it."""
+class NewCredential(msgspec.Struct, frozen=True):
+    """The login, the password's hash and the key of a new user."""
 
     subject_id: UUID
-    login: str | None
+    login: str
+    password_hash: str
+    key: WrappedKey
+
+
+class NewPassword(msgspec.Struct, frozen=True):
+    """The hash of a user's new password."""
+
+    subject_id: UUID
     password_hash: str
 
 
+class Erasure(msgspec.Struct, frozen=True):
+    """Everything personal of this user goes: credential, key, blind index."""
+
+    subject_id: UUID
+
+
 class Decision(msgspec.Struct, frozen=True):
-    """The events, in order, and what must be written beside the log with them."""
+    """The events, in order, and what must be written beside the log in the same transaction."""
 
     events: tuple[ev.AnyEvent, ...] = ()
-    credential: CredentialPut | None = None
+    beside: NewCredential | NewPassword | Erasure | None = None
 
 
 def command_event_id(command: Command) -> UUID:
@@ -149,13 +182,30 @@ def command_subject(command: Command) -> UUID | None:
     return command.event.subject_id
 
 
+def command_actor(command: Command) -> UUID | None:
+    """Who acts, when it is not the user whose state the command is decided on."""
+    match command:
+        case EndSession() | EndSessions():
+            return command.actor_id
+        case ExpireSessions() | RecordLoginFailure():
+            return None
+    return command.event.actor_id
+
+
 def decide(world: World, command: Command) -> Decision:
     """The events that this command causes in this world. Raises a GatelogError to refuse."""
+    actor_id = command_actor(command)
+    if actor_id is not None:
+        actor = world.users.get(actor_id)
+        if actor is None or not is_admin(actor):
+            raise NotAuthenticated()
     match command:
         case RegisterUser():
             return _register(world, command)
         case ChangeCredential():
             return _change_credential(world, command)
+        case EraseUser():
+            return _erase(world, command)
         case _:
             return Decision(_decide_events(world, command))
 
@@ -171,7 +221,7 @@ def _decide_events(
 ) -> tuple[ev.AnyEvent, ...]:
     match command:
         case RecordLoginFailure():
-            return (command.event,)
+            return (_failure(world, command.event),)
         case StartSession():
             return _start(world, command)
         case EndSession():
@@ -192,6 +242,8 @@ def _register(world: World, command: RegisterUser) -> Decision:
         raise LoginTaken()
     if event.subject_id in world.users:
         raise Conflict("This user exists already.")
+    if world.master_key_id not in (None, command.key.master_key_id):
+        raise StaleMasterKey()
     grants = tuple(
         ev.RoleGranted(
             event_id=derived_event_id(event.event_id, index),
@@ -201,8 +253,20 @@ def _register(world: World, command: RegisterUser) -> Decision:
         )
         for index, role in enumerate(command.roles, start=1)
     )
-    put = CredentialPut(event.subject_id, command.login, command.password_hash)
-    return Decision((event, *grants), put)
+    new = NewCredential(event.subject_id, command.login, command.password_hash, command.key)
+    return Decision((event, *grants), new)
+
+
+def _failure(world: World, event: ev.LoginFailed) -> ev.LoginFailed:
+    if event.subject_id is None or _there(world, event.subject_id) is not None:
+        return event
+    return msgspec.structs.replace(event, sealed=None)
+
+
+def _there(world: World, subject_id: UUID) -> User | None:
+    """The user, unless there is none or none any more."""
+    user = world.users.get(subject_id)
+    return None if user is None or user.erased else user
 
 
 def _start(world: World, command: StartSession) -> tuple[ev.AnyEvent, ...]:
@@ -218,7 +282,7 @@ def _start(world: World, command: StartSession) -> tuple[ev.AnyEvent, ...]:
 
 
 def _loginable(world: World, subject_id: UUID, credential_version: int) -> User:
-    user = world.users.get(subject_id)
+    user = _there(world, subject_id)
     if user is None or user.disabled or user.credential_version != credential_version:
         raise InvalidCredentials()
     return user
@@ -232,6 +296,7 @@ def _ended(
     reason: ev.EndReason,
     *,
     first_index: int = 0,
+    sealed: bytes | None = None,
 ) -> tuple[ev.SessionEnded, ...]:
     """One event per session; their ids derive from ``first_id``, counted from ``first_index``."""
     return tuple(
@@ -243,6 +308,7 @@ def _ended(
             session_id=session.session_id,
             token_digest=session.token_digest,
             reason=reason,
+            sealed=sealed if index == 0 else None,
         )
         for index, session in enumerate(sessions, start=first_index)
     )
@@ -258,7 +324,7 @@ def _ended_by(
 def _end_one(world: World, command: EndSession) -> tuple[ev.AnyEvent, ...]:
     session = world.session(command.subject_id, command.session_id)
     found = [session] if session else []
-    return _ended(command.event_id, command.at, command.actor_id, found, command.reason)
+    return _ended_on_demand(command, found)
 
 
 def _expire(world: World, command: ExpireSessions) -> tuple[ev.AnyEvent, ...]:
@@ -270,7 +336,14 @@ def _end_all(world: World, command: EndSessions) -> tuple[ev.AnyEvent, ...]:
     if command.keep and world.session(command.subject_id, command.keep) is None:
         raise NotAuthenticated()
     ending = [s for s in world.sessions_of(command.subject_id) if s.session_id != command.keep]
-    return _ended(command.event_id, command.at, command.actor_id, ending, command.reason)
+    return _ended_on_demand(command, ending)
+
+
+def _ended_on_demand(
+    command: EndSession | EndSessions, sessions: Iterable[ActiveSession]
+) -> tuple[ev.SessionEnded, ...]:
+    at, actor_id, reason = command.at, command.actor_id, command.reason
+    return _ended(command.event_id, at, actor_id, sessions, reason, sealed=command.sealed)
 
 
 def _change_credential(world: World, command: ChangeCredential) -> Decision:
@@ -283,17 +356,19 @@ def _change_credential(world: World, command: ChangeCredential) -> Decision:
     )
     sessions = world.sessions_of(event.subject_id)
     ended = _ended_by(event, sessions, "credential_changed", 2)
-    put = CredentialPut(event.subject_id, None, command.password_hash)
-    return Decision((event, started, *ended), put)
+    new = NewPassword(event.subject_id, command.password_hash)
+    return Decision((event, started, *ended), new)
 
 
 def _change_user(world: World, command: ChangeUser) -> tuple[ev.AnyEvent, ...]:
     event = command.event
-    user = world.users.get(event.subject_id)
+    user = _there(world, event.subject_id)
     if user is None:
         raise NotFound("There is no such user.")
     if not _is_change(user, event):
         return ()
+    if command.keep_an_admin and _takes_admin(event):
+        _refuse_last_admin(world, event.subject_id)
     if isinstance(event, ev.UserEnabled):
         return (event,)
     reason: ev.EndReason = "user_disabled" if isinstance(event, ev.UserDisabled) else "revoked"
@@ -311,3 +386,28 @@ def _is_change(user: User, event: ev.UserEvent) -> bool:
         case ev.RoleRevoked():
             return event.role in user.roles
     return True
+
+
+def _takes_admin(event: ev.UserEvent) -> bool:
+    """Whether an administrator is none any more after this event."""
+    return isinstance(event, ev.UserDisabled) or (
+        isinstance(event, ev.RoleRevoked) and event.role == "admin"
+    )
+
+
+def _refuse_last_admin(world: World, subject_id: UUID) -> None:
+    if world.admins == {subject_id}:
+        raise LastAdmin()
+
+
+def _erase(world: World, command: EraseUser) -> Decision:
+    event = command.event
+    user = world.users.get(event.subject_id)
+    if user is None:
+        raise NotFound("There is no such user.")
+    if user.erased:
+        return Decision()
+    if command.keep_an_admin:
+        _refuse_last_admin(world, event.subject_id)
+    ended = _ended_by(event, world.sessions_of(event.subject_id), "user_erased", 1)
+    return Decision((event, *ended), Erasure(event.subject_id))

@@ -38,6 +38,12 @@ class NotFound(GatelogError):
     code, status, title = "not_found", 404, "There is nothing here"
 
 
+class NotSealed(NotFound):
+    """The event, or the log, is in no signed tree yet; ask again in a second."""
+
+    code, title = "not_sealed", "This is not sealed yet"
+
+
 class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
@@ -94,6 +100,10 @@ class LoginTaken(Conflict):
     code, title = "login_taken", "This login is taken"
 
 
+class LastAdmin(Conflict):
+    code, title = "last_admin", "Nobody would be left to administer"
+
+
 class EventIdConflict(Conflict):
     """The event id is in the log already, with other bytes."""
 
@@ -128,6 +138,18 @@ class HashingFull(Overloaded):
     code, title = "hashing_full", "Too many logins at once; try again"
 
 
+class StaleMasterKey(Unavailable):
+    """A new key was wrapped with a master key that is not the current one any more."""
+
+    code, title = "stale_master_key", "The master key has just changed; try again"
+
+
+class KeysUnavailable(Unavailable):
+    """What is personal cannot be sealed or opened: the master key is not the right one."""
+
+    code, title = "keys_unavailable", "The master key is not there"
+
+
 # For operators: the command line prints these in one line and exits
 
 
@@ -153,3 +175,29 @@ class LogDamaged(OperatorError):
     """The event log breaks its own rules (a gap, an undecodable entry, an unknown type)."""
 
     code, title = "log_damaged", "The event log is damaged"
+
+
+class NotVerified(OperatorError):
+    """A proof, a checkpoint or a signature that does not hold; a base for the ways how."""
+
+    code, title = "not_verified", "This does not verify"
+
+
+class MalformedProof(NotVerified):
+    """The text or the bytes are not of the form that the specification asks for."""
+
+    code, title = "malformed_proof", "This is not well-formed"
+
+
+class InvalidProof(NotVerified):
+    code, title = "invalid_proof", "The proof does not hold"
+
+
+class InvalidSignature(NotVerified):
+    code, title = "invalid_signature", "The signature does not hold"
+
+
+class SealingRefused(OperatorError):
+    """The log is not an extension of what was signed, or another key signed it."""
+
+    code, title = "sealing_refused", "The log cannot be sealed"

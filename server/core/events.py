@@ -8,11 +8,11 @@ Rules:
   they are never encoded again: JSON, fields in the order of the class, ``type`` first.
 - No event holds a token, a password or a password hash; a session is known by the SHA-256 of its
   token. The position is not part of the entry (leaf index = position - 1).
+- What is personal stands in ``sealed`` and nowhere else (see ``core.personal``).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, ClassVar, Literal
@@ -20,6 +20,7 @@ from uuid import UUID
 
 import msgspec
 
+from server.core import merkle
 from server.core.errors import LogDamaged
 
 MAX_ENTRY_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a big-endian uint16
@@ -44,6 +45,7 @@ class Event(
 
     ``event_id`` makes a retry idempotent. ``occurred_at`` is the clock of the process that decided
     (UTC); the position and ``recorded_at``, which order the log, stand beside the entry.
+    ``sealed`` is who it was by name and from where, encrypted, when that is known.
     """
 
     VERSION: ClassVar[int] = 1
@@ -51,6 +53,7 @@ class Event(
     v: int = 1
     event_id: UUID
     occurred_at: datetime
+    sealed: bytes | None = None
 
     @property
     def type(self) -> str:
@@ -112,6 +115,10 @@ class UserEnabled(UserEvent, frozen=True, kw_only=True, tag="user_enabled"):
     pass
 
 
+class UserErased(UserEvent, frozen=True, kw_only=True, tag="user_erased"):
+    """The user is gone for good, and the key to everything personal with them."""
+
+
 AnyEvent = (
     UserRegistered
     | CredentialChanged
@@ -122,6 +129,7 @@ AnyEvent = (
     | RoleRevoked
     | UserDisabled
     | UserEnabled
+    | UserErased
 )
 EVENT_TYPES: dict[str, type[Event]] = {
     str(cls.__struct_config__.tag): cls for cls in AnyEvent.__args__
@@ -180,6 +188,5 @@ def _upcast(header: _Header, entry: bytes, current: int) -> AnyEvent:
     return event
 
 
-def leaf_hash(entry: bytes) -> bytes:
-    """The Merkle leaf hash of an entry: SHA-256(0x00 || entry) (RFC 9162, section 2.1.1)."""
-    return hashlib.sha256(b"\x00" + entry).digest()
+leaf_hash = merkle.leaf_hash
+"""What is stored is what is hashed: an entry's Merkle leaf hash."""

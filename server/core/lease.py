@@ -94,6 +94,11 @@ class LeaseTerms(msgspec.Struct, frozen=True):
         return self.ttl_ns // 3
 
 
+def lease_terms(ttl_s: float) -> LeaseTerms:
+    """The terms of leases that last this long."""
+    return LeaseTerms(ttl_ns=int(ttl_s * 1_000_000_000))
+
+
 class LeaseRow(msgspec.Struct, frozen=True):
     """What a replica says about itself in ``replica_lease``."""
 

@@ -29,7 +29,7 @@ def to_us(moment: datetime) -> int:
 
 
 def from_us(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
+    return _EPOCH + timedelta(0, 0, us)
 
 
 class Session:
@@ -53,9 +53,19 @@ class Session:
         return UUID(bytes=self.record[9:25])
 
     @property
+    def session_text(self) -> str:
+        """The session's id as text; quicker than by way of the UUID."""
+        return _uuid_text(self.record[9:25])
+
+    @property
     def subject_id(self) -> UUID:
         """The user whose session it is."""
         return UUID(bytes=self.record[25:41])
+
+    @property
+    def subject_text(self) -> str:
+        """The user's id as text; quicker than by way of the UUID."""
+        return _uuid_text(self.record[25:41])
 
     @property
     def started_at(self) -> datetime:
@@ -64,8 +74,13 @@ class Session:
     @property
     def roles(self) -> frozenset[str]:
         """The user's roles; constant for a session, a change of roles ends it."""
-        text = self.record[49:].decode()
+        text = self.roles_text
         return frozenset(text.split(",")) if text else frozenset()
+
+    @property
+    def roles_text(self) -> str:
+        """The roles, comma-separated."""
+        return self.record[49:].decode()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Session) and self.record == other.record
@@ -75,6 +90,11 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.session_id}, subject {self.subject_id})"
+
+
+def _uuid_text(raw: bytes) -> str:
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def pack_session(

@@ -30,13 +30,17 @@ class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user, without anything personal. ``credential_version`` counts password changes."""
+    """A user, without anything personal. ``credential_version`` counts password changes.
+
+    Who is ``erased`` is a number that nothing happens to any more.
+    """
 
     subject_id: UUID
     registered_at: datetime
     disabled: bool = False
     credential_version: int = 1
     roles: tuple[str, ...] = ()
+    erased: bool = False
 
 
 class PutSession(msgspec.Struct, frozen=True):
@@ -69,6 +73,7 @@ def evolve(event: ev.Event) -> tuple[Change, ...]:
             | ev.RoleRevoked()
             | ev.UserDisabled()
             | ev.UserEnabled()
+            | ev.UserErased()
         ):
             return ()
     raise LogDamaged(f"evolve does not know {event!r}")
@@ -88,7 +93,8 @@ def _started(event: ev.SessionStarted) -> ActiveSession:
 def evolve_user(user: User | None, event: ev.Event) -> User | None:
     """The user after this event; the same object when the event does not change a user.
 
-    Raises LogDamaged when the event needs a user who is not there, or registers one twice.
+    Raises LogDamaged when the event needs a user who is not there, or registers one twice, or when
+    anything but the end of their sessions happens to one who is erased.
     """
     if isinstance(event, ev.UserRegistered):
         if user is not None:
@@ -98,6 +104,8 @@ def evolve_user(user: User | None, event: ev.Event) -> User | None:
         return user
     if user is None:
         raise LogDamaged(f"{event.type} of the unknown user {event.subject_id}")
+    if user.erased and not isinstance(event, ev.SessionEnded):
+        raise LogDamaged(f"{event.type} of the erased user {event.subject_id}")
     return msgspec.structs.replace(user, **_user_fields(user, event))
 
 
@@ -113,14 +121,23 @@ def _user_fields(user: User, event: ev.UserEvent) -> dict[str, object]:
             return {"disabled": True}
         case ev.UserEnabled():
             return {"disabled": False}
+        case ev.UserErased():
+            return {"erased": True, "roles": ()}
     return {}
+
+
+def is_admin(user: User) -> bool:
+    """Whether the user may administer, and log in for it."""
+    return "admin" in user.roles and not user.disabled and not user.erased
 
 
 class World:
     """The part of the state that a batch of commands is decided on, kept current as it goes.
 
     ``populated`` says whether any user exists at all; ``logins`` tells, for the logins that the
-    batch asks about, whose they are.
+    batch asks about, whose they are. ``admins`` are the enabled administrators, all of them or more
+    than a batch can take away; they are there when the batch asks for them. ``master_key_id`` is
+    the key that new keys are wrapped with; None before the first one.
     """
 
     def __init__(
@@ -130,8 +147,12 @@ class World:
         users: Iterable[User] = (),
         sessions: Iterable[ActiveSession] = (),
         logins: dict[str, UUID] | None = None,
+        admins: Iterable[UUID] = (),
+        master_key_id: bytes | None = None,
     ) -> None:
         self.populated = populated
+        self.admins = set(admins)
+        self.master_key_id = master_key_id
         self.users = {user.subject_id: user for user in users}
         self.logins = dict(logins or {})
         self._sessions: dict[UUID, dict[UUID, ActiveSession]] = {}
@@ -160,9 +181,18 @@ class World:
         if event.subject_id is not None:
             user = evolve_user(self.users.get(event.subject_id), event)
             if user is not None:
-                self.users[event.subject_id] = user
-                self.populated = True
+                self._put_user(user)
         return changes
+
+    def _put_user(self, user: User) -> None:
+        self.users[user.subject_id] = user
+        self.populated = True
+        if is_admin(user):
+            self.admins.add(user.subject_id)
+        else:
+            self.admins.discard(user.subject_id)
+        if user.erased:
+            self.logins = {k: v for k, v in self.logins.items() if v != user.subject_id}
 
     def _put(self, session: ActiveSession) -> None:
         self._sessions.setdefault(session.subject_id, {})[session.session_id] = session

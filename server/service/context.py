@@ -15,11 +15,16 @@ import msgspec
 
 from server.config import Config
 from server.core.errors import GatelogError
+from server.core.lease import lease_terms
 from server.service.accounts import Accounts
-from server.service.gate import Gate
+from server.service.barrier import Barrier
+from server.service.gate import Gate, know_nothing
+from server.service.metrics import count_wait
 from server.service.passwords import PasswordPool
+from server.service.proofs import Proofs
 from server.store.database import Database
 from server.store.log import Appender
+from server.store.replica import ReplicaPlace, ReplicaReader
 from server.store.sessions import PrimaryLookup
 
 logger = logging.getLogger(__name__)
@@ -32,6 +37,7 @@ class Services(msgspec.Struct, frozen=True):
 
     accounts: Accounts
     gate: Gate
+    proofs: Proofs
 
 
 @asynccontextmanager
@@ -40,6 +46,7 @@ async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
     timeout_s = config.database_timeout_s
     database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool)
     passwords = PasswordPool(config)
+    replica = ReplicaReader(ReplicaPlace(config))
     try:
         async with (
             Appender(
@@ -51,17 +58,28 @@ async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
             PrimaryLookup(
                 database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue
             ) as lookup,
+            Barrier(
+                database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
+            ) as barrier,
         ):
-            accounts = Accounts(config, database=database, appender=appender, passwords=passwords)
-            yield Services(accounts, Gate(lookup))
+            accounts = Accounts(
+                config,
+                database=database,
+                appender=appender,
+                passwords=passwords,
+                barrier=barrier,
+            )
+            peek = know_nothing if config.check == "strict" else replica.peek
+            yield Services(accounts, Gate(lookup, peek), Proofs(database))
     finally:
+        replica.close()
         passwords.close()
         await database.close()
 
 
 @asynccontextmanager
 async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
-    """Meanwhile, record now and then which sessions are over by time."""
+    """Meanwhile, record now and then which sessions are over by time, and forget what is due."""
     task = asyncio.create_task(_sweep(accounts), name="sweep")
     try:
         yield
@@ -75,5 +93,6 @@ async def _sweep(accounts: Accounts) -> None:
         await asyncio.sleep(SWEEP_INTERVAL_S)
         try:
             await accounts.end_expired()
+            await accounts.forget_overdue()
         except GatelogError as error:
             logger.warning("sweep: %s", error)

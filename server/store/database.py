@@ -23,10 +23,12 @@ from server.core.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
     Connection = asyncpg.Connection[asyncpg.Record]
-    PooledConnection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record] | Connection
+    Proxy = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    PooledConnection = Proxy | Connection
 
 APP_ROLE = "gatelog_app"
 CONNECT_TIMEOUT_S = 3.0
+REST_S = 0.1  # between tries to connect, while the database is away
 
 # What a lost, refused, stopped or restarting server looks like through asyncpg.
 LOST = (
@@ -116,6 +118,7 @@ class Database:
         self._pool_size = pool_size
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
+        self._resting_until = 0.0
 
     async def connect(self) -> Connection:
         """A connection of one's own, outside the pool."""
@@ -126,12 +129,25 @@ class Database:
         """A pooled connection. Raises DatabaseUnavailable when there is none within the limit."""
         with translated_errors():
             pool = await self._open()
-            async with pool.acquire(timeout=self.timeout_s) as connection:
-                try:
-                    yield connection
-                except (TimeoutError, asyncio.CancelledError):
-                    connection.terminate()
-                    raise
+            connection = await self._take(pool)
+            try:
+                yield connection
+            except (TimeoutError, asyncio.CancelledError):
+                connection.terminate()
+                raise
+            finally:
+                await pool.release(connection)
+
+    async def _take(self, pool: Pool) -> Proxy:
+        """A connection; after a failure nobody tries for a moment, so that a start is not hurt."""
+        now = asyncio.get_running_loop().time
+        if now() < self._resting_until:
+            raise DatabaseUnavailable()
+        try:
+            return await pool.acquire(timeout=self.timeout_s)
+        except LOST:
+            self._resting_until = now() + REST_S
+            raise
 
     async def _open(self) -> Pool:
         async with self._opening:

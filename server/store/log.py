@@ -30,11 +30,14 @@ import msgspec
 from server.core import events as ev
 from server.core.commands import (
     Command,
-    CredentialPut,
     Decision,
+    Erasure,
+    NewCredential,
+    NewPassword,
     RecordLoginFailure,
     RegisterUser,
     StartSession,
+    command_actor,
     command_event_id,
     command_subject,
     decide,
@@ -49,9 +52,11 @@ from server.core.errors import (
     SchemaMismatch,
 )
 from server.core.ids import derived_event_id
+from server.core.personal import person_of
 from server.core.state import ActiveSession, DropSession, PutSession, User, World
 from server.store import sql
 from server.store.database import LOST
+from server.store.users import user_of
 
 if TYPE_CHECKING:
     from server.store.database import Connection, PooledConnection
@@ -60,6 +65,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 256
 MAX_SESSIONS = 1000  # of one user, whatever is configured
+MAX_ADMINS = MAX_BATCH + 2  # read where one must stay: more than a batch can take away
 PARTITION_RESERVE = 1 << 20  # positions that must have a partition beyond the head
 # What passes, or is mended by an operator, while the commands wait for their time.
 _RETRIED = (DatabaseUnavailable, ConfigError, SchemaMismatch, *LOST)
@@ -124,10 +130,22 @@ async def read_events(
 class _Submission:
     """A command on its way: what was made of it before the lock, and who waits for it."""
 
-    __slots__ = ("command", "entry", "event_id", "in_flight", "leaf_hash", "prepared", "waiter")
+    __slots__ = (
+        "address_index",
+        "command",
+        "entry",
+        "event_id",
+        "in_flight",
+        "leaf_hash",
+        "prepared",
+        "waiter",
+    )
 
-    def __init__(self, command: Command, waiter: asyncio.Future[Recorded]) -> None:
+    def __init__(
+        self, command: Command, waiter: asyncio.Future[Recorded], address_index: bytes | None
+    ) -> None:
         self.command = command
+        self.address_index = address_index
         self.event_id = command_event_id(command)
         self.waiter = waiter
         self.in_flight = False
@@ -193,16 +211,19 @@ class Appender:
             submission.fail(DatabaseUnavailable("The service stops."))
         await self._discard_connection()
 
-    def submit(self, command: Command) -> asyncio.Future[Recorded]:
+    def submit(
+        self, command: Command, address_index: bytes | None = None
+    ) -> asyncio.Future[Recorded]:
         """Decide this command and append its events; the future is done when they are durable.
 
+        ``address_index`` is what its sealed events can be found by (see ``core.personal``).
         It raises what ``decide`` raises, DatabaseUnavailable when the command was not tried in
         time, and OutcomeUnknown when it may have happened. Raises Overloaded when too many wait.
         """
         if len(self._queue) >= self._max_queue:
             raise Overloaded()
         loop = asyncio.get_running_loop()
-        submission = _Submission(command, loop.create_future())
+        submission = _Submission(command, loop.create_future(), address_index)
         self._queue.append(submission)
         self._waiting.append((loop.time() + self._timeout_s, submission))
         self._arrived.set()
@@ -288,6 +309,8 @@ class Appender:
     async def _write(self, connection: Connection, writing: _Writing) -> None:
         if writing.head + len(writing.events) + PARTITION_RESERVE >= writing.partitioned_to:
             await connection.execute(sql.ADD_PARTITION)
+        if writing.erased:
+            await connection.execute(sql.ERASE, writing.erased)
         await connection.execute(sql.WRITE_BATCH, *writing.arguments())
         self._warned = False
         await connection.execute("COMMIT")
@@ -320,9 +343,11 @@ class _Writing:
         self.recorded: dict[UUID, int] = dict(row["recorded"])
         self.world = World(
             populated=row["populated"],
-            users=[_user(user) for user in row["users"]],
+            users=[user_of(user) for user in row["users"]],
             sessions=[_session(session) for session in row["sessions"]],
             logins=dict(row["logins"]),
+            admins=row["admins"],
+            master_key_id=row["master_key_id"],
         )
         self.events: list[ev.AnyEvent] = []
         self.outcomes: list[tuple[_Submission, Recorded | GatelogError]] = []
@@ -331,7 +356,10 @@ class _Writing:
         self._put: dict[bytes, ActiveSession] = {}
         self._dropped: list[bytes] = []
         self._users: dict[UUID, User] = {}
-        self._credentials: list[CredentialPut] = []
+        self.erased: list[UUID] = []
+        self._credentials: dict[UUID, NewCredential] = {}
+        self._passwords: dict[UUID, str] = {}
+        self._addresses: list[tuple[bytes, int, UUID | None]] = []
 
     def decide(self, submission: _Submission) -> None:
         """Decide one command on the world as the earlier ones of the batch left it."""
@@ -346,7 +374,10 @@ class _Writing:
         for event in decision.events:
             self._encoded.append(submission.encoded(event))
             self._apply(event)
-        self._credential(decision)
+            if event.sealed is not None and submission.address_index is not None:
+                position = self.head + len(self.events)
+                self._addresses.append((submission.address_index, position, person_of(event)))
+        self._beside(decision)
         position = self.head + len(self.events)
         self.outcomes.append((submission, Recorded(position, decision.events)))
 
@@ -361,18 +392,28 @@ class _Writing:
         if event.subject_id and self.world.users.get(event.subject_id) is not known:
             self._users[event.subject_id] = self.world.users[event.subject_id]
 
-    def _credential(self, decision: Decision) -> None:
-        if (put := decision.credential) is not None:
-            self._credentials.append(put)
-            if put.login is not None:
-                self.world.logins[put.login] = put.subject_id
+    def _beside(self, decision: Decision) -> None:
+        match decision.beside:
+            case NewCredential() as new:
+                self._credentials[new.subject_id] = new
+                self.world.logins[new.login] = new.subject_id
+            case NewPassword() as new:
+                self._passwords[new.subject_id] = new.password_hash
+            case Erasure(subject_id):
+                self._erase(subject_id)
+
+    def _erase(self, subject_id: UUID) -> None:
+        """Forget the user; also what earlier commands of this batch wanted to write."""
+        self.erased.append(subject_id)
+        self._credentials.pop(subject_id, None)
+        self._passwords.pop(subject_id, None)
+        self._addresses = [item for item in self._addresses if item[2] != subject_id]
 
     def arguments(self) -> tuple[object, ...]:
         """The parameters of ``sql.WRITE_BATCH``."""
         put = self._put.values()
         users = self._users.values()
-        new = [c for c in self._credentials if c.login is not None]
-        replaced = {c.subject_id: c.password_hash for c in self._credentials if c.login is None}
+        new = self._credentials.values()
         return (
             self.head,
             self.recorded_at,
@@ -395,11 +436,17 @@ class _Writing:
             [u.disabled for u in users],
             [u.credential_version for u in users],
             [",".join(u.roles) for u in users],
+            [u.erased for u in users],
             [c.subject_id for c in new],
             [c.login for c in new],
             [c.password_hash for c in new],
-            list(replaced),
-            list(replaced.values()),
+            [c.key.wrapped for c in new],
+            [c.key.master_key_id for c in new],
+            list(self._passwords),
+            list(self._passwords.values()),
+            [index for index, _, _ in self._addresses],
+            [position for _, position, _ in self._addresses],
+            [person for _, _, person in self._addresses],
         )
 
     def tell(self) -> None:
@@ -409,17 +456,6 @@ class _Writing:
                 submission.fail(outcome)
             else:
                 submission.resolve(outcome)
-
-
-def _user(row: Sequence[Any]) -> User:
-    subject_id, registered_at, disabled, credential_version, roles = row
-    return User(
-        subject_id=subject_id,
-        registered_at=registered_at,
-        disabled=disabled,
-        credential_version=credential_version,
-        roles=tuple(roles),
-    )
 
 
 def _session(row: Sequence[Any]) -> ActiveSession:
@@ -444,12 +480,19 @@ async def _load(connection: Connection, batch: Sequence[_Submission]) -> _Writin
     logins: list[str] = []
     starting: Counter[UUID] = Counter()
     max_sessions = MAX_SESSIONS
+    max_admins = 0
     for submission in batch:
         command = submission.command
         subject_id = command_subject(command)
-        if subject_id is None or isinstance(command, RecordLoginFailure):
+        if subject_id is None:
             continue
         users.add(subject_id)
+        if (actor_id := command_actor(command)) is not None:
+            users.add(actor_id)
+        if getattr(command, "keep_an_admin", False):
+            max_admins = MAX_ADMINS
+        if isinstance(command, RecordLoginFailure):
+            continue
         if isinstance(command, RegisterUser):
             logins.append(command.login)
         elif isinstance(command, StartSession):
@@ -465,6 +508,7 @@ async def _load(connection: Connection, batch: Sequence[_Submission]) -> _Writin
         max_sessions - max(starting.values(), default=0),
         logins,
         [submission.event_id for submission in batch],
+        max_admins,
     )
     if row is None:
         raise DatabaseUnavailable("The log has no head.")

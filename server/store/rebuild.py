@@ -20,6 +20,7 @@ from server.core.errors import LogDamaged
 from server.core.state import ActiveSession, PutSession, User, evolve, evolve_user
 from server.store import sql
 from server.store.database import connect, translated_errors
+from server.store.users import user_of
 
 if TYPE_CHECKING:
     from server.store.database import Connection
@@ -114,6 +115,9 @@ async def _check(connection: Connection, progress: Progress) -> Report:
     for row in await connection.fetch(sql.WRONG_EVENT_IDS):
         report.differ(f"event_ids: {row['event_id']}: noted {row['noted']}, is {row['position']}")
     await _compare(connection, fold, report)
+    for row in await connection.fetch(sql.WRONG_KEYS):
+        what = "is left of an erased user" if row["erased"] else "is missing"
+        report.differ(f"{row['name']}: {row['subject_id']} {what}")
     report.events, report.sessions, report.users = (
         fold.position,
         len(fold.sessions),
@@ -152,13 +156,7 @@ async def _compare(connection: Connection, fold: Fold, report: Report) -> None:
     for missing in sessions.values():
         _differ(report, "active_sessions", missing.session_id, missing, None)
     async for row in connection.cursor(sql.ALL_USERS, prefetch=PAGE):
-        user = User(
-            subject_id=row[0],
-            registered_at=row[1],
-            disabled=row[2],
-            credential_version=row[3],
-            roles=tuple(row[4]),
-        )
+        user = user_of(row)
         _differ(report, "users", user.subject_id, users.pop(row[0], None), user)
     for subject_id, expected in users.items():
         _differ(report, "users", subject_id, expected, None)
@@ -243,6 +241,7 @@ def _user_row(user: User) -> tuple[Any, ...]:
         user.disabled,
         user.credential_version,
         list(user.roles),
+        user.erased,
     )
 
 

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from server.core.errors import DatabaseUnavailable, GatelogError, Overloaded
+from server.core.personal import WrappedKey
 from server.core.sessions import Session, pack_session
 from server.core.state import ActiveSession
 from server.store import sql
@@ -176,6 +178,19 @@ def _active(row: asyncpg.Record | Sequence[Any]) -> ActiveSession:
     )
 
 
+class FoundSession(msgspec.Struct, frozen=True):
+    """A session, and the key to what is personal of its user."""
+
+    session: ActiveSession
+    key: WrappedKey | None
+
+
+def _found(row: asyncpg.Record | Sequence[Any]) -> FoundSession:
+    *session, wrapped, master_key_id = row
+    key = WrappedKey(wrapped, master_key_id) if wrapped is not None else None
+    return FoundSession(_active(session), key)
+
+
 class SessionList:
     """The active sessions in their table, to list them and to find one by its public id."""
 
@@ -196,17 +211,17 @@ class SessionList:
             rows = await connection.fetch(sql.LIST_SESSIONS, after, limit, now)
         return [_active(row) for row in rows]
 
-    async def by_digest(self, digest: bytes) -> tuple[ActiveSession | None, int]:
+    async def by_digest(self, digest: bytes) -> tuple[FoundSession | None, int]:
         """The session behind a digest, if it is active, and the log's position at that moment."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(sql.FIND_SESSIONS_AT_HEAD, [digest])
-        row = rows[0]
-        return (_active(row[1:]) if row["token_digest"] is not None else None), row["position"]
+        position, *found = rows[0]
+        return (_found(found) if found[0] is not None else None), position
 
-    async def by_id(self, session_id: UUID) -> ActiveSession | None:
+    async def by_id(self, session_id: UUID) -> FoundSession | None:
         async with self._database.acquire() as connection:
             row = await connection.fetchrow(sql.FIND_SESSION, session_id)
-        return _active(row) if row is not None else None
+        return _found(row) if row is not None else None
 
     async def expired_users(self, now: datetime, limit: int) -> list[UUID]:
         """Users some of whose sessions are over by time but not yet ended in the log."""

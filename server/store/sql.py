@@ -15,12 +15,14 @@ LOCK_HEAD = "SELECT position FROM log_head FOR UPDATE"
 
 # The head and what the commands of a batch are decided on, under the lock.
 # $1 users wanted, $2 users whose sessions are wanted, $3 users whose sessions are wanted when
-# there are more than $4 of them, $5 logins asked for, $6 first event ids
+# there are more than $4 of them, $5 logins asked for, $6 first event ids, $7 how many of the
+# administrators
 LOAD_WORLD = """
 SELECT h.position, h.partitioned_to,
        GREATEST(clock_timestamp(), h.recorded_at) AS recorded_at,
        EXISTS (SELECT FROM users) AS populated,
-       ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles)
+       (SELECT master_key_id FROM key_ring) AS master_key_id,
+       ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles, erased)
              FROM users WHERE subject_id = ANY($1::uuid[])) AS users,
        ARRAY(SELECT ROW(session_id, subject_id, token_digest, started_at, expires_at, roles)
              FROM active_sessions WHERE subject_id = ANY($2::uuid[]) OR subject_id IN (
@@ -28,6 +30,8 @@ SELECT h.position, h.partitioned_to,
                  GROUP BY subject_id HAVING count(*) > $4)) AS sessions,
        ARRAY(SELECT ROW(login, subject_id)
              FROM credentials WHERE login = ANY($5::text[])) AS logins,
+       ARRAY(SELECT subject_id FROM users
+             WHERE 'admin' = ANY (roles) AND NOT disabled LIMIT $7) AS admins,
        ARRAY(SELECT ROW(event_id, position)
              FROM event_ids WHERE event_id = ANY($6::uuid[])) AS recorded
 FROM log_head h
@@ -36,9 +40,11 @@ FROM log_head h
 # Add the next partition of the log; returns the end of what is there then.
 ADD_PARTITION = "SELECT add_event_partition()"
 
-# Write a batch: events, their ids, both projections, credentials, the head. One round trip.
+# Write a batch: events, their ids, both projections, credentials, keys, the blind index over
+# addresses, the head. One round trip.
 # $1 base position, $2 recorded_at, $3-$9 events, $10-$15 sessions put, $16 sessions dropped,
-# $17-$21 users, $22-$24 new credentials, $25-$26 replaced password hashes.
+# $17-$22 users, $23-$27 new credentials and keys, $28-$29 replaced password hashes,
+# $30-$32 addresses.
 # Roles come as comma-separated text, because unnest would flatten an array of arrays.
 WRITE_BATCH = """
 WITH batch AS (
@@ -66,23 +72,46 @@ WITH batch AS (
 ), dropped AS (
     DELETE FROM active_sessions WHERE token_digest = ANY($16::bytea[])
 ), changed AS (
-    INSERT INTO users (subject_id, registered_at, disabled, credential_version, roles)
-    SELECT subject_id, registered_at, disabled, credential_version, string_to_array(roles, ',')
-    FROM unnest($17::uuid[], $18::timestamptz[], $19::boolean[], $20::integer[], $21::text[])
-         AS t (subject_id, registered_at, disabled, credential_version, roles)
+    INSERT INTO users (subject_id, registered_at, disabled, credential_version, roles, erased)
+    SELECT subject_id, registered_at, disabled, credential_version, string_to_array(roles, ','),
+           erased
+    FROM unnest($17::uuid[], $18::timestamptz[], $19::boolean[], $20::integer[], $21::text[],
+                $22::boolean[])
+         AS t (subject_id, registered_at, disabled, credential_version, roles, erased)
     ON CONFLICT (subject_id) DO UPDATE
     SET disabled = EXCLUDED.disabled, credential_version = EXCLUDED.credential_version,
-        roles = EXCLUDED.roles
+        roles = EXCLUDED.roles, erased = EXCLUDED.erased
 ), credentialed AS (
     INSERT INTO credentials (subject_id, login, password_hash, changed_at)
     SELECT subject_id, login, password_hash, $2::timestamptz
-    FROM unnest($22::uuid[], $23::text[], $24::text[]) AS t (subject_id, login, password_hash)
+    FROM unnest($23::uuid[], $24::text[], $25::text[]) AS t (subject_id, login, password_hash)
+), keyed AS (
+    INSERT INTO subject_keys (subject_id, wrapped_key, master_key_id)
+    SELECT subject_id, wrapped_key, master_key_id
+    FROM unnest($23::uuid[], $26::bytea[], $27::bytea[])
+         AS t (subject_id, wrapped_key, master_key_id)
 ), rehashed AS (
     UPDATE credentials SET password_hash = t.password_hash, changed_at = $2::timestamptz
-    FROM unnest($25::uuid[], $26::text[]) AS t (subject_id, password_hash)
+    FROM unnest($28::uuid[], $29::text[]) AS t (subject_id, password_hash)
     WHERE credentials.subject_id = t.subject_id
+), traced AS (
+    INSERT INTO event_addresses (address_index, position, subject_id)
+    SELECT address_index, position, subject_id
+    FROM unnest($30::bytea[], $31::bigint[], $32::uuid[])
+         AS t (address_index, position, subject_id)
 )
 UPDATE log_head SET position = $1::bigint + cardinality($3::uuid[]), recorded_at = $2::timestamptz
+"""
+
+# Forget persons: everything but their events and their empty rows in users. Runs before their
+# batch is written, because another user may take the login in the same batch. $1 users
+ERASE = """
+WITH uncredentialed AS (
+    DELETE FROM credentials WHERE subject_id = ANY($1::uuid[])
+), unkeyed AS (
+    DELETE FROM subject_keys WHERE subject_id = ANY($1::uuid[])
+)
+DELETE FROM event_addresses WHERE subject_id = ANY($1::uuid[])
 """
 
 # The head: the position of the last event and when it was recorded.
@@ -102,10 +131,14 @@ SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 """
 
-# One session by its digest together with the head's position, in one snapshot. $1 digests
+# One session by its digest together with the head's position, in one snapshot, and the key of its
+# user. $1 digests
 FIND_SESSIONS_AT_HEAD = """
-SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles
-FROM log_head h LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
+SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
+       k.wrapped_key, k.master_key_id
+FROM log_head h
+LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
+LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 """
 
 # The active sessions of a user, oldest first. $1 user, $2 now
@@ -121,10 +154,11 @@ SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
 FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
 """
 
-# One active session by its public id. $1 session
+# One active session by its public id, and the key of its user. $1 session
 FIND_SESSION = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
-FROM active_sessions WHERE session_id = $1
+SELECT s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
+       k.wrapped_key, k.master_key_id
+FROM active_sessions s LEFT JOIN subject_keys k USING (subject_id) WHERE s.session_id = $1
 """
 
 # Users with sessions whose time is over. $1 now, $2 how many at most
@@ -138,14 +172,24 @@ SELECT DISTINCT subject_id FROM (
 
 # What a login is verified against. $1 login
 FIND_CREDENTIAL = """
-SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles
-FROM credentials c JOIN users u USING (subject_id) WHERE c.login = $1
+SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles,
+       k.wrapped_key, k.master_key_id
+FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USING (subject_id)
+WHERE c.login = $1
 """
 
 # The same, by user. $1 user
 FIND_CREDENTIAL_OF = """
-SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles
-FROM credentials c JOIN users u USING (subject_id) WHERE u.subject_id = $1
+SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles,
+       k.wrapped_key, k.master_key_id
+FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USING (subject_id)
+WHERE u.subject_id = $1
+"""
+
+# Whether there is such a user, erased or not. $1 user
+FIND_USER = """
+SELECT subject_id, registered_at, disabled, credential_version, roles, erased
+FROM users WHERE subject_id = $1
 """
 
 # Put a password's hash under new parameters, unless it changed meanwhile. $1 user, $2 old, $3 new
@@ -155,10 +199,129 @@ UPDATE credentials SET password_hash = $3 WHERE subject_id = $1 AND password_has
 
 # A page of users by id, with their logins. $1 after this id, $2 how many
 LIST_USERS = """
-SELECT u.subject_id, c.login, u.registered_at, u.disabled, u.roles
+SELECT u.subject_id, c.login, u.registered_at, u.disabled, u.roles, u.erased
 FROM users u LEFT JOIN credentials c USING (subject_id)
 WHERE u.subject_id > $1 ORDER BY u.subject_id LIMIT $2
 """
+
+# --- personal data: keys and the blind index over addresses ---
+
+# Which master key is current, and the wrapped key of the blind index.
+READ_KEY_RING = "SELECT master_key_id, address_key FROM key_ring"
+
+# Make the ring; whoever comes second changes nothing. $1 master key id, $2 wrapped address key
+CREATE_KEY_RING = """
+INSERT INTO key_ring (master_key_id, address_key) VALUES ($1, $2) ON CONFLICT DO NOTHING
+"""
+
+# The keys of these users, as far as there are any. $1 users
+READ_SUBJECT_KEYS = """
+SELECT subject_id, wrapped_key, master_key_id FROM subject_keys WHERE subject_id = ANY($1::uuid[])
+"""
+
+# The keys of these days, as far as there are any. $1 days
+READ_DAY_KEYS = """
+SELECT day, wrapped_key, master_key_id FROM day_keys WHERE day = ANY($1::date[])
+"""
+
+# Make the key of a day, with the master key that is current now and stays so until the commit;
+# whoever comes second changes nothing. $1 day, $2 wrapped key, $3 master key id
+CREATE_DAY_KEY = """
+INSERT INTO day_keys (day, wrapped_key, master_key_id, head_position)
+SELECT $1, $2, r.master_key_id, h.position
+FROM (SELECT master_key_id FROM key_ring WHERE master_key_id = $3 FOR SHARE) r, log_head h
+ON CONFLICT DO NOTHING
+"""
+
+# Destroy the keys of the days before this one. $1 day
+DESTROY_DAY_KEYS = "DELETE FROM day_keys WHERE day < $1"
+
+# Up to which position nothing is left that a day's key opens. $1 the first day whose key stays
+LAST_SEALED_FOR_NOBODY = """
+SELECT COALESCE((SELECT min(head_position) FROM day_keys WHERE day >= $1), position) AS position
+FROM log_head
+"""
+
+# Clear the blind index of nobody's events, some at a time. $1 up to this position, $2 how many
+CLEAR_NOBODYS_ADDRESSES = """
+DELETE FROM event_addresses WHERE subject_id IS NULL AND position <= (
+    SELECT max(position) FROM (
+        SELECT position FROM event_addresses WHERE subject_id IS NULL AND position <= $1
+        ORDER BY position LIMIT $2) AS first)
+"""
+
+# Clear the blind index of a user's events, some at a time, the oldest first. $1 user, $2 how many
+CLEAR_ADDRESSES_OF = """
+DELETE FROM event_addresses WHERE subject_id = $1 AND position <= (
+    SELECT max(position) FROM (
+        SELECT position FROM event_addresses WHERE subject_id = $1
+        ORDER BY position LIMIT $2) AS first)
+"""
+
+# The partitions of the blind index that lie wholly before a position, by name, oldest first.
+# $1 position
+ADDRESS_PARTITIONS_BEFORE = r"""
+SELECT name FROM (
+    SELECT c.relname AS name,
+           substring(pg_get_expr(c.relpartbound, c.oid) FROM $$TO \('?([0-9]+)'?\)$$)::bigint AS top
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'event_addresses'::regclass) AS partitions
+WHERE top <= $1 ORDER BY top
+"""
+
+# Take a partition out of the blind index, without a lock that an append waits for, and drop it.
+# Not in a transaction. {} the name of the partition
+DETACH_ADDRESSES = "ALTER TABLE event_addresses DETACH PARTITION {} CONCURRENTLY"
+DROP_ADDRESSES = "DROP TABLE {}"
+
+# --- rotation of the master key ---
+
+# One rotation at a time. $1 an arbitrary constant
+LOCK_ROTATION = "SELECT pg_try_advisory_lock($1)"
+
+# Wrap new keys with another master key from now on; under the lock of the head, so that no batch
+# is between its decision and its commit. $1 new master key id, $2 address key, $3 old id
+CHANGE_MASTER_KEY = """
+UPDATE key_ring SET master_key_id = $1, address_key = $2 WHERE master_key_id = $3
+"""
+
+# Keys of users by id, to wrap them anew. $1 after this id, $2 how many
+PAGE_OF_SUBJECT_KEYS = """
+SELECT subject_id, wrapped_key, master_key_id FROM subject_keys
+WHERE subject_id > $1 ORDER BY subject_id LIMIT $2
+"""
+
+# How many keys of users there are.
+COUNT_SUBJECT_KEYS = "SELECT count(*) FROM subject_keys"
+
+# All keys of days: there are not many.
+ALL_DAY_KEYS = "SELECT day, wrapped_key, master_key_id FROM day_keys"
+
+# Put keys under the new master key, unless they are gone. $1 users, $2 new wrapped keys, $3 new
+# master key id
+REWRAP_SUBJECT_KEYS = """
+UPDATE subject_keys k SET wrapped_key = t.fresh, master_key_id = $3
+FROM unnest($1::uuid[], $2::bytea[]) AS t (subject_id, fresh) WHERE k.subject_id = t.subject_id
+"""
+
+# The same for days. $1 days, $2 new wrapped keys, $3 new master key id
+REWRAP_DAY_KEYS = """
+UPDATE day_keys k SET wrapped_key = t.fresh, master_key_id = $3
+FROM unnest($1::date[], $2::bytea[]) AS t (day, fresh) WHERE k.day = t.day
+"""
+
+# Whether any key is wrapped with another master key than the current one.
+ANY_OLD_KEY = """
+SELECT EXISTS (SELECT FROM subject_keys k, key_ring r WHERE k.master_key_id <> r.master_key_id)
+    OR EXISTS (SELECT FROM day_keys k, key_ring r WHERE k.master_key_id <> r.master_key_id)
+"""
+
+# Take the pages' dead rows away; what was erased lies there until then. As the owner.
+VACUUM_ERASED = (
+    "VACUUM credentials",
+    "VACUUM subject_keys",
+    "VACUUM event_addresses",
+)
 
 # --- check and rebuild: the projection against the log ---
 
@@ -185,7 +348,22 @@ ALL_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles FROM active_sessions
 """
 ALL_USERS = """
-SELECT subject_id, registered_at, disabled, credential_version, roles FROM users
+SELECT subject_id, registered_at, disabled, credential_version, roles, erased FROM users
+"""
+
+# Erased users of whom something is left, and users without a key, told by name of the table.
+WRONG_KEYS = """
+SELECT t.name, t.subject_id, u.erased
+FROM (SELECT 'credentials' AS name, subject_id FROM credentials
+      UNION ALL SELECT 'subject_keys', subject_id FROM subject_keys
+      UNION ALL SELECT DISTINCT 'event_addresses', subject_id FROM event_addresses
+                WHERE subject_id IN (SELECT subject_id FROM users WHERE erased)) AS t
+JOIN users u USING (subject_id) WHERE u.erased
+UNION ALL
+SELECT 'subject_keys', u.subject_id, false
+FROM users u WHERE NOT u.erased AND NOT EXISTS (
+    SELECT FROM subject_keys k WHERE k.subject_id = u.subject_id)
+LIMIT 100
 """
 
 # The tables that a rebuild fills beside the real ones. They are gone with its connection.
@@ -219,8 +397,8 @@ SWAP_IN = (
     DELETE FROM users u WHERE NOT EXISTS (
         SELECT FROM rebuilt_users r
         WHERE r.subject_id = u.subject_id
-          AND (r.registered_at, r.disabled, r.credential_version, r.roles)
-            = (u.registered_at, u.disabled, u.credential_version, u.roles))
+          AND (r.registered_at, r.disabled, r.credential_version, r.roles, r.erased)
+            = (u.registered_at, u.disabled, u.credential_version, u.roles, u.erased))
     """,
     """
     INSERT INTO users SELECT * FROM rebuilt_users r WHERE NOT EXISTS (
@@ -230,3 +408,151 @@ SWAP_IN = (
 
 # Replicas made from a wrong projection must start anew.
 BUMP_EPOCH = "UPDATE log_head SET epoch = epoch + 1"
+
+# --- replicas and their leases ---
+
+# What positions mean: the cluster, its timeline, and a number that a restored backup moves on.
+# The timeline is that of the WAL being written: the one in the control file lags a promotion, and
+# on a standby, where nothing may be trusted, this fails.
+READ_EPOCH = """
+SELECT c.system_identifier || '.' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+       || '.' || h.epoch
+FROM pg_control_system() c, log_head h
+"""
+
+# Join or renew: write the own row. $1 replica, $2 host, $3 renewal_seq, $4 applied position,
+# $5 epoch, $6 ttl in ms, $7 now
+WRITE_LEASE = """
+INSERT INTO replica_lease AS r (replica_id, host, renewal_seq, applied_position, epoch, ttl_ms,
+                                renewed_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (replica_id) DO UPDATE
+SET host = EXCLUDED.host, renewal_seq = EXCLUDED.renewal_seq,
+    applied_position = GREATEST(r.applied_position, EXCLUDED.applied_position),
+    epoch = EXCLUDED.epoch, ttl_ms = EXCLUDED.ttl_ms, renewed_at = EXCLUDED.renewed_at
+RETURNING xmax = 0 AS joined
+"""
+
+# The head and the epoch, and the hash of the event that a replica has applied last. Runs after
+# the row's commit, as a statement of its own. $1 applied position
+READ_HEAD_AND_EPOCH = f"""
+SELECT h.position, ({READ_EPOCH}) AS epoch, e.leaf_hash
+FROM log_head h LEFT JOIN events e ON e.position = $1
+"""  # noqa: S608
+
+# All leases together with the head and the epoch, in one snapshot.
+READ_LEASES = f"""
+SELECT h.position AS head, ({READ_EPOCH}) AS epoch, r.replica_id, r.host, r.renewal_seq,
+       r.applied_position, r.epoch AS replica_epoch, r.ttl_ms, r.renewed_at
+FROM log_head h LEFT JOIN replica_lease r ON true
+"""  # noqa: S608
+
+# Say how far a replica has got. Need not survive a crash. $1 replica, $2 epoch, $3 position
+ACKNOWLEDGE = """
+UPDATE replica_lease SET applied_position = $3
+WHERE replica_id = $1 AND epoch = $2 AND applied_position < $3
+"""
+
+# Remove a row that has not moved. $1 replica, $2 the renewal_seq that was seen all the time
+REAP_LEASE = "DELETE FROM replica_lease WHERE replica_id = $1 AND renewal_seq = $2"
+
+# Remove the own row; its lease has been ended in the replica. $1 replica
+LEAVE = "DELETE FROM replica_lease WHERE replica_id = $1"
+
+# The event at a position, to see that the log is still the same one, and those after it.
+# $1 position, $2 how many at most
+READ_TAIL = """
+SELECT position, leaf_hash, entry FROM events WHERE position >= $1 ORDER BY position LIMIT $2
+"""
+
+# All sessions in the order of the replica, each as its packed record (server.core.sessions). 262968
+# hours lie between 1970, from which the record counts, and 2000, from which PostgreSQL does.
+COPY_SESSIONS = """
+SELECT token_digest,
+       '\\x01'::bytea || timestamptz_send(expires_at + interval '262968 hours')
+       || uuid_send(session_id) || uuid_send(subject_id)
+       || timestamptz_send(started_at + interval '262968 hours')
+       || textsend(array_to_string(roles, ','))
+FROM active_sessions ORDER BY token_digest
+"""
+
+# Wakes whoever follows the log; carries nothing, and nothing depends on it.
+NOTIFY_LOG = "NOTIFY gatelog_log"
+
+# Acknowledgements need not wait for the disk, renewals must, whatever the server's default.
+COMMIT_WITHOUT_WAITING = "SET synchronous_commit = off"
+COMMIT_DURABLY = "SET synchronous_commit = on"
+
+# --- tiles and checkpoints ---
+
+# One sealer in the cluster: true for the connection that has it now, until it ends. $1 key
+TAKE_SEALER_LOCK = "SELECT pg_try_advisory_lock($1)"
+
+# The next leaf hashes as one string, and how far the log reaches; one row, NULLs where there are
+# none. Bulk, because a sealer must keep up with many appenders. $1 after this position, $2 how many
+NEXT_LEAVES = """
+SELECT h.position AS head, t.first, t.last, t.hashes
+FROM log_head h, (
+    SELECT min(position) AS first, max(position) AS last,
+           string_agg(leaf_hash, ''::bytea ORDER BY position) AS hashes
+    FROM (SELECT position, leaf_hash FROM events WHERE position > $1 ORDER BY position LIMIT $2)
+         AS page
+) AS t
+"""
+
+# Write tiles, and the checkpoint of the tree that they belong to (no row for NULL). A tile that
+# is there already may only grow; a trigger refuses anything else.
+# $1 levels, $2 indexes, $3 hashes, $4 size, $5 note, $6 signed_at
+WRITE_SEAL = """
+WITH grown AS (
+    INSERT INTO tiles (level, tile_index, hashes)
+    SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])
+    ON CONFLICT (level, tile_index) DO UPDATE SET hashes = EXCLUDED.hashes
+    WHERE tiles.hashes <> EXCLUDED.hashes
+)
+INSERT INTO checkpoints (size, note, signed_at)
+SELECT $4::bigint, $5::bytea, $6::timestamptz WHERE $5::bytea IS NOT NULL
+"""
+
+# These tiles, those of them that are there. $1 levels, $2 indexes
+READ_TILES = """
+SELECT level, tile_index, hashes FROM tiles
+WHERE (level, tile_index) IN (SELECT * FROM unnest($1::smallint[], $2::bigint[]))
+"""
+
+# A page of one level. $1 level, $2 from this index on, $3 how many
+READ_LEVEL = """
+SELECT tile_index, hashes FROM tiles
+WHERE level = $1 AND tile_index >= $2 ORDER BY tile_index LIMIT $3
+"""
+
+# How far the tiles of each level reach; a probe of the index for each level.
+LAST_TILES = """
+SELECT l.level, t.tile_index, t.width
+FROM generate_series(0, 63) AS l (level), LATERAL (
+    SELECT tile_index, octet_length(hashes) / 32 AS width
+    FROM tiles WHERE level = l.level ORDER BY tile_index DESC LIMIT 1
+) AS t
+"""
+
+# The newest checkpoint.
+LAST_CHECKPOINT = "SELECT size, note, signed_at FROM checkpoints ORDER BY size DESC LIMIT 1"
+
+# A page of the checkpoints, in order. $1 after this size, $2 how many
+READ_CHECKPOINTS = """
+SELECT size, note, signed_at FROM checkpoints WHERE size > $1 ORDER BY size LIMIT $2
+"""
+
+# Entries, in order, those of them that are still there. $1 first position, $2 last position
+READ_ENTRIES = """
+SELECT position, entry FROM events WHERE position BETWEEN $1 AND $2 ORDER BY position
+"""
+
+# The same with what is stored as their hashes, for verification.
+READ_LEAVES = """
+SELECT position, entry, leaf_hash FROM events
+WHERE position BETWEEN $1 AND $2 ORDER BY position
+"""
+
+# The newest event that is there, whatever the head says.
+LAST_EVENT = "SELECT position FROM events ORDER BY position DESC LIMIT 1"

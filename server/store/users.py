@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
+from server.core.personal import WrappedKey
+from server.core.state import User
 from server.store import sql
 from server.store.database import Database
 
@@ -20,6 +25,7 @@ class Credential(msgspec.Struct, frozen=True):
     disabled: bool
     credential_version: int
     roles: tuple[str, ...]
+    key: WrappedKey | None = None
 
 
 class ListedUser(msgspec.Struct, frozen=True):
@@ -30,6 +36,20 @@ class ListedUser(msgspec.Struct, frozen=True):
     registered_at: datetime
     disabled: bool
     roles: tuple[str, ...]
+    erased: bool
+
+
+def user_of(row: asyncpg.Record | Sequence[Any]) -> User:
+    """The user in a row of the table, in the order of its columns."""
+    subject_id, registered_at, disabled, credential_version, roles, erased = row
+    return User(
+        subject_id=subject_id,
+        registered_at=registered_at,
+        disabled=disabled,
+        credential_version=credential_version,
+        roles=tuple(roles),
+        erased=erased,
+    )
 
 
 class Users:
@@ -50,8 +70,15 @@ class Users:
             row = await connection.fetchrow(statement, key)
         if row is None:
             return None
-        subject_id, name, password_hash, disabled, version, roles = row
-        return Credential(subject_id, name, password_hash, disabled, version, tuple(roles))
+        subject_id, name, password_hash, disabled, version, roles, *wrapped = row
+        own = WrappedKey(*wrapped) if wrapped[0] is not None else None
+        return Credential(subject_id, name, password_hash, disabled, version, tuple(roles), own)
+
+    async def state(self, subject_id: UUID) -> User | None:
+        """The user as the log tells, erased or not; None when there never was one."""
+        async with self._database.acquire() as connection:
+            row = await connection.fetchrow(sql.FIND_USER, subject_id)
+        return user_of(row) if row is not None else None
 
     async def replace_hash(self, subject_id: UUID, old: str, new: str) -> None:
         """Store the same password's hash under new parameters, unless it changed meanwhile."""
@@ -63,6 +90,6 @@ class Users:
         async with self._database.acquire() as connection:
             rows = await connection.fetch(sql.LIST_USERS, after, limit)
         return [
-            ListedUser(subject_id, login, registered_at, disabled, tuple(roles))
-            for subject_id, login, registered_at, disabled, roles in rows
+            ListedUser(subject_id, login, registered_at, disabled, tuple(roles), erased)
+            for subject_id, login, registered_at, disabled, roles, erased in rows
         ]

@@ -1,4 +1,8 @@
-"""Who may reach a handler: the one middleware.
+"""Who may reach a handler: the check before each of them.
+
+It is a middleware in all but its place: aiohttp puts an application's middlewares together anew
+for every request, which costs as much as the check itself. So the check is bound to every handler
+once, when the application is built, and an application does not start with a handler without it.
 
 Rules:
 
@@ -10,18 +14,20 @@ Rules:
   handler has set its own) and ``Vary``. A handler that streams calls ``keep_private`` itself
   before it prepares its response.
 - A request that changes something and carries a session cookie is refused if it comes from
-  another site. A handler of GET that changes something is marked ``@changes_state``.
+  another site. A handler of GET that changes something is marked ``@changes_state``, one that
+  changes nothing by any method ``@changes_nothing``.
 - Every error leaves as a problem document.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Container
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.abc import AbstractView
+from aiohttp.typedefs import Handler
 
 from server.core.errors import GatelogError
 from server.core.sessions import Session
@@ -44,6 +50,8 @@ MarkedT = TypeVar("MarkedT", bound=Callable[..., Any])
 
 _PUBLIC = "gatelog_public"
 _CHANGES_STATE = "gatelog_changes_state"
+_CHANGES_NOTHING = "gatelog_changes_nothing"
+_GUARDED = "gatelog_guarded"
 _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdrs.METH_TRACE})
 
 
@@ -59,48 +67,80 @@ def changes_state(handler: MarkedT) -> MarkedT:
     return handler
 
 
+def changes_nothing(handler: MarkedT) -> MarkedT:
+    """Mark a handler that changes nothing, whatever its method says."""
+    setattr(handler, _CHANGES_NOTHING, True)
+    return handler
+
+
 class Door:
-    """What the middleware needs while the application runs; ``gate`` is there from its start."""
+    """What the check needs while the application runs: the gate, from its start on."""
 
-    __slots__ = ("gate",)
+    __slots__ = ("find", "peek")
 
-    gate: Gate
+    def open(self, gate: Gate) -> None:
+        self.peek = gate.peek
+        self.find = gate.find
 
 
-def session_check(door: Door, now_ns: Callable[[], int] = time.time_ns) -> Middleware:
-    """The middleware that lets a request through to its handler, or answers in its place.
+def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
+    """The same route with the check before its handler."""
+    return web.RouteDef(route.method, route.path, guarded(door, route.handler), route.kwargs)
 
-    ``now_ns`` is the wall clock, which session lifetimes are measured by.
-    """
 
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
+    """The handler with the check before it, or with as much of it as its marks ask for."""
+    marks = vars(handler)
+    safe = _harmless_methods(marks)
+    inner = cast(Handler, handler)  # a view is awaited like a call of a handler
+
+    @wraps(inner, updated=())
+    async def protected(request: web.Request) -> web.StreamResponse:
         try:
-            marks = handler.__dict__
-            if request.method not in _SAFE_METHODS or _CHANGES_STATE in marks:
+            if request.method not in safe:
                 refuse_cross_site(request)
-            if _PUBLIC in marks:
-                return await handler(request)
-            unrouted = request.match_info.http_exception
-            if unrouted is not None:
-                raise unrouted
             token = read_token(request)
             if token is None:
                 return NO_CREDENTIALS.response()
             digest = token_digest(token)
-            session = door.gate.peek(digest)
+            session = door.peek(digest)
             if session is None:
-                session = await door.gate.find(digest) or False
-            if session is False or session.expires_us <= now_ns() // 1000:
+                session = await door.find(digest)
+            if not session:
                 return NO_SESSION.response()
             request[SESSION] = session
-            response = await handler(request)
+            response = await inner(request)
             keep_private(response)
             return response
         except Exception as error:
             return _answer(request, error)
 
-    return check
+    @wraps(inner, updated=())
+    async def opened(request: web.Request) -> web.StreamResponse:
+        try:
+            if request.method not in safe:
+                refuse_cross_site(request)
+            return await inner(request)
+        except Exception as error:
+            return _answer(request, error)
+
+    bound = opened if _PUBLIC in marks else protected
+    setattr(bound, _GUARDED, True)
+    return bound
+
+
+def _harmless_methods(marks: Container[str]) -> frozenset[str]:
+    """The methods by which a handler with these marks changes nothing."""
+    if _CHANGES_NOTHING in marks:
+        return frozenset(hdrs.METH_ALL)
+    return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
+
+
+def refuse_unguarded(app: web.Application) -> None:
+    """See that no handler can be reached past the check. Raises RuntimeError."""
+    for route in app.router.routes():
+        if _GUARDED not in vars(route.handler):
+            raise RuntimeError(f"{route} is not protected: hand it to the application as hosted")
 
 
 def _answer(request: web.Request, error: Exception) -> web.StreamResponse:

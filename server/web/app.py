@@ -15,35 +15,42 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import cast
+from typing import Final, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
 
 from server.config import Config
 from server.core.errors import BadRequest
 from server.service.context import Services, open_services, sweeping
-from server.web.access import Door, session_check
+from server.web.access import Door, bind, guarded, refuse_unguarded
 from server.web.bodies import MAX_BODY_BYTES
 from server.web.handlers import CONFIG, SERVICES, routes
+from server.web.identity import AUTH_PATH, ME_PATH, auth, me
+from server.web.log import log_routes
+from server.web.metrics import metrics_routes
+from server.web.nowhere import Nowhere
 from server.web.problems import internal_error, log_unexpected, problem
+from server.web.users import user_routes
 
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
 DRAIN_S = 5.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
+SHORTCUTS: Final = web.AppKey("shortcuts", dict[str, Handler])
+
+_Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 access_logger = logging.getLogger("gatelog.access")
 
 
-def create_app(
-    config: Config, dsn: str, hosted: Iterable[web.AbstractRouteDef] = ()
-) -> web.Application:
+def create_app(config: Config, dsn: str, hosted: Iterable[web.RouteDef] = ()) -> web.Application:
     """The application on this database. ``hosted``: routes beside the product's own.
 
     A hosted handler is protected like the product's own, unless it is marked public.
@@ -58,7 +65,7 @@ def create_app(
 
 
 def build_app(
-    config: Config, services: OpenServices, hosted: Iterable[web.AbstractRouteDef] = ()
+    config: Config, services: OpenServices, hosted: Iterable[web.RouteDef] = ()
 ) -> web.Application:
     """The application on services that are opened as it starts, and closed as it ends."""
     door = Door()
@@ -66,13 +73,17 @@ def build_app(
     async def serving(app: web.Application) -> AsyncIterator[None]:
         async with services() as opened:
             app[SERVICES] = opened
-            door.gate = opened.gate
+            door.open(opened.gate)
+            refuse_unguarded(app)
             yield
 
-    app = web.Application(middlewares=[session_check(door)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[CONFIG] = config
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, auth), ME_PATH: guarded(door, me)}
     app.cleanup_ctx.append(serving)
-    app.add_routes([*routes(config), *hosted])
+    own = (*routes(config), *user_routes(), *log_routes(), *metrics_routes(config))
+    app.add_routes([bind(door, route) for route in (*own, *hosted)])
+    app.router.register_resource(Nowhere(door))
     return app
 
 
@@ -114,13 +125,30 @@ class AccessLog(AbstractAccessLogger):
 # --- what comes before any handler
 
 
+def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
+    """A GET of the identity goes straight to its handler; everything else takes the routes.
+
+    Those two are asked for before every request to other services; finding a route would cost
+    them as much as the check does. What they answer is the same either way.
+    """
+    find = app[SHORTCUTS].get
+
+    def answer(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        handler = find(request.raw_path)
+        if handler is None or request.method != hdrs.METH_GET:
+            return routed(request)
+        return handler(cast(web.Request, request))
+
+    return answer
+
+
 class _Runner(web.AppRunner):
-    """aiohttp's runner, with connections that answer in problem documents."""
+    """aiohttp's runner, with shortcuts and with connections that answer in problem documents."""
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return _Server(
-            server.request_handler,
+            _shortcut(self.app, server.request_handler),
             request_factory=server.request_factory,
             loop=server._loop,
             **server._kwargs,

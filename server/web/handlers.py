@@ -16,11 +16,13 @@ from aiohttp.typedefs import Handler
 
 from server.config import Config
 from server.core.errors import GatelogError, NotFound
+from server.core.personal import Client
 from server.core.tokens import token_digest
 from server.service.accounts import Ended, Grant
 from server.service.context import Services
 from server.web.access import SESSION, changes_state, keep_private, public
 from server.web.bodies import read_body
+from server.web.clients import client_of
 from server.web.credentials import (
     UnclearCredentials,
     clear_session_cookie,
@@ -28,6 +30,7 @@ from server.web.credentials import (
     read_token,
     set_session_cookie,
 )
+from server.web.identity import AUTH_PATH, ME_PATH, auth, me
 from server.web.problems import UNCLEAR_CREDENTIALS, problem
 
 CONFIG: Final = web.AppKey("config", Config)
@@ -88,14 +91,6 @@ class Ending(msgspec.Struct):
     position: int | None
 
 
-class Me(msgspec.Struct):
-    user_id: UUID
-    session_id: UUID
-    started_at: datetime
-    expires_at: datetime
-    roles: list[str]
-
-
 class ListedSession(msgspec.Struct):
     session_id: UUID
     started_at: datetime
@@ -113,13 +108,14 @@ class Alive(msgspec.Struct):
     status: str = "alive"
 
 
-def _answer(content: msgspec.Struct, status: int = 200) -> web.Response:
+def answer(content: msgspec.Struct, status: int = 200) -> web.Response:
+    """A JSON response."""
     return web.Response(status=status, body=_encode(content), headers=_JSON)
 
 
 def _private(content: msgspec.Struct, status: int = 200) -> web.Response:
     """An answer of a public handler that is for one client only."""
-    response = _answer(content, status)
+    response = answer(content, status)
     keep_private(response)
     return response
 
@@ -131,7 +127,9 @@ def _private(content: msgspec.Struct, status: int = 200) -> web.Response:
 async def register(request: web.Request) -> web.StreamResponse:
     """Create a user."""
     body = await read_body(request, Registration)
-    user_id = await request.app[SERVICES].accounts.register(body.login, body.password)
+    user_id = await request.app[SERVICES].accounts.register(
+        body.login, body.password, client(request)
+    )
     return _private(Registered(user_id), status=201)
 
 
@@ -139,7 +137,7 @@ async def register(request: web.Request) -> web.StreamResponse:
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one."""
     body = await read_body(request, Login)
-    grant = await request.app[SERVICES].accounts.log_in(body.login, body.password)
+    grant = await request.app[SERVICES].accounts.log_in(body.login, body.password, client(request))
     response = _granted(request, "logged_in", grant, body.carrier)
     keep_private(response)
     return response
@@ -149,7 +147,7 @@ async def change_password(request: web.Request) -> web.StreamResponse:
     """Replace the password and every session; the fresh token travels as the old one did."""
     body = await read_body(request, PasswordChange)
     grant = await request.app[SERVICES].accounts.change_password(
-        request[SESSION], body.current_password, body.new_password
+        request[SESSION], body.current_password, body.new_password, client(request)
     )
     carrier: Carrier = "cookie" if has_session_cookie(request) else "bearer"
     return _granted(request, "password_changed", grant, carrier)
@@ -164,8 +162,8 @@ def _granted(
     )
     if carrier == "bearer":
         content.token, content.token_type = grant.token, "Bearer"
-        return _answer(content)
-    response = _answer(content)
+        return answer(content)
+    response = answer(content)
     lifetime = session.expires_at - session.started_at
     set_session_cookie(request, response, grant.token, int(lifetime.total_seconds()))
     return response
@@ -191,29 +189,15 @@ async def _log_out(request: web.Request) -> web.Response:
     token = read_token(request)
     if token is None:
         return _private(Ending("logged_out", 0, None))
-    ended = await request.app[SERVICES].accounts.log_out(token_digest(token))
-    return _private(_ending("logged_out", ended))
-
-
-async def me(request: web.Request) -> web.StreamResponse:
-    """Who is asking: from the session alone, without any look-up."""
-    session = request[SESSION]
-    return _answer(
-        Me(
-            session.subject_id,
-            session.session_id,
-            session.started_at,
-            session.expires_at,
-            sorted(session.roles),
-        )
-    )
+    ended = await request.app[SERVICES].accounts.log_out(token_digest(token), client(request))
+    return _private(ending("logged_out", ended))
 
 
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     here = request[SESSION]
     sessions = await request.app[SERVICES].accounts.list_sessions(here.subject_id)
-    return _answer(
+    return answer(
         Sessions(
             [
                 ListedSession(
@@ -227,9 +211,11 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 
 async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
-    session_id = _uuid(request.match_info["session_id"])
-    ended = await request.app[SERVICES].accounts.end_session(request[SESSION], session_id)
-    response = _answer(_ending("ended", ended))
+    session_id = uuid(request.match_info["session_id"], "You have no such session.")
+    ended = await request.app[SERVICES].accounts.end_session(
+        request[SESSION], session_id, client(request)
+    )
+    response = answer(ending("ended", ended))
     if session_id == request[SESSION].session_id and has_session_cookie(request):
         clear_session_cookie(request, response)
     return response
@@ -237,31 +223,37 @@ async def end_session(request: web.Request) -> web.StreamResponse:
 
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
-    ended = await request.app[SERVICES].accounts.end_others(request[SESSION])
-    return _answer(_ending("ended", ended))
+    ended = await request.app[SERVICES].accounts.end_others(request[SESSION], client(request))
+    return answer(ending("ended", ended))
 
 
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
-    ended = await request.app[SERVICES].accounts.end_all(request[SESSION])
-    response = _answer(_ending("ended", ended))
+    ended = await request.app[SERVICES].accounts.end_all(request[SESSION], client(request))
+    response = answer(ending("ended", ended))
     if has_session_cookie(request):
         clear_session_cookie(request, response)
     return response
 
 
-def _ending(status: str, ended: Ended) -> Ending:
+def ending(status: str, ended: Ended) -> Ending:
+    """What a command did, for the answer."""
     return Ending(status, ended.ended, ended.position)
 
 
-def _uuid(text: str) -> UUID:
-    """The id in its one spelling; any other text names nothing."""
+def client(request: web.Request) -> Client:
+    """The client behind the request."""
+    return client_of(request, request.app[CONFIG].trusted_networks)
+
+
+def uuid(text: str, otherwise: str) -> UUID:
+    """The id in its one spelling; any other text names nothing. Raises NotFound, saying so."""
     try:
         value = UUID(text)
     except ValueError:
-        raise NotFound("You have no such session.") from None
+        raise NotFound(otherwise) from None
     if str(value) != text.lower():
-        raise NotFound("You have no such session.")
+        raise NotFound(otherwise)
     return value
 
 
@@ -298,7 +290,8 @@ def routes(config: Config) -> list[web.RouteDef]:
         web.post("/v1/login_user", log_in),
         web.get("/v1/logout_user", log_out, allow_head=False),
         web.post("/v1/logout_user", log_out),
-        web.get("/v1/me", me),
+        web.get(ME_PATH, me),
+        web.route("*", AUTH_PATH, auth),
         web.get("/v1/sessions", list_sessions),
         web.delete("/v1/sessions/{session_id:[0-9A-Fa-f-]{36}}", end_session),
         web.post("/v1/sessions/end_others", end_others),

@@ -10,7 +10,7 @@ import sys
 import uvloop
 from rich.console import Console
 
-from tests.bench import checks, logins
+from tests.bench import appends, checks, logins, personal, revocation
 from tests.bench.stage import open_stage
 
 SESSIONS = 1_000_000
@@ -25,9 +25,13 @@ def main() -> None:
     if not console.is_terminal:
         console.width = WIDTH
     sizes = (QUICK_SESSIONS, QUICK_SESSIONS) if quick else (SESSIONS, OTHER_SESSIONS)
-    with open_stage(console, *sizes) as stage:
+    if not quick:
+        appends.main()
+        personal.main()
+    with open_stage(console, *sizes, hosts=2 if quick else 3) as stage:
         uvloop.run(checks.measure(stage, checks.QUICK if quick else checks.Plan()))
         uvloop.run(logins.measure(stage, logins.QUICK if quick else logins.Plan()))
+        uvloop.run(revocation.measure(stage, revocation.QUICK if quick else revocation.Plan()))
 
 
 if __name__ == "__main__":

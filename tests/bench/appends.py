@@ -1,7 +1,7 @@
 """Durable appends per second: the service's path against what PostgreSQL takes raw.
 
 Both append session_started events with fsync on, in batches of the same size, from one process
-and one connection, alternating within one run:
+and one connection, alternating within one run; those of gatelog are sealed and found by address:
 
 - raw: ``INSERT … SELECT unnest`` of finished rows into a table like ``events`` with three unique
   indexes, and the COMMIT;
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import secrets
 import statistics
 import tempfile
@@ -22,11 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from server.core import events as ev
+from server.core.commands import StartSession
+from server.core.personal import ADDRESS_INDEX_BYTES, KEY_BYTES, NONCE_BYTES, Personal, seal
 from server.embedded import EmbeddedPostgres
 from server.store.database import connect
 from server.store.log import MAX_BATCH, Appender
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 ROUNDS = 7
 EVENTS_PER_ROUND = 20 * MAX_BATCH
 USERS = 20_000
+KEY = secrets.token_bytes(KEY_BYTES)
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0"
 
 RAW_TABLE = """
 CREATE TABLE raw_events (
@@ -80,13 +86,20 @@ async def raw_round(connection: Connection, base: int) -> float:
 
 async def gatelog_round(appender: Appender, subjects: list[ev.UserRegistered]) -> float:
     """Seconds for one round of logins, submitted together: full batches."""
-    commands = [
-        start(subjects[n % len(subjects)].subject_id, max_sessions=1000)
-        for n in range(EVENTS_PER_ROUND)
-    ]
+    commands = [login(subjects[n % len(subjects)]) for n in range(EVENTS_PER_ROUND)]
     began = time.perf_counter()
-    await asyncio.gather(*(appender.submit(command) for command in commands))
+    await asyncio.gather(*(appender.submit(*command) for command in commands))
     return time.perf_counter() - began
+
+
+def login(user: ev.UserRegistered) -> tuple[StartSession, bytes]:
+    """The command of a login and what it is found by: each user has an address of their own."""
+    event = start(user.subject_id).event
+    who = Personal(f"user {user.subject_id.node}", "192.0.2.1", AGENT)
+    sealed = seal(who, KEY, secrets.token_bytes(NONCE_BYTES), event.event_id, event.type)
+    event = msgspec.structs.replace(event, sealed=sealed)
+    index = hashlib.sha256(user.subject_id.bytes).digest()[:ADDRESS_INDEX_BYTES]
+    return StartSession(event=event, credential_version=1, max_sessions=1000), index
 
 
 async def latency(appender: Appender, subjects: list[ev.UserRegistered]) -> list[float]:
@@ -95,9 +108,9 @@ async def latency(appender: Appender, subjects: list[ev.UserRegistered]) -> list
 
     async def client(number: int) -> None:
         for _ in range(30):
-            command = start(subjects[number].subject_id, max_sessions=1000)
+            command = login(subjects[number])
             began = time.perf_counter()
-            await appender.submit(command)
+            await appender.submit(*command)
             times.append((time.perf_counter() - began) * 1000)
 
     await asyncio.gather(*(client(number) for number in range(32)))

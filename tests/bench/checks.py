@@ -16,6 +16,7 @@ import msgspec
 from rich.table import Table
 
 from server.web.credentials import SECURE_COOKIE
+from server.web.identity import AUTH_PATH, ME_PATH
 from tests.bench.contestants import PATH
 from tests.bench.load import Flood, Paced
 from tests.bench.machine import ServerProcess, make_table, spread
@@ -30,7 +31,7 @@ class Plan(msgspec.Struct, frozen=True):
     peer_rounds: int = 8
     round_s: float = 0.8
     warm_up_s: float = 0.15
-    connections: int = 32
+    connections: int = 128
 
 
 QUICK = Plan(pairs=2, peer_rounds=2, round_s=0.15, warm_up_s=0.05, connections=8)
@@ -94,8 +95,8 @@ def print_against_bare(stage: Stage, measured: Rounds, plan: Plan) -> None:
     first = next(iter(measured.values()))
     stage.console.print(
         make_rounds_table(
-            "A protected handler against the same on bare aiohttp:"
-            f" {stage.tokens.count:,} sessions, {len(first)} rounds of {plan.round_s} s each; medians (quartiles)",
+            f"A session check against none: {stage.tokens.count:,} sessions,"
+            f" {len(first)} rounds of {plan.round_s} s each; medians (quartiles)",
             "of bare, req/s",
             "of bare, CPU",
             measured,
@@ -156,7 +157,8 @@ def against_bare(stage: Stage) -> list[Contestant]:
     return [
         Contestant("bare aiohttp, no check", "bare", requests(PATH, SECURE_COOKIE)),
         Contestant("protected by Gatelog", "gatelog", requests(PATH, SECURE_COOKIE)),
-        Contestant("GET /v1/me", "gatelog", requests("/v1/me", SECURE_COOKIE)),
+        Contestant("GET /v1/me", "gatelog", requests(ME_PATH, SECURE_COOKIE)),
+        Contestant("GET /v1/auth", "gatelog", requests(AUTH_PATH, SECURE_COOKIE)),
     ]
 
 
@@ -195,6 +197,7 @@ async def measure(stage: Stage, plan: Plan) -> None:
     """Measure everything and print both tables."""
     main, peers = against_bare(stage), against_peers(stage)
     with ExitStack() as stack:
+        stack.enter_context(stage.projector())
         servers = {
             name: stack.enter_context(stage.server(name))
             for name in dict.fromkeys(contestant.server for contestant in (*main, *peers))

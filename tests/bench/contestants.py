@@ -1,6 +1,6 @@
 """The servers that are compared: the same handler on aiohttp and uvloop behind different checks.
 
-Each runs as ``python -m tests.bench.contestants NAME DSN REDIS_SOCKET`` and prints its port when
+Each runs as ``python -m tests.bench.contestants`` with a Setting in JSON and prints its port when
 it serves. The others are written as their documentation shows them, but for what would slow them
 down: they return a 401 instead of raising it and have no access log.
 """
@@ -8,7 +8,6 @@ down: they return a 401 instead of raising it and have no access log.
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import signal
 import sys
@@ -17,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 import aiohttp_session
 import asyncpg
 import jwt
+import msgspec
 import redis.asyncio
 import uvloop
 from aiohttp import web
@@ -33,6 +33,15 @@ DATABASE_CONNECTIONS = 8
 _FIND = "SELECT subject_id, expires_at, roles FROM active_sessions WHERE token_digest = $1"
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """What a contestant is and needs."""
+
+    name: str
+    dsn: str
+    config: Config
+    redis_socket: str = ""
+
+
 async def hello(_: web.Request) -> web.Response:
     """An ordinary handler."""
     return web.Response(text="Hello, world")
@@ -45,19 +54,18 @@ def _refusal() -> web.Response:
 # --- the contestants
 
 
-def bare(dsn: str, redis_socket: str) -> web.AppRunner:
+def bare(setting: Setting) -> web.AppRunner:
     """No check at all."""
     return _runner()
 
 
-def gatelog(dsn: str, redis_socket: str) -> web.AppRunner:
+def gatelog(setting: Setting) -> web.AppRunner:
     """The handler hosted by the product, and the product's own."""
-    config = Config(registration="open")
-    app = create_app(config, dsn, hosted=[web.get(PATH, hello)])
-    return make_runner(app, config)
+    app = create_app(setting.config, setting.dsn, hosted=[web.get(PATH, hello)])
+    return make_runner(app, setting.config)
 
 
-def session_on_redis(dsn: str, redis_socket: str) -> web.AppRunner:
+def session_on_redis(setting: Setting) -> web.AppRunner:
     """aiohttp-session with its Redis storage."""
 
     @web.middleware
@@ -65,18 +73,18 @@ def session_on_redis(dsn: str, redis_socket: str) -> web.AppRunner:
         session = await aiohttp_session.get_session(request)
         return await handler(request) if "user" in session else _refusal()
 
-    client = redis.asyncio.Redis(unix_socket_path=redis_socket)
+    client = redis.asyncio.Redis(unix_socket_path=setting.redis_socket)
     storage = aiohttp_session.session_middleware(RedisStorage(client))
     return _runner(storage, check)
 
 
-def select_per_request(dsn: str, redis_socket: str) -> web.AppRunner:
+def select_per_request(setting: Setting) -> web.AppRunner:
     """One SELECT per request, on a pool of asyncpg that resets nothing."""
     pools: list[asyncpg.Pool[asyncpg.Record]] = []
 
     async def connected(_: web.Application) -> AsyncIterator[None]:
         async with asyncpg.create_pool(
-            dsn, min_size=DATABASE_CONNECTIONS, max_size=DATABASE_CONNECTIONS, reset=_keep
+            setting.dsn, min_size=DATABASE_CONNECTIONS, max_size=DATABASE_CONNECTIONS, reset=_keep
         ) as pool:
             pools.append(pool)
             yield
@@ -99,7 +107,7 @@ async def _keep(_: object) -> None:
     """No statement but the SELECT."""
 
 
-def signed_token(dsn: str, redis_socket: str) -> web.AppRunner:
+def signed_token(setting: Setting) -> web.AppRunner:
     """PyJWT, HS256: no look-up, and no logout either."""
 
     @web.middleware
@@ -117,7 +125,7 @@ def signed_token(dsn: str, redis_socket: str) -> web.AppRunner:
     return _runner(check)
 
 
-CONTESTANTS: dict[str, Callable[[str, str], web.AppRunner]] = {
+CONTESTANTS: dict[str, Callable[[Setting], web.AppRunner]] = {
     "bare": bare,
     "gatelog": gatelog,
     "redis": session_on_redis,
@@ -140,8 +148,6 @@ async def serve(runner: web.AppRunner) -> None:
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        gc.collect()
-        gc.freeze()
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         print(runner.addresses[0][1], flush=True)
@@ -151,10 +157,10 @@ async def serve(runner: web.AppRunner) -> None:
 
 
 def main() -> None:
-    name, dsn, redis_socket = sys.argv[1:]
+    setting = msgspec.json.decode(sys.argv[1], type=Setting)
 
     async def run() -> None:
-        await serve(CONTESTANTS[name](dsn, redis_socket))
+        await serve(CONTESTANTS[setting.name](setting))
 
     uvloop.run(run())
 

@@ -12,7 +12,9 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 _content_length = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
@@ -177,3 +179,36 @@ class Paced(Load):
                 raise WrongAnswer(f"{total - len(self.latencies_ms)} requests were not answered")
             await self.wait(_TICK_S)
         return self.latencies_ms
+
+
+class Answer(NamedTuple):
+    """A response, read to its end, and when its last byte came (perf_counter, seconds)."""
+
+    status: int
+    body: bytes
+    at_s: float
+
+
+class Dialogue:
+    """One request after the other on one kept connection, each with its own answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, request: bytes) -> Answer:
+        self._writer.write(request)
+        head = await self._reader.readuntil(_HEAD_END)
+        match = _content_length.search(head)
+        body = await self._reader.readexactly(int(match[1]) if match else 0)
+        return Answer(int(head.split(maxsplit=2)[1]), body, time.perf_counter())
+
+
+@asynccontextmanager
+async def dialogue(port: int) -> AsyncIterator[Dialogue]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Dialogue(reader, writer)
+    finally:
+        writer.close()
+        await writer.wait_closed()

@@ -86,6 +86,7 @@ async def measure(stage: Stage, plan: Plan) -> None:
     busy_ms: list[list[float]] = []
     rates: list[float] = []
     with ExitStack() as stack:
+        stack.enter_context(stage.projector())
         bare = stack.enter_context(stage.server("bare", pinned=False))
         gatelog = stack.enter_context(stage.server("gatelog", pinned=False))
         await register_users(gatelog)

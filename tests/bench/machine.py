@@ -86,7 +86,7 @@ def server_process(
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError(f"{' '.join(arguments)}: ended before it served")
+                raise RuntimeError(f"{module} ended before it served")
             yield ServerProcess(process.pid, int(line))
         finally:
             with suppress(psutil.NoSuchProcess):

@@ -72,6 +72,12 @@ def post(path: str, content: dict[str, str]) -> bytes:
     return _request(path, header).replace(b"GET", b"POST", 1) + body
 
 
+def bearer(method: str, path: str, token: str) -> bytes:
+    """A request with this token, and without a body."""
+    request = _request(path, f"Authorization: Bearer {token}")
+    return request.replace(b"GET", method.encode(), 1)
+
+
 class Tokens:
     """The tokens of all sessions, packed."""
 

@@ -8,73 +8,161 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 import redis.asyncio
 from rich.console import Console
 
+from server.config import Config
 from server.embedded import EmbeddedPostgres
 from server.store.database import connect
 from server.store.migrate import migrate
+from server.store.replica import ReplicaPlace, ReplicaReader
+from tests.bench.contestants import Setting
 from tests.bench.machine import Cores, ServerProcess, server_process, split_cores
 from tests.bench.population import Tokens, fill_postgres, fill_redis
 
 CONTESTANTS = "tests.bench.contestants"
-_REDIS_START_S = 10.0
+PROJECTOR = "tests.bench.projector"
+_START_S = 60.0
 _POLL_S = 0.02
+_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """What is set up. ``redis_socket`` is None on a machine without a Redis server."""
+    """What is set up. ``redis_socket`` is None on a machine without a Redis server.
+
+    ``hosts`` are the configurations of several hosts on one database; ``host`` is the first.
+    """
 
     postgres: EmbeddedPostgres
     redis_socket: Path | None
+    hosts: list[Config]
     tokens: Tokens
     other_sessions: int
     cores: Cores
     console: Console
 
+    @property
+    def host(self) -> Config:
+        return self.hosts[0]
+
     @contextmanager
-    def server(self, name: str, *, pinned: bool = True) -> Iterator[ServerProcess]:
+    def server(
+        self, name: str, config: Config | None = None, *, pinned: bool = True
+    ) -> Iterator[ServerProcess]:
         """A contestant as a process."""
-        arguments = [name, self.postgres.app_dsn(), str(self.redis_socket)]
-        with server_process(
-            CONTESTANTS, arguments, self.cores.server if pinned else self.cores.all
-        ) as running:
+        setting = Setting(
+            name, self.postgres.app_dsn(), config or self.host, str(self.redis_socket or "")
+        )
+        cores = self.cores.server if pinned else self.cores.all
+        with server_process(CONTESTANTS, [_json(setting)], cores) as running:
+            yield running
+
+    @contextmanager
+    def projector(self, config: Config | None = None) -> Iterator[ServerProcess]:
+        """A host's projector as a process, with its replica filled and leased."""
+        config = config or self.host
+        arguments = [self.postgres.app_dsn(), _json(config)]
+        with server_process(PROJECTOR, arguments, self.cores.others) as running:
+            wait_for_lease(config)
             yield running
 
 
+def _json(content: msgspec.Struct) -> str:
+    return msgspec.json.encode(content).decode()
+
+
+def wait_for_lease(config: Config) -> None:
+    """Wait until the workers of this host may answer from memory."""
+    _wait_for_longer_lease(config, 0)
+
+
+def wait_for_renewal(config: Config) -> None:
+    """Wait until this host's lease, which is there, has only just been renewed."""
+    _wait_for_longer_lease(config, None)
+
+
+def _wait_for_longer_lease(config: Config, than_ns: int | None) -> None:
+    """Wait until more is left of the lease than this, or than there was a moment before."""
+    reader = ReplicaReader(ReplicaPlace(config))
+    give_up = time.monotonic() + _START_S
+    while True:
+        status = reader.status()
+        left_ns = status.lease_ns if status else 0
+        if than_ns is not None and left_ns > than_ns:
+            break
+        if time.monotonic() > give_up:
+            raise RuntimeError("the replica has no lease")
+        than_ns = max(left_ns, 0)
+        time.sleep(_POLL_S)
+    reader.close()
+
+
 @contextmanager
-def open_stage(console: Console, sessions: int, other_sessions: int) -> Iterator[Stage]:
+def open_stage(
+    console: Console, sessions: int, other_sessions: int, *, hosts: int = 3
+) -> Iterator[Stage]:
     """Set everything up, with so many sessions in PostgreSQL, and so many in Redis."""
     cores = split_cores()
     os.sched_setaffinity(0, cores.others)
     began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="gatelog-bench-") as name:
-        directory = Path(name)
+    with ExitStack() as stack:
+        directory = _temporary(stack, None)
+        memory = _temporary(stack, _MEMORY if _MEMORY.is_dir() else None)
         postgres = EmbeddedPostgres(directory / "pg", settings={"shared_buffers": "512MB"})
         postgres.start()
-        try:
-            with redis_server(directory) as socket:
-                asyncio.run(_fill(postgres, socket, sessions, other_sessions))
-                tokens = Tokens(sessions)
-                seconds = time.perf_counter() - began
-                console.print(
-                    f"{sessions:,} sessions in PostgreSQL, "
-                    + (f"{other_sessions:,} in Redis" if socket else "no Redis on this machine")
-                    + f", made in {seconds:.1f} s; server on core {sorted(cores.server)},"
-                    f" everything else on {sorted(cores.others)}"
-                )
-                yield Stage(postgres, socket, tokens, other_sessions, cores, console)
-        finally:
-            postgres.stop()
+        stack.callback(postgres.stop)
+        socket = stack.enter_context(redis_server(directory))
+        asyncio.run(_fill(postgres, socket, sessions, other_sessions))
+        stage = Stage(
+            postgres,
+            socket,
+            _configurations(directory, memory, hosts),
+            Tokens(sessions),
+            other_sessions,
+            cores,
+            console,
+        )
+        console.print(
+            f"{sessions:,} sessions in PostgreSQL, "
+            + (f"{other_sessions:,} in Redis" if socket else "no Redis on this machine")
+            + f", made in {time.perf_counter() - began:.1f} s;"
+            f" server on core {sorted(cores.server)}, everything else on {sorted(cores.others)}"
+        )
+        yield stage
+
+
+def _temporary(stack: ExitStack, below: Path | None) -> Path:
+    return Path(
+        stack.enter_context(
+            tempfile.TemporaryDirectory(
+                prefix="gatelog-bench-", dir=below, ignore_cleanup_errors=True
+            )
+        )
+    )
+
+
+def _configurations(directory: Path, memory: Path, hosts: int) -> list[Config]:
+    master_key = b64encode(secrets.token_bytes(32)).decode()
+    return [
+        Config(
+            data_dir=str(directory / f"host{number}"),
+            replica_dir=str(memory / f"host{number}"),
+            master_key=master_key,
+            registration="open",
+        )
+        for number in range(hosts)
+    ]
 
 
 async def _fill(
@@ -111,7 +199,7 @@ def redis_server(directory: Path) -> Iterator[Path | None]:
 
 
 async def _answers(client: redis.asyncio.Redis) -> None:
-    give_up = time.monotonic() + _REDIS_START_S
+    give_up = time.monotonic() + _START_S
     while True:
         try:
             await client.ping()

@@ -22,7 +22,10 @@ from server.core.commands import (
     Command,
     EndSession,
     EndSessions,
+    EraseUser,
     ExpireSessions,
+    NewCredential,
+    RecordLoginFailure,
     decide,
 )
 from server.core.errors import GatelogError
@@ -42,7 +45,12 @@ class ModelUser:
         self.disabled = False
         self.version = 1
         self.roles: set[str] = set()
+        self.erased = False
         self.sessions: list[tuple[UUID, datetime]] = []  # oldest first, with their expiry
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles and not self.disabled
 
 
 class Sessions(RuleBasedStateMachine):
@@ -66,13 +74,21 @@ class Sessions(RuleBasedStateMachine):
             assert ev.decode(ev.encode(event)) == event
             self.events.append(event)
             self.world.apply(event)
-        if decision.credential is not None and decision.credential.login is not None:
-            self.world.logins[decision.credential.login] = decision.credential.subject_id
+        if isinstance(decision.beside, NewCredential):
+            self.world.logins[decision.beside.login] = decision.beside.subject_id
         return str(sum(isinstance(event, ev.SessionEnded) for event in decision.events))
 
     def user(self, data: Any) -> tuple[UUID, ModelUser]:
-        subject_id = data.draw(st.sampled_from(sorted(self.model)))
+        subject_id = data.draw(st.sampled_from(list(self.model)))
         return subject_id, self.model[subject_id]
+
+    def actor(self, data: Any) -> tuple[UUID | None, bool]:
+        """Nobody, or any user; and whether that one may act on others."""
+        actor_id = data.draw(st.sampled_from([None, *self.model]))
+        return actor_id, actor_id is None or self.model[actor_id].is_admin
+
+    def is_last_admin(self, user: ModelUser) -> bool:
+        return [other for other in self.model.values() if other.is_admin] == [user]
 
     @rule(login=st.sampled_from(LOGINS), first=st.booleans())
     def register(self, login: str, first: bool) -> None:
@@ -80,7 +96,7 @@ class Sessions(RuleBasedStateMachine):
         answer = self.run_command(command)
         if first and self.model:
             assert answer == "registration_closed"
-        elif any(user.login == login for user in self.model.values()):
+        elif any(user.login == login and not user.erased for user in self.model.values()):
             assert answer == "login_taken"
         else:
             assert answer == "0"
@@ -89,6 +105,20 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def login_fails(self) -> None:
         assert self.run_command(failure()) == "0"
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def known_login_fails(self, data: Any) -> None:
+        subject_id, user = self.user(data)
+        event = ev.LoginFailed(
+            event_id=new_event_id(),
+            occurred_at=self.now,
+            subject_id=subject_id,
+            reason="wrong_password",
+            sealed=b"personal",
+        )
+        assert self.run_command(RecordLoginFailure(event=event)) == "0"
+        assert self.events[-1].sealed == (None if user.erased else b"personal")
 
     @rule(lifetime_s=st.integers(1, 20))
     def unknown_user_logs_in(self, lifetime_s: int) -> None:
@@ -106,7 +136,7 @@ class Sessions(RuleBasedStateMachine):
             max_sessions=MAX_SESSIONS,
         )
         answer = self.run_command(command)
-        if user.disabled or behind:
+        if user.disabled or user.erased or behind:
             assert answer == "invalid_credentials"
             return
         surplus = max(0, len(user.sessions) + 1 - MAX_SESSIONS)
@@ -138,6 +168,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data(), keeping=st.sampled_from(["none", "own", "other"]))
     def end_many(self, data: Any, keeping: str) -> None:
         subject_id, user = self.user(data)
+        actor_id, may = self.actor(data)
         keep = None
         if keeping == "own" and user.sessions:
             keep = user.sessions[-1][0]
@@ -149,11 +180,16 @@ class Sessions(RuleBasedStateMachine):
             subject_id=subject_id,
             reason="revoked",
             keep=keep,
+            actor_id=actor_id,
+            sealed=b"personal",
         )
         answer = self.run_command(command)
-        if keeping == "other":
+        if keeping == "other" or not may:
             assert answer == "not_authenticated"
             return
+        if answer != "0":
+            ended = self.events[-int(answer) :]
+            assert [event.sealed for event in ended] == [b"personal", *[None] * (len(ended) - 1)]
         kept = [item for item in user.sessions if item[0] == keep]
         assert answer == str(len(user.sessions) - len(kept))
         user.sessions = kept
@@ -193,30 +229,85 @@ class Sessions(RuleBasedStateMachine):
             user.sessions = [(session.session_id, session.expires_at)]
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), disable=st.booleans())
-    def disable_or_enable(self, data: Any, disable: bool) -> None:
+    @rule(data=st.data(), disable=st.booleans(), guarded=st.booleans())
+    def disable_or_enable(self, data: Any, disable: bool, guarded: bool) -> None:
         subject_id, user = self.user(data)
+        actor_id, may = self.actor(data)
         cls = ev.UserDisabled if disable else ev.UserEnabled
-        event = cls(event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id)
-        ended = len(user.sessions) if disable and not user.disabled else 0
-        assert self.run_command(ChangeUser(event=event)) == str(ended)
+        event = cls(
+            event_id=new_event_id(),
+            occurred_at=self.now,
+            subject_id=subject_id,
+            actor_id=actor_id,
+        )
+        answer = self.run_command(ChangeUser(event=event, keep_an_admin=guarded))
+        if refusal := self.refusal(may, user, guarded and disable):
+            assert answer == refusal
+            return
+        assert answer == str(len(user.sessions) if disable and not user.disabled else 0)
         if disable and not user.disabled:
             user.sessions = []
         user.disabled = disable
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), role=st.sampled_from(["admin", "auditor"]), grant=st.booleans())
-    def change_role(self, data: Any, role: str, grant: bool) -> None:
+    @rule(
+        data=st.data(),
+        role=st.sampled_from(["admin", "auditor"]),
+        grant=st.booleans(),
+        guarded=st.booleans(),
+    )
+    def change_role(self, data: Any, role: str, grant: bool, guarded: bool) -> None:
         subject_id, user = self.user(data)
+        actor_id, may = self.actor(data)
         cls = ev.RoleGranted if grant else ev.RoleRevoked
-        event = cls(event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id, role=role)
-        changes = grant != (role in user.roles)
-        assert self.run_command(ChangeUser(event=event)) == str(
-            len(user.sessions) if changes else 0
+        event = cls(
+            event_id=new_event_id(),
+            occurred_at=self.now,
+            subject_id=subject_id,
+            actor_id=actor_id,
+            role=role,
         )
+        changes = grant != (role in user.roles)
+        answer = self.run_command(ChangeUser(event=event, keep_an_admin=guarded))
+        if refusal := self.refusal(may, user, guarded and not grant and role == "admin"):
+            assert answer == refusal
+            return
+        assert answer == str(len(user.sessions) if changes else 0)
         if changes:
             user.sessions = []
             user.roles ^= {role}
+
+    def refusal(self, may: bool, user: ModelUser, admin_must_stay: bool) -> str | None:
+        """How a change of a user is refused, if it is."""
+        if not may:
+            return "not_authenticated"
+        if user.erased:
+            return "not_found"
+        return "last_admin" if admin_must_stay and self.is_last_admin(user) else None
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), guarded=st.booleans(), now_and_then=st.integers(0, 3))
+    def erase(self, data: Any, guarded: bool, now_and_then: int) -> None:
+        subject_id, user = self.user(data)
+        actor_id, may = self.actor(data)
+        if now_and_then:
+            return
+        event = ev.UserErased(
+            event_id=new_event_id(),
+            occurred_at=self.now,
+            subject_id=subject_id,
+            actor_id=actor_id,
+        )
+        answer = self.run_command(EraseUser(event=event, keep_an_admin=guarded))
+        if not may:
+            assert answer == "not_authenticated"
+        elif user.erased:
+            assert answer == "0"
+        elif guarded and self.is_last_admin(user):
+            assert answer == "last_admin"
+        else:
+            assert answer == str(len(user.sessions))
+            user.sessions, user.roles, user.erased = [], set(), True
 
     @rule()
     def change_unknown_user(self) -> None:

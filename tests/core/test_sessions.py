@@ -44,6 +44,9 @@ def test_what_was_packed_is_read(
     assert session.started_at == started_at
     assert session.expires_at == expires_at
     assert session.roles == roles
+    assert session.session_text == str(session_id)
+    assert session.subject_text == str(subject_id)
+    assert session.roles_text == ",".join(roles)
     assert session == Session(record)
     assert tombstone(record) == bytes([ENDED]) + record[1:9]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from server.config import Config
@@ -20,16 +22,23 @@ from server.core.errors import (
     NotFound,
     RegistrationClosed,
 )
+from server.core.lease import lease_terms
 from server.core.sessions import Session, pack_session
 from server.core.state import ActiveSession
 from server.service.accounts import Accounts
+from server.service.barrier import Barrier
 from server.service.passwords import PasswordPool
 from server.store.database import Database, connect
 from server.store.log import Appender, read_events
-from tests.conftest import Clock, Dsns
+from tests.builders import MASTER_KEY
+from tests.conftest import SHORT_TTL_S, Clock, Dsns
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
 
 PASSWORD = "a long enough password"
 CONFIG = Config(
+    master_key=MASTER_KEY,
     argon2_memory_kib=8,
     argon2_time_cost=1,
     session_lifetime_s=3600,
@@ -39,10 +48,14 @@ CONFIG = Config(
 
 
 @pytest.fixture
-async def accounts(database: Dsns, appender: Appender, clock: Clock) -> AsyncIterator[Accounts]:
+async def accounts(
+    database: Dsns, appender: Appender, barrier: Barrier, clock: Clock
+) -> AsyncIterator[Accounts]:
     pool = Database(database.app, timeout_s=5, pool_size=4)
     passwords = PasswordPool(CONFIG)
-    yield Accounts(CONFIG, database=pool, appender=appender, passwords=passwords, now=clock)
+    yield Accounts(
+        CONFIG, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+    )
     passwords.close()
     await pool.close()
 
@@ -157,13 +170,15 @@ async def test_roles_come_with_the_session(accounts: Accounts) -> None:
 
 
 async def test_a_password_is_hashed_anew_when_the_parameters_changed(
-    database: Dsns, appender: Appender, accounts: Accounts, clock: Clock
+    database: Dsns, appender: Appender, barrier: Barrier, accounts: Accounts, clock: Clock
 ) -> None:
     await accounts.register("ada", PASSWORD)
-    config = Config(argon2_memory_kib=16, argon2_time_cost=1)
+    config = msgspec.structs.replace(CONFIG, argon2_memory_kib=16)
     pool = Database(database.app, timeout_s=5, pool_size=1)
     passwords = PasswordPool(config)
-    later = Accounts(config, database=pool, appender=appender, passwords=passwords, now=clock)
+    later = Accounts(
+        config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+    )
     old = (await later.find_user("ada")).password_hash
     await later.log_in("ada", PASSWORD)
     new = (await later.find_user("ada")).password_hash
@@ -174,11 +189,15 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
     await pool.close()
 
 
-async def test_only_the_first_registers(database: Dsns, appender: Appender, clock: Clock) -> None:
-    config = Config(argon2_memory_kib=8, argon2_time_cost=1)
+async def test_only_the_first_registers(
+    database: Dsns, appender: Appender, barrier: Barrier, clock: Clock
+) -> None:
+    config = msgspec.structs.replace(CONFIG, registration="first")
     pool = Database(database.app, timeout_s=5, pool_size=4)
     passwords = PasswordPool(config)
-    accounts = Accounts(config, database=pool, appender=appender, passwords=passwords, now=clock)
+    accounts = Accounts(
+        config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+    )
     results = await asyncio.gather(
         *(accounts.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
     )
@@ -193,24 +212,38 @@ async def test_only_the_first_registers(database: Dsns, appender: Appender, cloc
 
 async def test_what_is_not_there_is_not_found(accounts: Accounts) -> None:
     nobody = UUID(int=1)
-    for call in (accounts.disable, accounts.enable, accounts.revoke_session):
+    for call in (
+        accounts.disable,
+        accounts.enable,
+        accounts.erase,
+        accounts.revoke_all,
+        accounts.revoke_session,
+        accounts.sessions_of,
+    ):
         with pytest.raises(NotFound):
             await call(nobody)
     with pytest.raises(NotFound):
         await accounts.find_user("nobody")
-    assert (await accounts.revoke_all(nobody)).ended == 0
     assert (await accounts.log_out(b"\0" * 32)).ended == 0
 
 
 async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
-    async def nowhere() -> object:
+    async def nowhere() -> Connection:
         return await connect("postgresql://nobody@127.0.0.1:1/nothing")
 
     pool = Database("postgresql://nobody@127.0.0.1:1/nothing", timeout_s=0.5, pool_size=1)
     passwords = PasswordPool(CONFIG)
-    async with Appender(nowhere, timeout_s=0.3) as appender:  # type: ignore[arg-type]
+    async with (
+        Appender(nowhere, timeout_s=0.3) as appender,
+        Barrier(nowhere, terms=lease_terms(SHORT_TTL_S)) as barrier,
+    ):
         accounts = Accounts(
-            CONFIG, database=pool, appender=appender, passwords=passwords, now=clock
+            CONFIG,
+            database=pool,
+            appender=appender,
+            passwords=passwords,
+            barrier=barrier,
+            now=clock,
         )
         for attempt in (accounts.ready(), accounts.log_in("ada", PASSWORD), accounts.end_expired()):
             with pytest.raises((DatabaseUnavailable, ConfigError)):

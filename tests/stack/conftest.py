@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,39 @@ import pytest
 from tests.stack.service import START_TIMEOUT_S, Service, eventually, serving
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """A data directory that is not there yet.
-
-    Not below pytest's own directory: run by root, that one is closed to the database's account
+def in_temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    """Not below pytest's own directory: run by root, that one is closed to the database's account
     whenever another run of pytest starts.
     """
-    with tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory:
+    return tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True)
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A data directory that is not there yet."""
+    with in_temporary_directory() as directory:
         yield Path(directory) / "var"
+
+
+@contextmanager
+def two_workers(data_dir: Path, **settings: str) -> Iterator[Service]:
+    with serving(data_dir, GATELOG_WORKERS="2", **settings) as started:
+        eventually(lambda: len(started.workers()) == 2, START_TIMEOUT_S, "both workers")
+        yield started
 
 
 @pytest.fixture
 def service(data_dir: Path) -> Iterator[Service]:
-    """A running service with two workers."""
-    with serving(data_dir, GATELOG_WORKERS="2") as started:
-        eventually(lambda: len(started.workers()) == 2, START_TIMEOUT_S, "both workers")
+    """A running service with two workers, for a test that breaks it."""
+    with two_workers(data_dir) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def shared_service() -> Iterator[Service]:
+    """A running service with two workers, where everybody may register, for who leaves it whole."""
+    with (
+        in_temporary_directory() as directory,
+        two_workers(Path(directory) / "var", GATELOG_REGISTRATION="open") as started,
+    ):
         yield started

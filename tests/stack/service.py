@@ -25,7 +25,8 @@ RUN = [sys.executable, str(ROOT / "run.py")]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = 60.0
-CHEAP = {  # as cheap as a hash may be
+CHEAP = {  # as cheap as a hash may be, and short waits for replicas that are not there
+    "GATELOG_LEASE_TTL_S": "0.5",
     "GATELOG_ARGON2_MEMORY_KIB": "8",
     "GATELOG_ARGON2_TIME_COST": "1",
 }
@@ -44,8 +45,12 @@ def eventually(condition: Callable[[], bool], within_s: float, what: str) -> flo
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """The variables of a service on this directory, and nothing of Gatelog's from outside."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GATELOG_")}
-    own = {"GATELOG_DATA_DIR": str(data_dir), "GATELOG_PORT": "0", **CHEAP, **settings}
-    return kept | own
+    own = {
+        "GATELOG_DATA_DIR": str(data_dir),
+        "GATELOG_REPLICA_DIR": str(data_dir / "memory"),
+        "GATELOG_PORT": "0",
+    }
+    return kept | own | CHEAP | dict(settings)
 
 
 def run_command(
@@ -186,6 +191,9 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         return [worker for master in self.master() for worker in master.children()]
+
+    def sealer(self) -> list[psutil.Process]:
+        return self._children("server.sealer")
 
     def _children(self, word: str) -> list[psutil.Process]:
         children = psutil.Process(self.process.pid).children()

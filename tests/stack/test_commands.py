@@ -16,7 +16,15 @@ import asyncpg
 import pytest
 
 from server.embedded import EmbeddedPostgres
-from tests.stack.service import PASSWORD, RUN, Service, environment, run_command, serving
+from tests.stack.service import (
+    PASSWORD,
+    RUN,
+    Service,
+    environment,
+    eventually,
+    run_command,
+    serving,
+)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,6 @@ def test_a_difference_is_found_and_mended(service: Service) -> None:
             await connection.close()
 
     asyncio.run(forget())
-    assert service.me(cookie) == 401
     checked = run_command(service.data_dir, "check")
     assert checked.returncode == 1
     assert "is missing" in checked.stdout
@@ -196,3 +203,14 @@ def test_every_command_explains_itself(data_dir: Path) -> None:
         done = run_command(data_dir, *words, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith("Usage: run.py")
+
+
+def test_the_status_of_every_host(service: Service) -> None:
+    def one_host_from_memory() -> bool:
+        hosts = json_of(service, "status")["hosts"]
+        return len(hosts) == 1 and hosts[0]["mode"] == "memory" and hosts[0]["lag"] == 0
+
+    eventually(one_host_from_memory, 20, "the projector's lease")
+    host = json_of(service, "status")["hosts"][0]
+    assert host["sessions"] == len(json_of(service, "session", "list"))
+    assert host["replica"] in command(service, "status")

@@ -53,11 +53,11 @@ def test_the_port_is_taken(data_dir: Path) -> None:
     assert line == f"GATELOG_PORT: port {port} on 127.0.0.1 is taken by another program"
 
 
-def test_a_second_copy_on_the_same_directory(service: Service) -> None:
-    line = refused(service.data_dir, "serve")
+def test_a_second_copy_on_the_same_directory(shared_service: Service) -> None:
+    line = refused(shared_service.data_dir, "serve")
     assert line.startswith("GATELOG_DATA_DIR: ")
-    assert f"process {service.process.pid} (serve)" in line
-    assert service.is_ready()
+    assert f"process {shared_service.process.pid} (serve)" in line
+    assert shared_service.is_ready()
 
 
 def test_the_directory_cannot_be_made(data_dir: Path) -> None:
@@ -65,9 +65,10 @@ def test_the_directory_cannot_be_made(data_dir: Path) -> None:
     assert refused(data_dir, "serve").startswith("GATELOG_DATA_DIR: ")
 
 
+@pytest.mark.parametrize("name", ["database_password", "master_key", "log_signing_key"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", None])
-def test_an_unreadable_secret(data_dir: Path, content: bytes | None) -> None:
-    secret = data_dir / "secrets" / "database_password"
+def test_an_unreadable_secret(data_dir: Path, name: str, content: bytes | None) -> None:
+    secret = data_dir / "secrets" / name
     secret.parent.mkdir(parents=True)
     if content is None:
         secret.mkdir()
@@ -76,6 +77,14 @@ def test_an_unreadable_secret(data_dir: Path, content: bytes | None) -> None:
     line = refused(data_dir, "serve")
     assert line.startswith("GATELOG_DATA_DIR: ")
     assert str(secret) in line
+
+
+@pytest.mark.parametrize("name", ["master_key", "log_signing_key"])
+def test_a_secret_that_is_no_key(data_dir: Path, name: str) -> None:
+    secret = data_dir / "secrets" / name
+    secret.parent.mkdir(parents=True)
+    secret.write_text("hunter2")
+    assert re.match(r"GATELOG_[A-Z_]+: ", refused(data_dir, "serve"))
 
 
 def test_a_cluster_that_is_not_postgresql(data_dir: Path) -> None:
@@ -128,13 +137,19 @@ def test_a_schema_newer_than_the_program(data_dir: Path, database: Dsns) -> None
         assert "9999" in line
 
 
+BREAK_WORKERS = """\
+import sys
+if "server.worker" in sys.orig_argv:
+    import uvloop
+    uvloop.EventLoopPolicy = None
+"""
+
+
 def test_workers_that_do_not_boot(tmp_path: Path, data_dir: Path) -> None:
-    broken = tmp_path / "modules"
-    broken.mkdir()
-    (broken / "uvloop.py").write_text("raise ImportError('broken')\n")
-    done = run_command(data_dir, "serve", PYTHONPATH=str(broken))
+    (tmp_path / "sitecustomize.py").write_text(BREAK_WORKERS)
+    done = run_command(data_dir, "serve", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
-    assert "ImportError: broken" in done.stderr
+    assert "TypeError: 'NoneType' object is not callable" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("gatelog: the workers do not start")
 

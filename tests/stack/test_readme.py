@@ -29,8 +29,8 @@ def test_nothing_is_left_out() -> None:
     assert sorted(CURL + RUN + MAKE) == sorted(COMMANDS)
 
 
-def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path) -> None:
-    service = Service(tmp_path / "var")
+def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path, data_dir: Path) -> None:
+    service = Service(data_dir)
     try:
         service.wait_until_announced()
         base = f"http://127.0.0.1:{service.port}"
@@ -47,14 +47,14 @@ def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path) -> None:
     assert f"They answer {', '.join(map(str, statuses))}." in README
 
 
-def test_the_commands_work(tmp_path: Path) -> None:
+def test_the_commands_work(data_dir: Path) -> None:
     for line in RUN:
         program, *arguments = shlex.split(line)[1:]
         assert program == "run.py"
         if arguments[:2] == ["user", "add"]:
-            assert at_a_terminal(tmp_path / "var", arguments, [PASSWORD, PASSWORD]) == 0
+            assert at_a_terminal(data_dir, arguments, [PASSWORD, PASSWORD]) == 0
         else:
-            done = run_command(tmp_path / "var", *arguments)
+            done = run_command(data_dir, *arguments)
             assert done.returncode == 0, done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +17,8 @@ from yarl import URL
 
 from server.config import Config
 from server.web.app import OpenServices, build_app, create_app, make_runner
-from tests.conftest import Dsns
+from tests.builders import MASTER_KEY
+from tests.conftest import SHORT_TTL_S, Dsns
 
 PASSWORD = "a rather long phrase"
 NEW_PASSWORD = "an even longer phrase"
@@ -107,10 +109,13 @@ class Service:
 
 
 @pytest.fixture
-def config() -> Config:
-    """Open registration and the cheapest hashing there is."""
+def config(tmp_path: Path) -> Config:
+    """Open registration, the cheapest hashing there is, and short leases."""
     return Config(
+        data_dir=str(tmp_path),
+        lease_ttl_s=SHORT_TTL_S,
         registration="open",
+        master_key=MASTER_KEY,
         argon2_memory_kib=8,
         argon2_time_cost=1,
         hashing_threads=1,
@@ -136,7 +141,7 @@ async def serving(app: web.Application, config: Config) -> AsyncIterator[Service
 
 @asynccontextmanager
 async def serving_with(
-    services: OpenServices, config: Config, *hosted: web.AbstractRouteDef
+    services: OpenServices, config: Config, *hosted: web.RouteDef
 ) -> AsyncIterator[Service]:
     """The application on other services, with hosted routes."""
     async with serving(build_app(config, services, hosted), config) as service:

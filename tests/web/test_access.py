@@ -1,4 +1,4 @@
-"""The one middleware, in front of hosted handlers, with sessions known from memory."""
+"""The check in front of hosted handlers, with sessions known from memory."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ from server.core.tokens import token_digest
 from server.service.accounts import Accounts
 from server.service.context import Services
 from server.service.gate import Gate
+from server.service.proofs import Proofs
 from server.web.access import SESSION, public
-from tests.web.conftest import Service, serving_with
+from server.web.app import OpenServices, build_app
+from tests.web.conftest import Service, serving, serving_with
 
 USER, ID = UUID(int=1), UUID(int=2)
-ACTIVE, ENDED, LATE, FAR, LOST, UNKNOWN = (letter * 43 for letter in "aelfxu")
+ACTIVE, ENDED, FAR, LOST, UNKNOWN = (letter * 43 for letter in "aefxu")
 
 
-def session(lifetime_s: float = 60) -> Session:
+def session() -> Session:
     now = datetime.now(UTC)
     return Session(
         pack_session(
             session_id=ID,
             subject_id=USER,
             started_at=now,
-            expires_at=now + timedelta(seconds=lifetime_s),
+            expires_at=now + timedelta(seconds=60),
             roles=("admin",),
         )
     )
@@ -47,7 +49,6 @@ class Memory(Gate):
         self.asked: list[str] = []
         self.near = {
             token_digest(ACTIVE): session(),
-            token_digest(LATE): session(-0.001),
             token_digest(ENDED): False,
         }
 
@@ -71,12 +72,17 @@ Hosting = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
-def hosting(gate: Memory, config: Config) -> Hosting:
-    """Serves handlers at /hosted (GET and POST) and under the paths that are given."""
-
+def services(gate: Memory) -> OpenServices:
     @asynccontextmanager
-    async def services() -> AsyncIterator[Services]:
-        yield Services(cast(Accounts, None), gate)  # no handler here uses them
+    async def opened() -> AsyncIterator[Services]:
+        yield Services(cast(Accounts, None), gate, cast(Proofs, None))  # not used here
+
+    return opened
+
+
+@pytest.fixture
+def hosting(services: OpenServices, config: Config) -> Hosting:
+    """Serves handlers at /hosted (GET and POST) and under the paths that are given."""
 
     def host(
         handler: Handler | type[web.View] | None = None, **others: Handler
@@ -102,7 +108,6 @@ async def whoami(request: web.Request) -> web.StreamResponse:
         ("malformed", 401, []),
         (ACTIVE, 200, ["peek"]),
         (ENDED, 401, ["peek"]),
-        (LATE, 401, ["peek"]),
         (FAR, 200, ["peek", "find"]),
         (UNKNOWN, 401, ["peek", "find"]),
         (LOST, 503, ["peek", "find"]),
@@ -127,6 +132,31 @@ async def test_what_is_not_routed_is_not_looked_up(hosting: Hosting, gate: Memor
         assert (await service.get("/nowhere", cookie=ACTIVE)).status == 404
         assert (await service.send("PUT", "/hosted", cookie=ACTIVE)).status == 405
     assert gate.asked == []
+
+
+async def test_what_is_not_allowed_names_what_is(hosting: Hosting) -> None:
+    async with hosting(whoami) as service:
+        answer = await service.send("PUT", "/hosted")
+        assert (answer.status, answer.code) == (405, "method_not_allowed")
+        assert answer.headers["Allow"] == "GET,HEAD,POST"
+        for method, path in [("GET", "/hosted/below"), ("POST", "/%0A"), ("GET", "/")]:
+            answer = await service.send(method, path)
+            assert (answer.status, answer.code) == (404, "not_found")
+
+
+async def test_an_application_does_not_start_with_an_unprotected_handler(
+    services: OpenServices, config: Config
+) -> None:
+    added, files, nested = (build_app(config, services) for _ in range(3))
+    below = web.Application()
+    below.router.add_get("/hosted", whoami)
+    added.router.add_get("/hosted", whoami)
+    files.router.add_static("/files", ".")
+    nested.add_subapp("/below", below)
+    for app in (added, files, nested):
+        with pytest.raises(RuntimeError, match="is not protected"):
+            async with serving(app, config):
+                pass
 
 
 async def test_a_public_handler(hosting: Hosting, gate: Memory) -> None:

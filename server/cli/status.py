@@ -1,0 +1,90 @@
+"""``status``: the log, and how far each host has got with it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from server.cli.output import json_option, print_json, print_table
+from server.config import Config
+
+if TYPE_CHECKING:
+    from server.store.leases import HostLease, Look
+    from server.store.replica import ReplicaStatus
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    """One host's replica, as its row in the database tells.
+
+    ``mode``: "memory" while its lease is renewed in time and it knows this log, else "primary":
+    then its workers ask the database. ``sessions`` is known of the own host only.
+    """
+
+    host: str
+    replica: str
+    mode: str
+    renewed_s_ago: float
+    lease_s: float
+    applied: int
+    lag: int
+    sessions: int | None
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def status(config: Config, as_json: bool) -> None:
+    """Show the log's head and, for each host: mode, lease, applied position, lag, sessions."""
+    from server.database import reachable_database
+    from server.store.replica import ReplicaPlace, ReplicaReader
+
+    with reachable_database(config, "status") as urls:
+        look = asyncio.run(_look(urls.app))
+    reader = ReplicaReader(ReplicaPlace(config))
+    own = reader.status()
+    reader.close()
+    hosts = [_host(lease, look, own) for lease in look.leases]
+    if as_json:
+        print_json({"head": look.head, "epoch": look.epoch, "check": config.check, "hosts": hosts})
+        return
+    click.echo(f"The log's head is {look.head}, in epoch {look.epoch}; check: {config.check}.")
+    columns = ["host", "replica", "mode", "renewed", "applied", "lag", "sessions"]
+    print_table("Hosts", columns, [_row(host) for host in hosts])
+
+
+async def _look(dsn: str) -> Look:
+    from server.store.database import connect
+    from server.store.leases import read_leases
+
+    connection = await connect(dsn)
+    try:
+        return await read_leases(connection)
+    finally:
+        await connection.close()
+
+
+def _host(lease: HostLease, look: Look, own: ReplicaStatus | None) -> HostStatus:
+    row = lease.row
+    age_s = (datetime.now(UTC) - lease.renewed_at).total_seconds()
+    lease_s = row.ttl_ns / 1e9
+    memory = row.epoch == look.epoch and age_s < lease_s
+    is_own = own is not None and own.replica_id == row.replica_id
+    return HostStatus(
+        host=lease.host,
+        replica=row.replica_id,
+        mode="memory" if memory else "primary",
+        renewed_s_ago=round(age_s, 2),
+        lease_s=lease_s,
+        applied=row.applied_position,
+        lag=max(0, look.head - row.applied_position),
+        sessions=own.state.active if own is not None and is_own else None,
+    )
+
+
+def _row(host: HostStatus) -> list[object]:
+    renewed = f"{host.renewed_s_ago:.1f} s ago (lease {host.lease_s:g} s)"
+    return [host.host, host.replica, host.mode, renewed, host.applied, host.lag, host.sessions]

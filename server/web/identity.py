@@ -1,0 +1,76 @@
+"""Who is asking: answered from the session alone, without any look-up.
+
+``me`` is for the user's own client; ``auth`` is for a proxy in front of other services that asks
+before it lets a request through (forward authentication). Rules of ``auth``:
+
+- 200 with the identity in headers and an empty body, or 401. Anything else (503) means that
+  nobody can tell, and a proxy lets nobody through then.
+- Every identity header is always there, so that a proxy which copies them overwrites what a
+  client has sent under these names.
+- The method is that of the request which the proxy asks about. Nothing is changed here, so none
+  is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, istr
+
+from server.web.access import SESSION, changes_nothing, keep_private
+
+ME_PATH: Final = "/v1/me"
+AUTH_PATH: Final = "/v1/auth"
+
+USER_HEADER: Final = istr("X-Gatelog-User")
+SESSION_HEADER: Final = istr("X-Gatelog-Session")
+ROLES_HEADER: Final = istr("X-Gatelog-Roles")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Me(msgspec.Struct):
+    user_id: str
+    session_id: str
+    started_at: datetime
+    expires_at: datetime
+    roles: list[str]
+
+
+def _private(**headers: str) -> CIMultiDict[str]:
+    """Headers of an answer for one session, made once."""
+    template = web.Response(headers=headers)
+    keep_private(template)
+    return template.headers
+
+
+_EMPTY = _private()
+_JSON = _private(**{hdrs.CONTENT_TYPE: "application/json"})
+
+
+async def me(request: web.Request) -> web.StreamResponse:
+    """Who is asking, and how long the session lasts."""
+    session = request[SESSION]
+    content = Me(
+        session.subject_text,
+        session.session_text,
+        session.started_at,
+        session.expires_at,
+        sorted(session.roles),
+    )
+    return web.Response(body=_encode(content), headers=_JSON)
+
+
+@changes_nothing
+async def auth(request: web.Request) -> web.StreamResponse:
+    """Whether to let the request through that a proxy asks about, and whose it is."""
+    session = request[SESSION]
+    response = web.Response(headers=_EMPTY)
+    headers = response.headers
+    headers[USER_HEADER] = session.subject_text
+    headers[SESSION_HEADER] = session.session_text
+    headers[ROLES_HEADER] = session.roles_text
+    return response

@@ -1,0 +1,31 @@
+"""Who may use a handler: the roles that its session must have one of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from server.core.errors import Forbidden
+from server.web.access import SESSION
+
+
+def needs_role(*roles: str) -> Callable[[Handler], Handler]:
+    """Keep everybody from a handler who has none of these roles. Raises Forbidden.
+
+    A change of roles ends the user's sessions, so what the session says is true.
+    """
+    wanted = frozenset(roles)
+
+    def mark(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def checked(request: web.Request) -> web.StreamResponse:
+            if not wanted & request[SESSION].roles:
+                raise Forbidden(f"This needs the role {' or '.join(roles)}.")
+            return await handler(request)
+
+        return checked
+
+    return mark

@@ -1,0 +1,193 @@
+"""Sealing: what is pinned, what opens it, and what does not."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64encode, urlsafe_b64encode
+from datetime import UTC, date, datetime, timedelta, timezone
+from uuid import UUID
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.core import events as ev
+from server.core.errors import InvalidInput
+from server.core.personal import (
+    MAX_CLIENT_TEXT,
+    Personal,
+    address_index,
+    client,
+    day_of,
+    day_purpose,
+    format_master_keys,
+    master_key_id,
+    normalise_address,
+    parse_master_keys,
+    person_of,
+    seal,
+    subject_purpose,
+    unseal,
+    unwrap,
+    wrap,
+)
+
+KEY, OTHER_KEY, NONCE = b"k" * 32, b"o" * 32, b"n" * 12
+ID = UUID("01900000-0000-7000-8000-000000000001")
+USER, ADMIN = UUID(int=10), UUID(int=11)
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ADA = Personal("ada", "192.0.2.1", "curl/8")
+
+texts = st.none() | st.text(max_size=600)
+personals = st.builds(Personal, texts, texts, texts)
+
+
+def sealed(personal: Personal = ADA, key: bytes = KEY) -> ev.UserEnabled:
+    event = ev.UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
+    field = seal(personal, key, NONCE, event.event_id, event.type)
+    return msgspec.structs.replace(event, sealed=field)
+
+
+@given(personals)
+def test_what_is_sealed_is_opened_with_its_key_and_no_other(personal: Personal) -> None:
+    event = ev.decode(ev.encode(sealed(personal)))
+    assert unseal(event, KEY) == personal
+    assert unseal(event, OTHER_KEY) is None
+
+
+def test_the_format_is_the_documented_one() -> None:
+    """Opened with nothing but the documentation."""
+    field = sealed().sealed
+    assert field is not None
+    plain = AESGCM(KEY).decrypt(field[:12], field[12:], ID.bytes + b"user_enabled")
+    assert len(plain) % 32 == 0
+    packed, end, padding = plain.rpartition(b"\x80")
+    assert (end, set(padding)) == (b"\x80", {0})
+    assert msgspec.msgpack.decode(packed) == ["ada", "192.0.2.1", "curl/8"]
+    assert hashlib.sha256(field).hexdigest() == (
+        "2dfec2365f0e3b02ad42c7769e6becb521bec34dbbea083e47d3058c586c9de4"
+    )
+
+
+def test_it_belongs_to_one_event() -> None:
+    event = sealed()
+    other_id = msgspec.structs.replace(event, event_id=UUID(int=1))
+    other_type = ev.UserDisabled(event_id=ID, occurred_at=AT, subject_id=USER, sealed=event.sealed)
+    for moved in (other_id, other_type):
+        assert unseal(moved, KEY) is None
+
+
+@pytest.mark.parametrize("field", [None, b"", b"x", b"n" * 12, b"n" * 28, b"n" * 60])
+def test_what_is_not_sealed_opens_to_nothing(field: bytes | None) -> None:
+    assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) is None
+
+
+def test_what_is_sealed_but_no_array_opens_to_nothing() -> None:
+    field = NONCE + AESGCM(KEY).encrypt(NONCE, b"\x01\x80", ID.bytes + b"user_enabled")
+    assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) is None
+
+
+def test_fields_that_come_later_are_no_obstacle() -> None:
+    plain = msgspec.msgpack.encode(["ada", None, None, "more"]) + b"\x80"
+    field = NONCE + AESGCM(KEY).encrypt(NONCE, plain, ID.bytes + b"user_enabled")
+    assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) == Personal("ada")
+
+
+def test_the_length_does_not_tell_the_name() -> None:
+    lengths = {
+        len(sealed(Personal(login, "192.0.2.1")).sealed or b"")
+        for login in ("a", "ada", "ada.lovelace")
+    }
+    assert len(lengths) == 1
+
+
+def test_whose_data_it_is() -> None:
+    own = ev.UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
+    assert person_of(own) == USER
+    assert person_of(msgspec.structs.replace(own, actor_id=ADMIN)) == ADMIN
+    unknown = ev.LoginFailed(event_id=ID, occurred_at=AT, reason="unknown_login")
+    assert person_of(unknown) is None
+    assert person_of(msgspec.structs.replace(unknown, subject_id=USER)) == USER
+
+
+def test_the_day_is_that_of_utc() -> None:
+    evening = datetime(2026, 1, 2, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+    event = ev.LoginFailed(event_id=ID, occurred_at=evening, reason="unknown_login")
+    assert day_of(event) == date(2026, 1, 3)
+
+
+# --- clients
+
+
+def test_a_client_is_bounded_and_storable() -> None:
+    long = client("x" * 1000, "y" * 1000)
+    assert (len(long.address or ""), len(long.agent or "")) == (MAX_CLIENT_TEXT,) * 2
+    assert client("", None) == client(None, "")
+    surrogate = client(None, "a\udcffb")
+    assert surrogate.agent == "a?b"
+    seal(Personal(agent=surrogate.agent), KEY, NONCE, ID, "x")
+
+
+# --- keys
+
+
+def test_a_wrapped_key_opens_for_its_owner_with_its_master_key_only() -> None:
+    wrapped = wrap(KEY, subject_purpose(USER), OTHER_KEY, NONCE)
+    assert len(wrapped.wrapped) == 60
+    assert wrapped.master_key_id == master_key_id(OTHER_KEY)
+    assert unwrap(wrapped.wrapped, subject_purpose(USER), OTHER_KEY) == KEY
+    for purpose, master_key in [
+        (subject_purpose(ADMIN), OTHER_KEY),
+        (day_purpose(date(2026, 1, 1)), OTHER_KEY),
+        (subject_purpose(USER), KEY),
+    ]:
+        with pytest.raises(ValueError, match="does not fit"):
+            unwrap(wrapped.wrapped, purpose, master_key)
+
+
+def test_purposes_are_never_the_same() -> None:
+    assert len({subject_purpose(USER), subject_purpose(ADMIN), day_purpose(AT.date())}) == 3
+
+
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_master_keys_are_read_in_either_alphabet(encode: object) -> None:
+    keys = [bytes([n]) * 32 for n in (0xFB, 0xFF, 0x3E)]
+    text = " ".join(encode(key).decode() for key in keys) + "\n"  # type: ignore[operator]
+    parsed = parse_master_keys(text)
+    assert list(parsed.values()) == keys
+    assert list(parsed) == [master_key_id(key) for key in keys]
+    assert parse_master_keys(format_master_keys(parsed)) == parsed
+
+
+@pytest.mark.parametrize("text", ["", " \n", "short", "x" * 42, "x" * 45, "!" * 43, "é" * 43])
+def test_what_is_no_master_key(text: str) -> None:
+    with pytest.raises(ValueError, match="key") as caught:
+        parse_master_keys(text)
+    assert text.strip() == "" or text not in str(caught.value)
+
+
+# --- search by address
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        (" 192.0.2.1 ", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0:0::1", "2001:db8::1"),
+    ],
+)
+def test_an_address_has_one_spelling(text: str, spelling: str) -> None:
+    assert normalise_address(text) == spelling
+    expected = hmac.new(KEY, spelling.encode(), "sha256").digest()[:16]
+    assert address_index(text, KEY) == expected
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "192.0.2", "192.0.2.1/32", "192.0.2.1:80"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        normalise_address(text)

@@ -1,0 +1,252 @@
+"""Some hosts around one PostgreSQL: each has a projector and workers, processes of their own.
+
+Every host reaches PostgreSQL through a proxy of its own and has a data directory of its own, so
+it has its own replica; they differ from real hosts only in sharing a machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import psutil
+
+from server.embedded import PORT, EmbeddedPostgres
+from server.processes import child_options
+from server.store.migrate import migrate
+from tests.faults.proxy import Proxy, proxying
+from tests.waiting import until
+
+ROOT = Path(__file__).parents[2]
+START_WITHIN_S = 60.0
+
+
+class Process:
+    """A process that can be stopped, continued, killed and started again."""
+
+    def __init__(self, name: str, arguments: list[str], environ: dict[str, str], log: Path) -> None:
+        self.name = name
+        self._arguments = arguments
+        self._environ = environ
+        self._log = log
+        self._fds: tuple[int, ...] = ()
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def start(self, *fds: int) -> None:
+        self._fds = fds or self._fds
+        with self._log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.host_process", *self._arguments],
+                env=self._environ,
+                cwd=ROOT,
+                pass_fds=self._fds,
+                stdout=log,
+                stderr=log,
+                **child_options(signal.SIGKILL),
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        if self._popen is not None and self.running:
+            self._popen.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+class Host:
+    """A projector and its workers, and their way to the database, or to several servers of it."""
+
+    def __init__(
+        self,
+        name: str,
+        proxies: list[Proxy],
+        config: dict[str, str],
+        directory: Path,
+        *,
+        variant: str,
+        temper: str,
+    ) -> None:
+        self.name = name
+        self.proxies = proxies
+        self.proxy = proxies[0]
+        self._config = config | {"GATELOG_DATA_DIR": str(directory / name)}
+        self._log = directory / f"{name}.log"
+        self._variant = variant
+        (directory / name).mkdir()
+        self.projector = self._process("projector", temper)
+        self.workers: list[Process] = []
+        self.ports: list[int] = []
+
+    def _process(self, role: str, *arguments: str) -> Process:
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("GATELOG_")}
+        return Process(
+            f"{role} of {self.name}",
+            [role, self._variant, *arguments],
+            environ | self._config,
+            self._log,
+        )
+
+    def add_worker(self) -> socket.socket:
+        """Start a worker; the socket stays open here, so that a new worker can take it over."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        worker = self._process("worker", str(listener.fileno()))
+        worker.start(listener.fileno())
+        self.workers.append(worker)
+        self.ports.append(listener.getsockname()[1])
+        return listener
+
+    @property
+    def processes(self) -> list[Process]:
+        return [self.projector, *self.workers]
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+class Cluster:
+    """The database and the hosts."""
+
+    def __init__(self, postgres: EmbeddedPostgres, hosts: list[Host]) -> None:
+        self.postgres = postgres
+        self.hosts = hosts
+
+    @property
+    def workers(self) -> dict[str, str]:
+        """The base URL of every worker, by its name."""
+        return {
+            f"{host.name}:{number}": f"http://127.0.0.1:{port}"
+            for host in self.hosts
+            for number, port in enumerate(host.ports)
+        }
+
+    def restart_postgres(self) -> None:
+        """kill -9 it, and start it again: what was committed synchronously is still there."""
+        pid = self.postgres.running_pid()
+        if pid is not None:
+            psutil.Process(pid).kill()
+        self.postgres.stop()
+        self.postgres.start()
+
+
+@asynccontextmanager
+async def fresh_postgres(directory: Path, **settings: str) -> AsyncIterator[EmbeddedPostgres]:
+    """A migrated database server of the test's own."""
+    postgres = EmbeddedPostgres(directory / "pg", settings={"max_connections": "200", **settings})
+    postgres.start()
+    try:
+        postgres.create_database("service")
+        await migrate(postgres.owner_dsn("service"))
+        yield postgres
+    finally:
+        postgres.stop()
+
+
+def app_url(postgres: EmbeddedPostgres, proxies: list[Proxy]) -> str:
+    """The application's URL of the database behind these proxies."""
+    url = urlsplit(postgres.app_dsn("service"))
+    hosts = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+    return f"postgresql://{url.username}:{url.password}@{hosts}/service?sslmode=disable"
+
+
+@asynccontextmanager
+async def running_cluster(
+    directory: Path,
+    *,
+    hosts: int = 3,
+    workers: int = 2,
+    variant: str = "faithful",
+    hesitant: int = 1000,
+    lease_ttl_s: float = 1.0,
+    projectors: bool = True,
+    postgres: EmbeddedPostgres | None = None,
+    standby: EmbeddedPostgres | None = None,
+) -> AsyncIterator[Cluster]:
+    """The whole service in many processes, all of them up, on a server of its own unless given.
+
+    The first ``hesitant`` projectors hesitate as the variant has it. Every host knows the standby,
+    if there is one.
+    """
+    async with AsyncExitStack() as stack:
+        if postgres is None:
+            postgres = await stack.enter_async_context(fresh_postgres(directory, fsync="off"))
+        cluster = Cluster(postgres, [])
+        resources = stack.enter_context(ExitStack())
+        servers = [postgres] if standby is None else [postgres, standby]
+        for number in range(hosts):
+            proxies = [
+                await stack.enter_async_context(proxying(server.socket_dir / f".s.PGSQL.{PORT}"))
+                for server in servers
+            ]
+            host = Host(
+                f"host{number}",
+                proxies,
+                _config(app_url(postgres, proxies), lease_ttl_s),
+                directory,
+                variant=variant,
+                temper="hesitant" if number < hesitant else "calm",
+            )
+            cluster.hosts.append(host)
+            stack.callback(_kill, host)
+            if projectors:
+                host.projector.start()
+            for _ in range(workers):
+                resources.enter_context(host.add_worker())
+        await _all_ready(cluster)
+        yield cluster
+
+
+def _config(dsn: str, lease_ttl_s: float) -> dict[str, str]:
+    return {
+        "GATELOG_DATABASE_URL": dsn,
+        "GATELOG_LEASE_TTL_S": str(lease_ttl_s),
+        "GATELOG_REGISTRATION": "open",
+        "GATELOG_MASTER_KEY": b64encode(bytes(32)).decode(),
+        "GATELOG_ARGON2_MEMORY_KIB": "8",
+        "GATELOG_ARGON2_TIME_COST": "1",
+        "GATELOG_DATABASE_TIMEOUT_S": "2",
+        "GATELOG_DATABASE_POOL": "2",
+        "GATELOG_MAX_SESSIONS_PER_USER": "1000",
+        "GATELOG_REPLICA_MAX_MIB": "64",
+    }
+
+
+def _kill(host: Host) -> None:
+    for process in host.processes:
+        process.kill()
+
+
+async def _all_ready(cluster: Cluster) -> None:
+    async with aiohttp.ClientSession() as client:
+        for base in cluster.workers.values():
+
+            async def is_ready(base: str = base) -> bool:
+                try:
+                    async with client.get(f"{base}/health/ready") as answer:
+                        return answer.status == 200
+                except aiohttp.ClientError:
+                    return False
+
+            try:
+                await until(is_ready, within_s=START_WITHIN_S)
+            except AssertionError:
+                words = "\n".join(host.log() for host in cluster.hosts)
+                raise AssertionError(f"not ready: {base}\n{words}") from None

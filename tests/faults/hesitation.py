@@ -1,0 +1,88 @@
+"""Hesitation: pauses between the steps of the protocol, where a stopped process rarely stands.
+
+A SIGSTOP hits the few microseconds between two steps once in a million times; these pauses hit
+them all the time. They change no step and no order, so the guarantee must hold with them. Only
+processes of the fault tests hesitate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from server.projector import Projector
+from server.store.feed import Page
+from server.store.log import Appender
+from server.store.sessions import PrimaryLookup
+
+if TYPE_CHECKING:
+    from server.core.sessions import Session
+    from server.store.database import Connection
+    from server.store.replica import ReplicaState, ReplicaWriter
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """How often there is a pause, and how long it is at most."""
+
+    probability: float = 0.0
+    longest_s: float = 0.0
+
+    async def __call__(self) -> None:
+        if random.random() < self.probability:
+            await asyncio.sleep(random.uniform(0, self.longest_s))
+
+
+class Hesitation(msgspec.Struct, frozen=True):
+    """Where a process hesitates."""
+
+    following: Pause = Pause()  # before a page of the log is applied
+    renewing: Pause = Pause()  # between any two steps of a renewal
+    resting: Pause = Pause()  # before a renewal
+    committing: Pause = Pause()  # before a commit begins
+    answering: Pause = Pause()  # before the answer of the primary is handed on
+
+
+class HesitantProjector(Projector):
+    hesitation = Hesitation()
+
+    async def _read_page(self, tail: Connection, state: ReplicaState) -> Page | None:
+        page = await super()._read_page(tail, state)
+        if page is not None:
+            await self.hesitation.following()
+        return page
+
+    async def _renew(self, lease: Connection, writer: ReplicaWriter) -> None:
+        await self.hesitation.resting()
+        await super()._renew(lease, writer)
+
+    async def _write_row(
+        self, lease: Connection, writer: ReplicaWriter, state: ReplicaState, t0_ns: int
+    ) -> None:
+        await self.hesitation.renewing()
+        await super()._write_row(lease, writer, state, t0_ns)
+        await self.hesitation.renewing()
+
+    async def _catch_up(self, writer: ReplicaWriter, position: int) -> None:
+        await self.hesitation.renewing()
+        await super()._catch_up(writer, position)
+        await self.hesitation.renewing()
+
+
+class HesitantAppender(Appender):
+    hesitation = Hesitation()
+
+    async def _attempt(self, batch: list) -> None:  # type: ignore[type-arg]
+        await self.hesitation.committing()
+        await super()._attempt(batch)
+
+
+class HesitantLookup(PrimaryLookup):
+    hesitation = Hesitation()
+
+    async def _ask(self, digests: list[bytes]) -> dict[bytes, Session]:
+        found = await super()._ask(digests)
+        await self.hesitation.answering()
+        return found

@@ -1,0 +1,149 @@
+"""What clients did and saw, on one monotonic clock, and the check that it was allowed.
+
+Rules that a history must keep:
+
+1. No 200 to a check that began after the end of its session had been answered.
+2. No 401 to a check between the answer to its login and the first request that may end it.
+3. Nothing but 200, 401 and 503 to a check, and 404 to a revocation. 503 and no answer at all
+   say nothing.
+
+An end without an answer, or answered 503, is an open interval: the session may have ended at any
+moment from its request on, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Scope = Literal["one", "others", "all"]
+
+
+class Login(msgspec.Struct, frozen=True, tag="login"):
+    """An answered login. Times are nanoseconds of CLOCK_MONOTONIC."""
+
+    session: str
+    user: str
+    began: int
+    answered: int
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """A request that ends ``session``, or the user's ``others`` beside it, or ``all`` of them."""
+
+    session: str
+    user: str
+    scope: Scope
+    worker: str
+    began: int
+    answered: int
+    status: int | None
+
+    def may_end(self, login: Login) -> bool:
+        if self.status in (401, 404):
+            return False
+        if self.scope == "one":
+            return self.session == login.session
+        spared = self.scope == "others" and self.session == login.session
+        return self.user == login.user and not spared
+
+    def must_end(self, login: Login) -> bool:
+        certain = self.scope == "one" or login.answered < self.began
+        return self.status == 200 and certain and self.may_end(login)
+
+
+class Check(msgspec.Struct, frozen=True, tag="check"):
+    session: str
+    worker: str
+    began: int
+    answered: int
+    status: int | None
+
+
+class Incident(msgspec.Struct, frozen=True, tag="incident"):
+    """What was done to the service meanwhile; for who reads a history."""
+
+    what: str
+    at: int
+
+
+Record = Login | End | Check | Incident
+
+
+class Violation(msgspec.Struct, frozen=True):
+    rule: str
+    login: Login
+    check: Check | End
+    end: End | None = None
+
+    def __str__(self) -> str:
+        late = ""
+        if self.end is not None:
+            late = f", {(self.check.began - self.end.answered) / 1e6:.1f} ms after {self.end}"
+        return f"{self.rule}: {self.check}{late}"
+
+
+class History(msgspec.Struct, frozen=True):
+    records: list[Record] = []
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+
+    def write(self, path: Path) -> None:
+        """As JSON, one record a line, for an outside checker."""
+        encode = msgspec.json.Encoder().encode
+        path.write_bytes(b"".join(encode(record) + b"\n" for record in self.records))
+
+    @staticmethod
+    def read(path: Path) -> History:
+        decode = msgspec.json.Decoder(Record).decode
+        return History([decode(line) for line in path.read_bytes().splitlines()])
+
+    def violations(self) -> list[Violation]:
+        ends: dict[str, list[End]] = {}
+        checks: dict[str, list[Check]] = {}
+        for record in self.records:
+            if isinstance(record, End):
+                ends.setdefault(record.user, []).append(record)
+            elif isinstance(record, Check):
+                checks.setdefault(record.session, []).append(record)
+        logins = [record for record in self.records if isinstance(record, Login)]
+        return [
+            violation
+            for login in logins
+            for violation in _violations(
+                login, ends.get(login.user, ()), checks.get(login.session, ())
+            )
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """How much of what there is; a run that saw nothing has shown nothing."""
+        counts: dict[str, int] = {}
+        for record in self.records:
+            name = type(record).__name__.lower()
+            if not isinstance(record, Login | Incident):
+                name += f" {record.status}"
+            counts[name] = counts.get(name, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+def _violations(login: Login, ends: Iterable[End], checks: Iterable[Check]) -> Iterable[Violation]:
+    must = min((e for e in ends if e.must_end(login)), key=lambda e: e.answered, default=None)
+    may = min((e for e in ends if e.may_end(login)), key=lambda e: e.began, default=None)
+    for check in checks:
+        if check.status == 200 and must is not None and check.began > must.answered:
+            yield Violation("accepted after its end", login, check, must)
+        if (
+            check.status == 401
+            and check.began > login.answered
+            and (may is None or check.answered < may.began)
+        ):
+            yield Violation("refused while active", login, check)
+        if check.status not in (200, 401, 503, None):
+            yield Violation("an answer that means nothing", login, check)
+    for end in ends:
+        if end.session == login.session and end.status not in (200, 401, 404, 503, None):
+            yield Violation("an answer that means nothing", login, end)

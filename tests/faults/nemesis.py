@@ -1,0 +1,145 @@
+"""Who does all the harm: stops, kills, cuts and restarts, one thing after the other, at random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+from server.store.database import connect
+from tests.faults.cluster import Cluster, Host, Process
+from tests.faults.load import Load
+
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database() AND random() < 0.5
+"""
+
+
+class Nemesis:
+    """Harms the cluster, and lets it recover from each harm before the next of its kind."""
+
+    def __init__(self, cluster: Cluster, load: Load, *, lease_ttl_s: float, seed: int) -> None:
+        self._cluster = cluster
+        self._load = load
+        self._ttl_s = lease_ttl_s
+        self._random = random.Random(seed)
+        self.done: dict[str, int] = {}
+
+    async def harm_processes(self) -> None:
+        """Stop, kill and restart projectors and workers, until cancelled."""
+        await self._forever(
+            [
+                self._stop_projector,
+                self._stop_worker,
+                self._kill_projector,
+                self._kill_worker,
+                self._restart_projector,
+            ]
+        )
+
+    async def harm_connections(self) -> None:
+        """Cut, refuse, freeze and terminate connections, and restart PostgreSQL."""
+        await self._forever(
+            [
+                self._drop,
+                self._refuse,
+                self._freeze,
+                self._freeze,
+                self._terminate,
+                self._restart_postgres,
+            ]
+        )
+
+    async def _forever(self, harms: list[Callable[[], Awaitable[None]]]) -> None:
+        while True:
+            await asyncio.sleep(self._random.uniform(0, 0.5 * self._ttl_s))
+            harm = self._random.choice(harms)
+            name = harm.__name__.strip("_")
+            self.done[name] = self.done.get(name, 0) + 1
+            await harm()
+
+    async def _a_while(self) -> None:
+        await asyncio.sleep(self._random.uniform(0, 2.5 * self._ttl_s))
+
+    def _host(self) -> Host:
+        return self._random.choice(self._cluster.hosts)
+
+    async def _stop(self, process: Process) -> None:
+        self._load.note(f"stop {process.name}")
+        process.send(signal.SIGSTOP)
+        try:
+            await self._a_while()
+        finally:
+            self._load.note(f"continue {process.name}")
+            process.send(signal.SIGCONT)
+
+    async def _stop_projector(self) -> None:
+        await self._stop(self._host().projector)
+
+    async def _stop_worker(self) -> None:
+        await self._stop(self._random.choice(self._host().workers))
+
+    async def _kill(self, process: Process) -> None:
+        self._load.note(f"kill {process.name}")
+        process.kill()
+        try:
+            await self._a_while()
+        finally:
+            self._load.note(f"start {process.name}")
+            process.start()
+
+    async def _kill_projector(self) -> None:
+        await self._kill(self._host().projector)
+
+    async def _kill_worker(self) -> None:
+        await self._kill(self._random.choice(self._host().workers))
+
+    async def _restart_projector(self) -> None:
+        """An orderly end, and a join in the middle of everything."""
+        projector = self._host().projector
+        self._load.note(f"end {projector.name}")
+        projector.send(signal.SIGTERM)
+        await self._a_while()
+        projector.kill()
+        self._load.note(f"start {projector.name}")
+        projector.start()
+
+    async def _drop(self) -> None:
+        host = self._host()
+        self._load.note(f"drop connections of {host.name}")
+        host.proxy.drop()
+
+    async def _refuse(self) -> None:
+        host = self._host()
+        self._load.note(f"refuse connections of {host.name}")
+        host.proxy.refuse(True)
+        try:
+            await self._a_while()
+        finally:
+            self._load.note(f"take connections of {host.name}")
+            host.proxy.refuse(False)
+
+    async def _freeze(self) -> None:
+        host = self._host()
+        self._load.note(f"freeze connections of {host.name}")
+        host.proxy.freeze()
+        try:
+            await self._a_while()
+        finally:
+            self._load.note(f"thaw connections of {host.name}")
+            host.proxy.thaw()
+
+    async def _terminate(self) -> None:
+        self._load.note("terminate backends")
+        connection = await connect(self._cluster.postgres.superuser_dsn("service"), role=None)
+        try:
+            await connection.execute(TERMINATE)
+        finally:
+            await connection.close()
+
+    async def _restart_postgres(self) -> None:
+        self._load.note("kill PostgreSQL")
+        self._cluster.restart_postgres()
+        self._load.note("PostgreSQL is back")

@@ -1,0 +1,179 @@
+"""The primary is lost under load and a standby takes over.
+
+With a synchronous standby nothing that was acknowledged is lost, and no session outlives its
+logout. With an asynchronous one events are lost; then this is said, and no replica goes on with
+what the log does not hold any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from server.config import Config
+from server.core.sessions import Session
+from server.embedded import EmbeddedPostgres
+from server.store import sql
+from server.store.database import connect
+from server.store.leases import Look, read_leases
+from server.store.replica import ReplicaPlace, ReplicaReader
+from tests.faults.cluster import Cluster, fresh_postgres, running_cluster
+from tests.faults.history import End, Login
+from tests.faults.load import Load
+from tests.faults.standby import kill_at_once, make_synchronous, promote, standby_of
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+TTL_S = 1.0
+BEFORE_S, AFTER_S = 5.0, 5.0
+BACK_WITHIN_S = 15.0
+NEW_TIMELINE = "00000002"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for data_dir in tmp_path.glob("host*/"):
+        shutil.rmtree(ReplicaPlace(Config(data_dir=str(data_dir))).base(), ignore_errors=True)
+
+
+async def on(postgres: EmbeddedPostgres) -> Connection:
+    return await connect(postgres.superuser_dsn("service"), role=None)
+
+
+def logins(load: Load) -> list[Login]:
+    return [record for record in load.history.records if isinstance(record, Login)]
+
+
+async def all_replicas_are_new(connection: Connection, hosts: int) -> bool:
+    look: Look = await read_leases(connection)
+    new = [row for row in look.rows if row.epoch == look.epoch]
+    return len(new) == hosts and all(row.applied_position > 0 for row in new)
+
+
+@pytest.mark.timeout(240)
+async def test_with_a_synchronous_standby_nothing_is_lost(directory: Path) -> None:
+    async with (
+        fresh_postgres(directory) as primary,
+        standby_of(primary, directory) as standby,
+        running_cluster(
+            directory, hosts=2, workers=1, lease_ttl_s=TTL_S, postgres=primary, standby=standby
+        ) as cluster,
+    ):
+        await make_synchronous(primary)
+        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=random.randrange(1 << 32))
+        async with load.running(clients=6):
+            await asyncio.sleep(BEFORE_S)
+            load.note("kill the primary")
+            kill_at_once(primary)
+            promote(standby)
+            load.note("the standby is promoted")
+            connection = await on(standby)
+            epoch = await connection.fetchval(sql.READ_EPOCH)
+            before = len(logins(load))
+            await until(lambda: len(logins(load)) > before + 20, within_s=BACK_WITHIN_S)
+            await until(lambda: all_replicas_are_new(connection, 2), within_s=BACK_WITHIN_S)
+            await asyncio.sleep(AFTER_S)
+
+        assert epoch.split(".")[1] == NEW_TIMELINE, "the new timeline is seen at once"
+        violations = load.history.violations()
+        assert not violations, f"{load.history.counts()}\n{violations[0]}"
+        await nothing_acknowledged_is_missing(load, connection)
+        await connection.close()
+
+
+async def nothing_acknowledged_is_missing(load: Load, connection: Connection) -> None:
+    rows = await connection.fetch("SELECT type, session_id FROM events")
+    started = {str(row["session_id"]) for row in rows if row["type"] == "session_started"}
+    ended = {str(row["session_id"]) for row in rows if row["type"] == "session_ended"}
+    missing = [login for login in logins(load) if login.session not in started]
+    assert not missing, f"{len(missing)} logins are lost"
+    ends = [r for r in load.history.records if isinstance(r, End)]
+    revived = [
+        login
+        for login in logins(load)
+        if login.session not in ended and any(end.must_end(login) for end in ends)
+    ]
+    assert not revived, f"{len(revived)} logouts are lost"
+
+
+@pytest.mark.timeout(240)
+async def test_with_an_asynchronous_standby_the_loss_is_told_and_no_replica_keeps_it(
+    directory: Path,
+) -> None:
+    async with (
+        fresh_postgres(directory) as primary,
+        standby_of(primary, directory) as standby,
+        running_cluster(
+            directory, hosts=2, workers=1, lease_ttl_s=TTL_S, postgres=primary, standby=standby
+        ) as cluster,
+    ):
+        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=random.randrange(1 << 32))
+        async with load.running(clients=6):
+            await asyncio.sleep(BEFORE_S)
+            await stop_replication(standby)
+            before = len(logins(load))
+            await until(lambda: len(logins(load)) > before + 20)
+            kill_at_once(primary)
+        promote(standby)
+        connection = await on(standby)
+        lost = await lost_logins(load, connection)
+        assert lost, "nothing was lost; the test shows nothing"
+        await until(lambda: all_replicas_are_new(connection, 2), within_s=BACK_WITHIN_S)
+
+        for host in cluster.hosts:
+            assert "events that were acknowledged may be lost" in host.log()
+        await memory_is_what_the_log_says(cluster, directory, connection)
+        await refused_everywhere(cluster, load, lost)
+        await connection.close()
+
+
+async def stop_replication(standby: EmbeddedPostgres) -> None:
+    """From here on the standby hears nothing."""
+    connection = await on(standby)
+    await connection.execute("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
+    await connection.execute("SELECT pg_reload_conf()")
+
+    async def is_cut() -> bool:
+        return not await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
+
+    await until(is_cut)
+    await connection.close()
+
+
+async def lost_logins(load: Load, connection: Connection) -> set[str]:
+    rows = await connection.fetch("SELECT session_id FROM events WHERE type = 'session_started'")
+    kept = {str(row["session_id"]) for row in rows}
+    return {login.session for login in logins(load)} - kept
+
+
+async def memory_is_what_the_log_says(
+    cluster: Cluster, directory: Path, connection: Connection
+) -> None:
+    rows = await connection.fetch("SELECT token_digest FROM active_sessions")
+    for host in cluster.hosts:
+        reader = ReplicaReader(ReplicaPlace(Config(data_dir=str(directory / host.name))))
+        await until(lambda reader=reader: reader.leased)  # type: ignore[misc]
+        assert all(isinstance(reader.peek(row["token_digest"]), Session) for row in rows)
+        status = reader.status()
+        assert status is not None
+        assert (status.state.active, status.entries) == (len(rows), len(rows))
+        reader.close()
+
+
+async def refused_everywhere(cluster: Cluster, load: Load, sessions: set[str]) -> None:
+    async with aiohttp.ClientSession() as client:
+        for session in sessions:
+            headers = {"Authorization": f"Bearer {load.tokens[session]}"}
+            for base in cluster.workers.values():
+                async with client.get(f"{base}/v1/me", headers=headers) as answer:
+                    assert answer.status == 401

@@ -1,0 +1,93 @@
+"""The checker: what it lets pass and what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.history import Check, End, History, Incident, Login, Record, Scope
+
+LOGIN = Login("s", "u", 10, 20)
+
+
+def end(
+    began: int,
+    answered: int,
+    status: int | None = 200,
+    *,
+    session: str = "s",
+    scope: Scope = "one",
+    user: str = "u",
+) -> End:
+    return End(session, user, scope, "w", began, answered, status)
+
+
+def check(began: int, answered: int, status: int | None) -> Check:
+    return Check("s", "w", began, answered, status)
+
+
+def found(*records: Record) -> list[str]:
+    return [violation.rule for violation in History([LOGIN, *records]).violations()]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [check(21, 25, 200)],
+        [end(30, 40), check(39, 60, 200)],  # began before the answer
+        [end(30, 40), check(41, 42, 401)],
+        [end(30, 40), check(25, 31, 401)],  # ended after the request
+        [check(15, 18, 401)],  # before the login was answered
+        [end(30, 40, 503), check(41, 42, 200), check(43, 44, 401), check(45, 46, 200)],
+        [end(30, 40, None), check(41, 42, 200)],
+        [end(30, 40, 401, scope="all"), check(41, 42, 200)],  # it was refused
+        [end(30, 40, 404), check(41, 42, 200)],
+        [end(30, 40, scope="others"), check(41, 42, 200)],  # the session itself is spared
+        [end(30, 40, scope="all", user="v"), check(41, 42, 200)],
+        [end(15, 40, session="t", scope="all"), check(41, 42, 200)],  # at the time of the login
+        [check(30, 31, 503), check(30, 31, None)],
+    ],
+)
+def test_what_is_allowed(records: list[Record]) -> None:
+    assert found(*records) == []
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [end(30, 40), check(41, 42, 200)],
+        [end(30, 40), end(30, 90), check(41, 42, 200)],  # the first answer counts
+        [end(30, 40, session="t", scope="all"), check(41, 42, 200)],
+        [end(30, 40, session="t", scope="others"), check(41, 42, 200)],
+        [end(30, 40, 503), end(50, 60), check(61, 62, 200)],
+    ],
+)
+def test_a_session_that_outlives_its_end_is_found(records: list[Record]) -> None:
+    assert found(*records) == ["accepted after its end"]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [check(21, 25, 401)],
+        [end(30, 40), check(25, 29, 401)],
+        [end(30, 40, 401, scope="all"), check(41, 42, 401)],  # nothing has ended it
+        [end(30, 40, scope="others"), check(41, 42, 401)],
+    ],
+)
+def test_a_refusal_of_an_active_session_is_found(records: list[Record]) -> None:
+    assert found(*records) == ["refused while active"]
+
+
+@pytest.mark.parametrize("record", [check(21, 25, 500), check(21, 25, 403), end(21, 25, 500)])
+def test_an_answer_that_means_nothing_is_found(record: Record) -> None:
+    assert found(record) == ["an answer that means nothing"]
+
+
+def test_a_history_can_be_written_and_read(tmp_path: Path) -> None:
+    history = History([LOGIN, end(30, 40, None), check(41, 42, 200), Incident("stop", 43)])
+    history.write(tmp_path / "history.jsonl")
+
+    assert History.read(tmp_path / "history.jsonl") == history
+    assert history.counts() == {"check 200": 1, "end None": 1, "incident": 1, "login": 1}

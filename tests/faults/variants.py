@@ -1,0 +1,172 @@
+"""Deliberately broken variants of the service. The checker must find each of them.
+
+They exist only here. Each breaks one rule of ``server.core.lease`` or of the lookup; everything
+else of the process is the real thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from server.core.commands import Command
+from server.core.lease import lease_deadline
+from server.projector import Projector
+from server.service.barrier import Barrier, Waited
+from server.store.feed import Page
+from server.store.leases import EpochHead, read_epoch_head
+from server.store.log import Recorded
+from server.store.replica import boottime_ns
+from tests.faults.hesitation import (
+    HesitantAppender,
+    HesitantLookup,
+    HesitantProjector,
+    Hesitation,
+    Pause,
+)
+
+if TYPE_CHECKING:
+    from server.core.sessions import Session
+    from server.store.database import Connection
+    from server.store.replica import ReplicaState, ReplicaWriter
+
+
+class RowAndHeadInOneSnapshot(HesitantProjector):
+    """The head is read in the transaction that writes the row: before anybody can see the row.
+
+    It matters when the row was not there before, and only what comes meanwhile is missed: so the
+    log is followed late in that time, and at once in any other.
+    """
+
+    _joining = False
+
+    async def _renew(self, lease: Connection, writer: ReplicaWriter) -> None:
+        await self.hesitation.resting()
+        t0_ns = self._clock_ns()
+        state = writer.state
+        async with lease.transaction():
+            await Projector._write_row(self, lease, writer, state, t0_ns)
+            head = await read_epoch_head(lease, state.position)
+            self._joining = True
+            await self.hesitation.renewing()
+        await Projector._catch_up(self, writer, head.position)
+        self._grant(writer, head, t0_ns)
+        self._joining = False
+
+    async def _read_page(self, tail: Connection, state: ReplicaState) -> Page | None:
+        page = await Projector._read_page(self, tail, state)
+        if page is not None and self._joining:
+            await self.hesitation.following()
+        return page
+
+
+class DeadlineFromTheReply(HesitantProjector):
+    def _grant(self, writer: ReplicaWriter, head: EpochHead, t0_ns: int) -> None:
+        super()._grant(writer, head, self._clock_ns())
+
+
+class GrantBeforeCatchingUp(HesitantProjector):
+    async def _catch_up(self, writer: ReplicaWriter, position: int) -> None:
+        pass
+
+    def _grant(self, writer: ReplicaWriter, head: EpochHead, t0_ns: int) -> None:
+        writer.set_deadline(lease_deadline(t0_ns, self.terms))
+
+
+_submitted_ns: ContextVar[int] = ContextVar("submitted")
+
+
+class NotingAppender(HesitantAppender):
+    """Notes when a command was submitted, for TimerBeforeTheCommit."""
+
+    def submit(
+        self, command: Command, address_index: bytes | None = None
+    ) -> asyncio.Future[Recorded]:
+        _submitted_ns.set(boottime_ns())
+        return super().submit(command, address_index)
+
+
+class TimerBeforeTheCommit(Barrier):
+    async def wait(self, position: int, committed_at_ns: int) -> Waited:
+        return await super().wait(position, _submitted_ns.get(committed_at_ns))
+
+
+class AnswerOfAnEarlierQuery(HesitantLookup):
+    """Who asks while a query for the same session is in flight gets the answer of that query."""
+
+    _in_flight: dict[bytes, asyncio.Future[Session | None]] = {}  # noqa: RUF012  # one per process
+
+    async def find(self, digest: bytes) -> Session | None:
+        earlier = self._in_flight.get(digest)
+        if earlier is not None:
+            return await asyncio.shield(earlier)
+        return await super().find(digest)
+
+    async def _answer(self, batch: dict[bytes, asyncio.Future[Session | None]]) -> None:
+        self._in_flight.update(batch)
+        try:
+            await super()._answer(batch)
+        finally:
+            for digest in batch:
+                self._in_flight.pop(digest, None)
+
+
+class Variant(msgspec.Struct, frozen=True):
+    """What a process is made of, and the hesitation under which the breach comes to light."""
+
+    projector: type[HesitantProjector] = HesitantProjector
+    appender: type[HesitantAppender] = HesitantAppender
+    lookup: type[HesitantLookup] = HesitantLookup
+    barrier: type[Barrier] = Barrier
+    hesitation: Hesitation = Hesitation()
+    needs_projectors: bool = True
+
+
+FAITHFUL = Variant(
+    hesitation=Hesitation(
+        following=Pause(0.02, 2.0),
+        renewing=Pause(0.1, 1.0),
+        resting=Pause(0.1, 3.0),
+        committing=Pause(0.02, 1.0),
+        answering=Pause(0.02, 1.0),
+    )
+)
+# For a lease of half a second: what is broken is found by its breach, not by the hesitation.
+CONTROL = Variant(
+    hesitation=Hesitation(
+        following=Pause(0.1, 1.5),
+        renewing=Pause(0.3, 0.4),
+        resting=Pause(0.3, 1.5),
+        committing=Pause(0.3, 0.5),
+        answering=Pause(0.1, 0.3),
+    )
+)
+BROKEN = {
+    "row and head in one snapshot": Variant(
+        projector=RowAndHeadInOneSnapshot,
+        hesitation=Hesitation(
+            following=Pause(0.5, 1.0), renewing=Pause(0.9, 0.3), resting=Pause(0.9, 1.5)
+        ),
+    ),
+    "deadline counted from the reply": Variant(
+        projector=DeadlineFromTheReply,
+        hesitation=Hesitation(following=Pause(0.1, 1.5), renewing=Pause(0.3, 1.0)),
+    ),
+    "granting before catching up": Variant(
+        projector=GrantBeforeCatchingUp, hesitation=Hesitation(following=Pause(0.1, 1.5))
+    ),
+    "timer started before the commit": Variant(
+        appender=NotingAppender,
+        barrier=TimerBeforeTheCommit,
+        hesitation=Hesitation(following=Pause(0.1, 1.5), committing=Pause(0.3, 1.0)),
+    ),
+    "the answer of an earlier query": Variant(
+        lookup=AnswerOfAnEarlierQuery,
+        hesitation=Hesitation(answering=Pause(0.3, 0.3)),
+        needs_projectors=False,
+    ),
+}
+VARIANTS = {"faithful": FAITHFUL, "control": CONTROL} | BROKEN

@@ -1,0 +1,62 @@
+"""Sealed logs for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.core.tlog import Signer
+from server.service.sealer import LastNote, Sealer
+from server.store.database import connect
+from server.store.log import Appender
+from server.store.tiles import take_sealer_lock
+from tests.builders import NOON, failure
+from tests.conftest import Dsns
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+SIGNER = Signer("gatelog.local/test", b"\x07" * 32)
+OTHER_SIGNER = Signer("gatelog.local/test", b"\x08" * 32)
+
+
+async def append(dsn: str, count: int) -> None:
+    """Append so many events."""
+    async with Appender(lambda: connect(dsn), timeout_s=30) as appender:
+        await asyncio.gather(*(appender.submit(failure()) for _ in range(count)))
+
+
+@asynccontextmanager
+async def sealing(dsn: str, note: Path, signer: Signer = SIGNER) -> AsyncIterator[Sealer]:
+    """A sealer that has the lock and has taken up the tree."""
+    connection = await connect(dsn)
+    try:
+        assert await take_sealer_lock(connection)
+        sealer = Sealer(connection, signer, LastNote(note), lambda: NOON)
+        await sealer.load()
+        yield sealer
+    finally:
+        await connection.close()
+
+
+async def seal(dsn: str, note: Path, *sizes: int) -> None:
+    """Sign trees of these sizes, then one of all that is there."""
+    async with sealing(dsn, note) as sealer:
+        for size in sizes:
+            await sealer.seal_next(size - sealer.size)
+        while await sealer.seal_next():
+            pass
+
+
+@asynccontextmanager
+async def tampering(database: Dsns) -> AsyncIterator[Connection]:
+    """All rights over the database, and no trigger in the way."""
+    connection = await connect(database.superuser, role=None)
+    try:
+        await connection.execute("SET session_replication_role = replica")
+        yield connection
+    finally:
+        await connection.close()

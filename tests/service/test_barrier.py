@@ -1,0 +1,215 @@
+"""The barrier on real rows, with short leases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.core.errors import DatabaseUnavailable, OutcomeUnknown
+from server.core.lease import LeaseRow, Verdict, lease_terms
+from server.service.barrier import Barrier, Waited
+from server.store import sql
+from server.store.database import connect
+from server.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
+from server.store.replica import boottime_ns
+from tests.builders import NOON
+from tests.conftest import Dsns
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+TERMS = lease_terms(0.3)
+MS = 1_000_000
+
+
+@pytest.fixture
+def waits() -> list[Waited]:
+    return []
+
+
+@pytest.fixture
+async def barrier(database: Dsns, waits: list[Waited]) -> AsyncIterator[Barrier]:
+    """A barrier that has known the epoch for long enough."""
+    async with Barrier(lambda: connect(database.app), terms=TERMS, on_wait=waits.append) as barrier:
+        await until(lambda: _age_ns(barrier) > TERMS.wait_ns)
+        yield barrier
+
+
+def _age_ns(barrier: Barrier) -> int:
+    return boottime_ns() - barrier._seen.since_ns if barrier._seen else 0
+
+
+async def joined(
+    connection: Connection, replica_id: str = "a", *, applied: int = 5, epoch: str | None = None
+) -> str:
+    """Write a row; returns the epoch it has, the current one unless told otherwise."""
+    epoch = epoch or (await read_leases(connection)).epoch
+    row = LeaseRow(replica_id, boottime_ns(), applied, epoch, TERMS.ttl_ns)
+    await write_lease(connection, row, host="here", now=NOON)
+    return epoch
+
+
+async def test_without_replicas_the_answer_comes_at_once(
+    barrier: Barrier, waits: list[Waited]
+) -> None:
+    waited = await barrier.wait(5, boottime_ns())
+
+    assert (waited.outcome, waited.reason) == (Verdict.ACKNOWLEDGED, None)
+    assert waited.waited_ns < TERMS.ttl_ns
+    assert waits == [waited]
+
+
+async def test_the_answer_waits_for_every_replica(barrier: Barrier, connection: Connection) -> None:
+    epoch = await joined(connection, "a", applied=5)
+    await joined(connection, "b", applied=4)
+    waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    looks = barrier.looks
+    await until(lambda: barrier.looks > looks + 1)
+    assert not waiting.done()
+
+    await acknowledge(connection, "b", epoch=epoch, position=5)
+    waited = await waiting
+
+    assert (waited.outcome, waited.reason) == (Verdict.ACKNOWLEDGED, Verdict.REPLICA_BEHIND)
+
+
+async def test_a_replica_that_says_nothing_is_waited_out(
+    barrier: Barrier, connection: Connection
+) -> None:
+    await joined(connection, applied=4)
+    waited = await barrier.wait(5, boottime_ns())
+
+    assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.REPLICA_BEHIND)
+    assert TERMS.wait_ns <= waited.waited_ns < TERMS.wait_ns + 150 * MS
+
+
+async def test_a_row_of_another_epoch_acknowledges_nothing(
+    barrier: Barrier, connection: Connection
+) -> None:
+    await joined(connection, applied=900, epoch="an old one")
+
+    assert (await barrier.wait(5, boottime_ns())).outcome is Verdict.WAITED_OUT
+
+
+async def test_a_dead_replica_delays_only_the_first_logouts(
+    barrier: Barrier, connection: Connection
+) -> None:
+    await joined(connection, applied=4)
+    assert (await barrier.wait(5, boottime_ns())).outcome is Verdict.WAITED_OUT
+
+    async def is_removed() -> bool:
+        return (await read_leases(connection)).rows == ()
+
+    await until(is_removed)
+    assert (await barrier.wait(6, boottime_ns())).outcome is Verdict.ACKNOWLEDGED
+
+
+async def test_a_young_process_does_not_trust_the_rows(database: Dsns) -> None:
+    async with Barrier(lambda: connect(database.app), terms=TERMS) as barrier:
+        waited = await barrier.wait(5, boottime_ns())
+
+    assert waited.reason is Verdict.YOUNG_EPOCH
+    assert waited.waited_ns >= TERMS.wait_ns - 50 * MS
+
+
+async def test_another_epoch_makes_the_process_young_again(
+    barrier: Barrier, database: Dsns
+) -> None:
+    assert (await barrier.wait(5, boottime_ns())).reason is None
+    owner = await connect(database.owner, role=None)
+    await owner.execute(sql.BUMP_EPOCH)
+    await owner.close()
+
+    waited = await barrier.wait(5, boottime_ns())
+
+    assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.YOUNG_EPOCH)
+
+
+async def test_the_timer_counts_from_the_commit(barrier: Barrier, connection: Connection) -> None:
+    await joined(connection, applied=4)
+    committed_at_ns = boottime_ns() - TERMS.wait_ns // 2
+
+    waited = await barrier.wait(5, committed_at_ns)
+
+    assert waited.waited_ns >= TERMS.wait_ns
+    assert boottime_ns() - committed_at_ns < TERMS.wait_ns + 150 * MS
+
+
+async def test_without_a_database_the_timer_is_enough(database: Dsns) -> None:
+    async def refused() -> Connection:
+        raise DatabaseUnavailable
+
+    async with Barrier(refused, terms=TERMS) as barrier:
+        waited = await barrier.wait(5, boottime_ns())
+
+    assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, None)
+    assert waited.waited_ns >= TERMS.wait_ns
+
+
+async def test_a_lost_connection_is_replaced(barrier: Barrier, connection: Connection) -> None:
+    epoch = await joined(connection, applied=4)
+    waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    assert barrier._connection is not None
+    barrier._connection.terminate()
+    await acknowledge(connection, "a", epoch=epoch, position=5)
+
+    assert (await waiting).outcome is Verdict.ACKNOWLEDGED
+
+
+async def test_one_look_serves_all_who_wait(barrier: Barrier, connection: Connection) -> None:
+    await joined(connection, applied=100)
+    before = barrier.looks
+
+    waited = await asyncio.gather(*(barrier.wait(n, boottime_ns()) for n in range(100)))
+
+    assert {w.outcome for w in waited} == {Verdict.ACKNOWLEDGED}
+    assert barrier.looks - before <= 3
+
+
+async def test_a_wait_takes_no_look_that_was_sent_before_it(
+    barrier: Barrier, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look comes back with everything acknowledged; meanwhile a replica has joined behind."""
+    sent, come_back = asyncio.Event(), asyncio.Event()
+
+    async def slow_look(connection: Connection) -> object:
+        look = await read_leases(connection)
+        sent.set()
+        await come_back.wait()
+        return look
+
+    monkeypatch.setattr("server.service.barrier.read_leases", slow_look)
+    first = asyncio.create_task(barrier.wait(4, boottime_ns()))
+    await sent.wait()
+    await joined(connection, applied=4)
+    second = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    await asyncio.sleep(0)  # it waits now
+    come_back.set()
+
+    assert (await first).outcome is Verdict.ACKNOWLEDGED
+    assert (await second).outcome is Verdict.WAITED_OUT
+
+
+async def test_projectors_are_woken(barrier: Barrier, connection: Connection) -> None:
+    woken = asyncio.Event()
+    await connection.add_listener(LOG_CHANNEL, lambda *_: woken.set())
+
+    await barrier.wait(5, boottime_ns())
+
+    async with asyncio.timeout(5):
+        await woken.wait()
+    await connection.remove_listener(LOG_CHANNEL, lambda *_: None)
+
+
+async def test_a_stop_reports_an_unknown_outcome(database: Dsns, connection: Connection) -> None:
+    await joined(connection, applied=4)
+    async with Barrier(lambda: connect(database.app), terms=TERMS) as barrier:
+        waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
+        await asyncio.sleep(0)
+
+    with pytest.raises(OutcomeUnknown):
+        await waiting

@@ -1,0 +1,393 @@
+"""The projector on a real database, as a task; its leases by the real clock, but short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.config import Config
+from server.core.commands import StartSession
+from server.core.sessions import Session
+from server.projector import Projector, make_projector
+from server.store import sql
+from server.store.database import connect
+from server.store.leases import Look, leave, read_leases
+from server.store.log import Appender
+from server.store.replica import ReplicaPlace, ReplicaReader, ReplicaWriter
+from tests.builders import end, registration, start
+from tests.conftest import Dsns
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+TTL_S = 0.6
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Config]:
+    config = Config(data_dir=str(tmp_path / "var"), lease_ttl_s=TTL_S, replica_max_mib=64)
+    yield config
+    shutil.rmtree(ReplicaPlace(config).base(), ignore_errors=True)
+
+
+@pytest.fixture
+def reader(config: Config) -> Iterator[ReplicaReader]:
+    reader = ReplicaReader(ReplicaPlace(config))
+    yield reader
+    reader.close()
+
+
+@asynccontextmanager
+async def running(config: Config, database: Dsns) -> AsyncIterator[Projector]:
+    projector = make_projector(config, database.app)
+    task = asyncio.create_task(projector.run())
+    try:
+        yield projector
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def logged_in(appender: Appender, count: int = 1) -> list[StartSession]:
+    user = registration(f"user {next(_numbers)}")
+    await appender.submit(user)
+    commands = [start(user.event.subject_id) for _ in range(count)]
+    await asyncio.gather(*map(appender.submit, commands))
+    return commands
+
+
+def knows(reader: ReplicaReader, command: StartSession) -> Callable[[], bool]:
+    return lambda: isinstance(reader.peek(command.event.token_digest), Session)
+
+
+def knows_the_end_of(reader: ReplicaReader, command: StartSession) -> Callable[[], bool]:
+    return lambda: reader.peek(command.event.token_digest) is False
+
+
+async def acknowledged(connection: Connection) -> bool:
+    """Whether every replica has everything."""
+    look = await read_leases(connection)
+    return bool(look.rows) and all(row.applied_position >= look.head for row in look.rows)
+
+
+async def test_sessions_come_from_the_load_and_from_the_log(
+    config: Config, database: Dsns, appender: Appender, reader: ReplicaReader
+) -> None:
+    loaded, ending = await logged_in(appender, 2)
+    async with running(config, database):
+        await until(knows(reader, loaded))
+        (followed,) = await logged_in(appender)
+        await until(knows(reader, followed))
+
+        for command in (ending, followed):
+            await appender.submit(end(command))
+            await until(knows_the_end_of(reader, command))
+
+
+async def test_an_empty_log_gets_a_lease_too(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    async with running(config, database):
+        await until(lambda: reader.leased)
+        (command,) = await logged_in(appender)
+        await until(knows(reader, command))
+
+
+async def test_everything_is_acknowledged_without_a_wake_up(
+    config: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    async with running(config, database):
+        (command,) = await logged_in(appender)
+        await until(lambda: acknowledged(connection))
+        await appender.submit(end(command))
+        await until(lambda: acknowledged(connection))
+
+
+async def test_the_lease_lasts_as_long_as_it_is_renewed(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    (command,) = await logged_in(appender)
+    async with running(config, database):
+        await until(knows(reader, command))
+        for _ in range(20):
+            await asyncio.sleep(TTL_S / 10)
+            assert reader.peek(command.event.token_digest), "the lease was not renewed in time"
+
+
+async def test_a_stop_ends_the_lease_and_removes_the_row(
+    config: Config,
+    database: Dsns,
+    reader: ReplicaReader,
+    appender: Appender,
+    connection: Connection,
+) -> None:
+    (command,) = await logged_in(appender)
+    async with running(config, database):
+        await until(knows(reader, command))
+
+    assert reader.peek(command.event.token_digest) is None
+    assert (await read_leases(connection)).rows == ()
+
+
+async def test_a_restart_goes_on_with_the_same_replica(
+    config: Config, database: Dsns, appender: Appender, reader: ReplicaReader
+) -> None:
+    before, ending = await logged_in(appender, 2)
+    async with running(config, database) as first:
+        await until(knows(reader, before))
+        assert first.rebuilds == 1
+    await appender.submit(end(ending))
+    (meanwhile,) = await logged_in(appender)
+
+    async with running(config, database) as second:
+        await until(knows(reader, meanwhile))
+        assert knows(reader, before)()
+        assert knows_the_end_of(reader, ending)(), "the log was followed, not loaded"
+        assert second.rebuilds == 0
+
+
+async def test_a_removed_row_is_joined_anew(
+    config: Config, database: Dsns, reader: ReplicaReader, connection: Connection
+) -> None:
+    async def rows() -> Look:
+        return await read_leases(connection)
+
+    async with running(config, database) as projector:
+        await until(lambda: reader.leased)
+        replica_id = (await rows()).rows[0].replica_id
+        await leave(connection, replica_id)
+
+        async def is_back() -> bool:
+            return [row.replica_id for row in (await rows()).rows] == [replica_id]
+
+        await until(is_back)
+        assert projector.rebuilds == 1
+
+
+async def test_rows_of_replicas_that_are_gone_are_removed(
+    config: Config, database: Dsns, reader: ReplicaReader, connection: Connection, tmp_path: Path
+) -> None:
+    other = Config(data_dir=str(tmp_path / "other"), lease_ttl_s=TTL_S, replica_max_mib=64)
+    gone = make_projector(other, database.app)
+    task = asyncio.create_task(gone.run())
+    with contextlib.closing(ReplicaReader(ReplicaPlace(other))) as others_reader:
+        await until(lambda: others_reader.leased)
+    gone._stop = until_cancelled  # type: ignore[method-assign]  # as after kill -9
+    task.cancel()
+    async with running(config, database):
+        await until(lambda: reader.leased)
+
+        async def is_alone() -> bool:
+            return len((await read_leases(connection)).rows) == 1
+
+        await until(is_alone)
+    shutil.rmtree(ReplicaPlace(other).base())
+
+
+async def until_cancelled() -> None:
+    pass
+
+
+async def another_epoch(database: Dsns) -> None:
+    owner = await connect(database.owner, role=None)
+    await owner.execute(sql.BUMP_EPOCH)
+    await owner.close()
+
+
+async def shorter_log(database: Dsns) -> None:
+    """As after a restored backup that nobody announced: the last login never happened."""
+    owner = await connect(database.superuser, role=None)
+    await owner.execute(
+        """
+        SET session_replication_role = replica;
+        DELETE FROM active_sessions WHERE session_id = (
+            SELECT session_id FROM events ORDER BY position DESC LIMIT 1);
+        DELETE FROM event_ids WHERE position = (SELECT position FROM log_head);
+        DELETE FROM events WHERE position = (SELECT position FROM log_head);
+        UPDATE log_head SET position = position - 1;
+        """
+    )
+    await owner.close()
+
+
+async def other_log(database: Dsns) -> None:
+    """The same, and another event has taken the place meanwhile."""
+    owner = await connect(database.superuser, role=None)
+    await owner.execute(
+        """
+        SET session_replication_role = replica;
+        UPDATE events SET leaf_hash = sha256('another event')
+        WHERE position = (SELECT position FROM log_head);
+        """
+    )
+    await owner.close()
+
+
+@pytest.mark.parametrize("change", [another_epoch, shorter_log, other_log])
+@pytest.mark.parametrize("while_running", [True, False])
+async def test_another_log_means_another_replica(
+    *,
+    config: Config,
+    database: Dsns,
+    appender: Appender,
+    reader: ReplicaReader,
+    connection: Connection,
+    change: Callable[[Dsns], contextlib.AbstractAsyncContextManager[None]],
+    while_running: bool,
+) -> None:
+    """Tombstones of sessions whose end is not in the log any more must not refuse anybody."""
+    kept, ended = await logged_in(appender, 2)
+    async with running(config, database) as projector:
+        await until(knows(reader, kept))
+        await appender.submit(end(ended))
+        await until(knows_the_end_of(reader, ended))
+        before = reader.status()
+        if while_running:
+            await change(database)  # type: ignore[misc]
+            await until(lambda: projector.rebuilds == 2)
+    if not while_running:
+        await change(database)  # type: ignore[misc]
+
+    async with running(config, database):
+        await until(knows(reader, kept))
+        after = reader.status()
+        assert before is not None
+        assert after is not None
+        assert after.replica_id != before.replica_id
+        assert reader.peek(ended.event.token_digest) is None, "only the primary knows"
+        replicas = [row.replica_id for row in (await read_leases(connection)).rows]
+        assert replicas == [after.replica_id]
+
+
+async def test_a_full_replica_is_given_up_and_loaded_anew(
+    config: Config, database: Dsns, appender: Appender, tmp_path: Path
+) -> None:
+    small = Config(
+        data_dir=config.data_dir,
+        replica_dir=str(tmp_path / "small"),
+        replica_max_mib=1,
+        lease_ttl_s=TTL_S,
+    )
+    with contextlib.closing(ReplicaReader(ReplicaPlace(small))) as reader:
+        async with running(small, database) as projector:
+            await until(lambda: reader.leased)
+            while projector.rebuilds < 2:  # every session that ends leaves its tombstone
+                commands = await logged_in(appender, 100)
+                await asyncio.gather(*(appender.submit(end(command)) for command in commands))
+            (command,) = await logged_in(appender)
+            await until(knows(reader, command))
+
+
+async def test_only_one_of_two_projectors_writes(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    async with running(config, database) as first:
+        await until(lambda: reader.leased)
+        async with running(config, database) as second:
+            (command,) = await logged_in(appender)
+            await until(knows(reader, command))
+            assert (first.rebuilds, second.rebuilds) == (1, 0)
+
+
+async def test_the_other_projector_takes_over(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(config, database):
+            await until(lambda: reader.leased)
+            second = await stack.enter_async_context(running(config, database))
+        (command,) = await logged_in(appender)
+        await until(knows(reader, command))
+        assert second.position > 0
+
+
+async def test_lost_connections_are_replaced(
+    config: Config,
+    database: Dsns,
+    reader: ReplicaReader,
+    appender: Appender,
+    connection: Connection,
+) -> None:
+    async with running(config, database) as projector:
+        await until(lambda: reader.leased)
+        superuser = await connect(database.superuser, role=None)
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+        await superuser.close()
+        (command,) = await logged_in(appender)
+        await until(knows(reader, command))
+        assert projector.rebuilds == 1, "losing the database is no doubt about the replica"
+
+
+async def test_expired_sessions_are_purged(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    user = registration("user")
+    await appender.submit(user)
+    await appender.submit(start(user.event.subject_id, lifetime_s=1))  # it was over long ago
+
+    def is_empty() -> bool:
+        status = reader.status()
+        return status is not None and status.state.position == 2 and status.entries == 0
+
+    async with running(config, database):
+        await until(is_empty)
+
+
+async def test_a_replica_that_is_not_caught_up_gets_no_lease(
+    config: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    """The row is there and the head has been read, but an event is not applied yet."""
+    (command,) = await logged_in(appender)
+    place = ReplicaPlace(config)
+    async with running(config, database):
+        await until(lambda: acknowledged(connection))
+    projector = make_projector(config, database.app)
+    stuck = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        stuck.set()
+        await asyncio.Event().wait()
+
+    projector._apply = never  # type: ignore[assignment,method-assign]
+    await appender.submit(end(command))
+    task = asyncio.create_task(projector.run())
+    await stuck.wait()
+
+    async def has_renewed() -> bool:
+        return projector._renewals >= 2
+
+    await until(has_renewed)
+    with contextlib.closing(ReplicaReader(place)) as reader:
+        assert reader.status() is not None
+        assert not reader.leased
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_writer_of_another_boot_is_not_reused(
+    config: Config, database: Dsns, reader: ReplicaReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(config, database):
+        await until(lambda: reader.leased)
+    reader.close()
+    monkeypatch.setattr("server.store.replica.boot_id", lambda: "anotherboot1")
+    assert ReplicaWriter.open_current(ReplicaPlace(config)) is None
+
+    async with running(config, database) as projector:
+        await until(lambda: reader.leased)
+        assert projector.rebuilds == 1
+        others = [path.name for path in ReplicaPlace(config).base().glob("*-v*-*")]
+        assert len(others) == 1

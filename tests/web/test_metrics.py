@@ -1,0 +1,33 @@
+"""Metrics: what they tell, and to whom."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from server.config import Config
+from server.web.app import create_app
+from tests.conftest import Dsns
+from tests.web.conftest import SECURE_HOST, Service, serving
+
+
+async def test_waits_are_counted_with_their_outcome(alice: Service) -> None:
+    await alice.post("/v1/logout_user", cookie=await alice.token())
+    answer = await alice.get("/metrics")
+    assert answer.status == 200
+    assert b'gatelog_barrier_wait_seconds_count{outcome="' in answer.body
+    assert b"gatelog_command_seconds_count" in answer.body
+
+
+async def test_who_comes_from_elsewhere_finds_nothing(service: Service) -> None:
+    assert (await service.get("/metrics", headers=SECURE_HOST)).status == 404
+
+
+@pytest.mark.parametrize(("setting", "status"), [("open", 200), ("off", 404)])
+async def test_they_can_be_opened_and_switched_off(
+    config: Config, database: Dsns, setting: str, status: int
+) -> None:
+    config = msgspec.convert(msgspec.to_builtins(config) | {"metrics": setting}, Config)
+    async with serving(create_app(config, database.app), config) as service:
+        answer = await service.get("/metrics", headers=SECURE_HOST)
+        assert answer.status == status
