@@ -106,7 +106,8 @@ def evolve_user(user: User | None, event: ev.Event) -> User | None:
         raise LogDamaged(f"{event.type} of the unknown user {event.subject_id}")
     if user.erased and not isinstance(event, ev.SessionEnded):
         raise LogDamaged(f"{event.type} of the erased user {event.subject_id}")
-    return msgspec.structs.replace(user, **_user_fields(user, event))
+    fields = _user_fields(user, event)
+    return msgspec.structs.replace(user, **fields) if fields else user
 
 
 def _user_fields(user: User, event: ev.UserEvent) -> dict[str, object]:

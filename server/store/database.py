@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -78,10 +79,29 @@ def _settings(role: str | None, timeout_s: float) -> dict[str, str]:
         "tcp_keepalives_interval": "2",
         "tcp_keepalives_count": "3",
         "jit": "off",
+        # every statement is made for its indexes, whatever the statistics say at the moment
+        "plan_cache_mode": "force_generic_plan",
     }
     if role is not None:
         settings["role"] = role
     return settings
+
+
+# The server that took a connection last, by URL: of several it is tried first.
+_last_primary: dict[str, str] = {}
+
+
+def _servers(dsn: str) -> list[str]:
+    """One URL for each server that the URL names, the last known primary first.
+
+    asyncpg's own way through several hosts stops at one that accepts a connection and then fails,
+    as a server does that is going down, and has one limit of time for all of them.
+    """
+    parts = urlsplit(dsn)
+    login, at, hosts = parts.netloc.rpartition("@")
+    urls = [parts._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+    last = _last_primary.get(dsn)
+    return sorted(urls, key=lambda url: url != last)
 
 
 async def connect(dsn: str, *, role: str | None = APP_ROLE, timeout_s: float = 600.0) -> Connection:
@@ -90,19 +110,31 @@ async def connect(dsn: str, *, role: str | None = APP_ROLE, timeout_s: float = 6
     Raises DatabaseUnavailable or, for what waiting will not mend, ConfigError.
     """
     with translated_errors():
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        *others, last = _servers(dsn)
+        for server in others:
             try:
-                return await asyncpg.connect(
-                    dsn,
-                    timeout=CONNECT_TIMEOUT_S,
-                    command_timeout=timeout_s,
-                    server_settings=_settings(role, timeout_s),
-                    target_session_attrs=SessionAttribute.read_write,
-                )
-            except asyncpg.UndefinedObjectError as error:  # the role is not there yet
-                raise SchemaMismatch(
-                    "The database is not migrated. Run 'run.py migrate'."
-                ) from error
+                connection = await _connect(server, role, timeout_s)
+            except LOST:
+                continue
+            break
+        else:
+            server, connection = last, await _connect(last, role, timeout_s)
+    _last_primary[dsn] = server
+    return connection
+
+
+async def _connect(server: str, role: str | None, timeout_s: float) -> Connection:
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        try:
+            return await asyncpg.connect(
+                server,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=timeout_s,
+                server_settings=_settings(role, timeout_s),
+                target_session_attrs=SessionAttribute.read_write,
+            )
+        except asyncpg.UndefinedObjectError as error:  # the role is not there yet
+            raise SchemaMismatch("The database is not migrated. Run 'run.py migrate'.") from error
 
 
 async def _keep_session(connection: Connection) -> None:
@@ -149,17 +181,16 @@ class Database:
             self._resting_until = now() + REST_S
             raise
 
+    async def _connect_for_pool(self, *_: Any, **__: Any) -> Connection:
+        return await self.connect()
+
     async def _open(self) -> Pool:
         async with self._opening:
             if self._pool is None:
                 self._pool = await asyncpg.create_pool(
-                    self.dsn,
+                    connect=self._connect_for_pool,
                     min_size=0,
                     max_size=self._pool_size,
-                    timeout=CONNECT_TIMEOUT_S,
-                    command_timeout=self.timeout_s,
-                    server_settings=_settings(APP_ROLE, self.timeout_s),
-                    target_session_attrs=SessionAttribute.read_write,
                     reset=_keep_session,
                 )
             return self._pool

@@ -25,9 +25,12 @@ SELECT h.position, h.partitioned_to,
        ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles, erased)
              FROM users WHERE subject_id = ANY($1::uuid[])) AS users,
        ARRAY(SELECT ROW(session_id, subject_id, token_digest, started_at, expires_at, roles)
-             FROM active_sessions WHERE subject_id = ANY($2::uuid[]) OR subject_id IN (
-                 SELECT subject_id FROM active_sessions WHERE subject_id = ANY($3::uuid[])
-                 GROUP BY subject_id HAVING count(*) > $4)) AS sessions,
+             FROM active_sessions WHERE subject_id = ANY($2::uuid[])
+             UNION ALL
+             SELECT ROW(session_id, s.subject_id, token_digest, started_at, expires_at, roles)
+             FROM (SELECT subject_id FROM active_sessions WHERE subject_id = ANY($3::uuid[])
+                   GROUP BY subject_id HAVING count(*) > $4) crowded
+             JOIN active_sessions s USING (subject_id)) AS sessions,
        ARRAY(SELECT ROW(login, subject_id)
              FROM credentials WHERE login = ANY($5::text[])) AS logins,
        ARRAY(SELECT subject_id FROM users

@@ -10,7 +10,7 @@ import sys
 import uvloop
 from rich.console import Console
 
-from tests.bench import appends, checks, logins, personal, revocation
+from tests.bench import appends, checks, logins, personal, replica, revocation
 from tests.bench.stage import open_stage
 
 SESSIONS = 1_000_000
@@ -30,6 +30,7 @@ def main() -> None:
         personal.main()
     with open_stage(console, *sizes, hosts=2 if quick else 3) as stage:
         uvloop.run(checks.measure(stage, checks.QUICK if quick else checks.Plan()))
+        uvloop.run(replica.measure(stage, replica.QUICK if quick else replica.Plan()))
         uvloop.run(logins.measure(stage, logins.QUICK if quick else logins.Plan()))
         uvloop.run(revocation.measure(stage, revocation.QUICK if quick else revocation.Plan()))
 

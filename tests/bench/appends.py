@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 ROUNDS = 7
 EVENTS_PER_ROUND = 20 * MAX_BATCH
 USERS = 20_000
+CLIENTS = 4 * MAX_BATCH
 KEY = secrets.token_bytes(KEY_BYTES)
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0"
 
@@ -85,10 +86,15 @@ async def raw_round(connection: Connection, base: int) -> float:
 
 
 async def gatelog_round(appender: Appender, subjects: list[ev.UserRegistered]) -> float:
-    """Seconds for one round of logins, submitted together: full batches."""
-    commands = [login(subjects[n % len(subjects)]) for n in range(EVENTS_PER_ROUND)]
+    """Seconds for one round of logins, by so many clients that every batch is full."""
+    commands = iter([login(subjects[n % len(subjects)]) for n in range(EVENTS_PER_ROUND)])
+
+    async def client() -> None:
+        for command in commands:
+            await appender.submit(*command)
+
     began = time.perf_counter()
-    await asyncio.gather(*(appender.submit(*command) for command in commands))
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
     return time.perf_counter() - began
 
 

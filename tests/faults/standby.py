@@ -19,21 +19,13 @@ READY_WITHIN_S = 60.0
 
 
 @asynccontextmanager
-async def standby_of(
-    primary: EmbeddedPostgres, directory: Path, *, conninfo_host: str | None = None, port: int = 0
-) -> AsyncIterator[EmbeddedPostgres]:
-    """A streaming standby, caught up. ``conninfo_host``, ``port``: how it reaches the primary."""
+async def standby_of(primary: EmbeddedPostgres, directory: Path) -> AsyncIterator[EmbeddedPostgres]:
+    """A streaming standby, caught up."""
     _allow_replication(primary)
     standby = EmbeddedPostgres(directory / "standby", settings={"max_connections": "200"})
     _copy(primary, standby)
-    if conninfo_host is not None:
-        with (standby.cluster / "postgresql.auto.conf").open("a") as file:
-            file.write(
-                f"primary_conninfo = 'host={conninfo_host} port={port} user={SUPERUSER}"
-                " sslmode=disable'\n"
-            )
-    _start(standby)
     try:
+        _start(standby)
         await until(lambda: _streams(primary), within_s=READY_WITHIN_S)
         yield standby
     finally:
@@ -66,13 +58,13 @@ def _copy(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
 
 
 def _start(standby: EmbeddedPostgres) -> None:
-    """Like its own start, which would wait until it takes writes."""
+    """Like its own start, without the roles and databases that it makes."""
     standby.prepare()
     with standby.spawn_options() as options:
         process = subprocess.Popen(standby.command(), **options)
     standby._process = process
     deadline = time.monotonic() + READY_WITHIN_S
-    while standby._pid_file()[7:8] not in (["standby "], ["standby"]):
+    while not standby.is_ready(process.pid):
         assert process.poll() is None, standby.start_error()
         assert time.monotonic() < deadline, standby._pid_file()
         time.sleep(0.02)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
+import asyncpg
 import pytest
 
 from server.config import Config
@@ -139,7 +140,7 @@ async def test_with_an_asynchronous_standby_the_loss_is_told_and_no_replica_keep
 
 async def stop_replication(standby: EmbeddedPostgres) -> None:
     """From here on the standby hears nothing."""
-    connection = await on(standby)
+    connection = await asyncpg.connect(standby.superuser_dsn())
     await connection.execute("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
     await connection.execute("SELECT pg_reload_conf()")
 

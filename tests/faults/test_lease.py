@@ -1,8 +1,9 @@
 """The guarantee under faults: when a logout has been answered, nobody accepts that session again.
 
 Real projectors and workers on three hosts, clients that note what they were told, and a nemesis.
-``FAULTS=long`` makes it go on for ten minutes, ``FAULTS_S`` for as many seconds; ``FAULTS_HISTORY``
-is the path to which the history is written, for an outside checker. The same checker must find every broken variant.
+``FAULTS=long`` makes it go on for ten minutes, ``FAULTS_S`` for as many seconds. The history is
+written to the path in ``FAULTS_HISTORY``, for an outside checker. The same checker must find every
+broken variant.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.faults.load import Load
 from tests.faults.nemesis import Nemesis
 from tests.faults.variants import BROKEN, VARIANTS
 
-FAULTS_S = float(os.environ.get("FAULTS_S", 600 if os.environ.get("FAULTS") == "long" else 60))
+FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 60))
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
 SHORT_TTL_S = 0.5
