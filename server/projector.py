@@ -61,9 +61,11 @@ from server.store.leases import (
     writes_durably,
 )
 from server.store.replica import (
+    ReplicaError,
     ReplicaFull,
     ReplicaPlace,
     ReplicaState,
+    ReplicaUnwritable,
     ReplicaWriter,
     boottime_ns,
     drop_environment,
@@ -80,13 +82,14 @@ LOAD_TIMEOUT_S = 3600.0
 LOCK_POLL_S = 0.2
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
+NO_ROOM_RETRY_S = 30.0  # a load that comes to nothing is work for the database
 LEAVE_TIMEOUT_S = 1.0
 LEAST_PURGED, MOST_PURGED, PURGE_ROUND = 1000, 20_000, 600
 READER_CHECK_EVERY = 10  # renewals
 _NS = 1_000_000_000
 
 # What means that the replica, and not the database, is at fault.
-_DOUBT = (LogDiffers, ReplicaFull, lmdb.Error)
+_DOUBT = (LogDiffers, ReplicaError, lmdb.Error)
 
 ConnectWithin = Callable[[float], Awaitable["Connection"]]
 
@@ -145,21 +148,37 @@ class Projector:
         try:
             while True:
                 started_ns = self._clock_ns()
-                await self._until_trouble()
+                least_s = await self._until_trouble()
                 if self._clock_ns() - started_ns > self.terms.ttl_ns:
                     delay_s = FIRST_RETRY_S
-                await asyncio.sleep(delay_s)
+                await asyncio.sleep(max(delay_s, least_s))
                 delay_s = min(delay_s * 2, LAST_RETRY_S)
         finally:
             await self._stop()
 
-    async def _until_trouble(self) -> None:
+    async def _until_trouble(self) -> float:
+        """Follow the log until that fails; returns for how long at least to wait, in seconds."""
         try:
             await self._follow()
+        except ReplicaUnwritable as error:
+            self._note_doubt(error)
+            return 0.0 if self.place.fall_back() else self._no_room()
+        except ReplicaFull as error:
+            self._note_doubt(error)
+            # a new load leaves the tombstones out; if it is the load that failed, nothing helps
+            return 0.0 if self._writer is not None else self._no_room()
         except _DOUBT as error:
             self._note_doubt(error)
         except GatelogError as error:
             logger.warning("projector: %s", error)
+        except Exception:
+            logger.exception("projector: a defect")
+            return LAST_RETRY_S
+        return 0.0
+
+    def _no_room(self) -> float:
+        logger.error("no room for the replica, every check asks the database: %s", self._doubt)
+        return NO_ROOM_RETRY_S
 
     def _note_doubt(self, error: Exception) -> None:
         self._doubt = f"{type(error).__name__}: {error}"
@@ -252,7 +271,7 @@ class Projector:
         logger.warning("replica %s is given up: %s", old.replica_id, self._doubt)
         try:
             old.set_deadline(NO_LEASE)
-        except (ReplicaFull, lmdb.Error):
+        except (ReplicaError, lmdb.Error):
             logger.warning("replica %s cannot be told; its lease runs out", old.replica_id)
         else:
             await leave(lease, old.replica_id)
@@ -370,7 +389,7 @@ class Projector:
             return
         try:
             writer.set_deadline(NO_LEASE)
-        except (ReplicaFull, lmdb.Error) as error:
+        except (ReplicaError, lmdb.Error) as error:
             logger.warning("the lease could not be ended: %s", error)
             return
         finally:

@@ -16,8 +16,8 @@ import pytest
 from server.core.lease import lease_terms
 from server.embedded import EmbeddedPostgres
 from server.service.barrier import Barrier
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender
 from server.store.migrate import migrate
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from server.config import Config
@@ -18,9 +20,9 @@ from server.core.commands import StartSession
 from server.core.sessions import Session
 from server.projector import Projector, make_projector
 from server.store import sql
+from server.store.appender import Appender
 from server.store.database import connect
 from server.store.leases import Look, leave, read_leases
-from server.store.log import Appender
 from server.store.replica import ReplicaPlace, ReplicaReader, ReplicaWriter
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
@@ -286,6 +288,59 @@ async def test_a_full_replica_is_given_up_and_loaded_anew(
                 await asyncio.gather(*(appender.submit(end(command)) for command in commands))
             (command,) = await logged_in(appender)
             await until(knows(reader, command))
+
+
+@pytest.fixture
+def tiny_memory(tmp_path: Path) -> Iterator[Path]:
+    """A file system in memory that is full after half a megabyte."""
+    directory = tmp_path / "tiny"
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(directory)]
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if not mount or not umount or subprocess.run([mount, *options], check=False).returncode:
+        pytest.skip("may not mount a file system")
+    yield directory
+    subprocess.run([umount, "--lazy", str(directory)], check=True)
+
+
+async def test_where_memory_is_short_the_replica_goes_to_the_data_directory(
+    config: Config, database: Dsns, appender: Appender, tiny_memory: Path
+) -> None:
+    """As in a container that gives /dev/shm 64 MB."""
+    small = msgspec.structs.replace(config, replica_dir=str(tiny_memory))
+    (command,) = await logged_in(appender)
+    with contextlib.closing(ReplicaReader(ReplicaPlace(small))) as reader:
+        async with running(small, database) as projector:
+            await until(knows(reader, command))
+            assert projector.place.base() == tiny_memory
+            for _ in range(60):
+                await logged_in(appender, 100)
+            await until(lambda: projector.rebuilds == 2)
+            assert projector.place.base() == projector.place.root
+            await until(knows(reader, command))
+            status = reader.status()
+            assert status is not None
+            assert (projector.place.root / status.replica_id).exists()
+            assert not list(tiny_memory.iterdir())
+
+
+async def test_without_any_room_there_is_no_lease_and_no_row(
+    config: Config,
+    database: Dsns,
+    appender: Appender,
+    connection: Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The load itself does not fit; logouts must not wait for a replica that is not there."""
+    small = msgspec.structs.replace(config, replica_max_mib=1)
+    for _ in range(130):
+        await logged_in(appender, 100)
+    with contextlib.closing(ReplicaReader(ReplicaPlace(small))) as reader:
+        async with running(small, database) as projector:
+            await until(lambda: "no room for the replica" in caplog.text)
+            assert not reader.leased
+            assert projector.rebuilds == 0
+            assert (await read_leases(connection)).rows == ()
 
 
 async def test_only_one_of_two_projectors_writes(

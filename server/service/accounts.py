@@ -56,8 +56,10 @@ from server.service.clock import new_event_id, new_random_id, new_token, utc_now
 from server.service.metrics import COMMAND_TIME
 from server.service.passwords import PasswordPool, common_passwords
 from server.service.personal import PersonalData
+from server.store.appender import Appender
+from server.store.batch import Recorded
 from server.store.database import Database
-from server.store.log import Appender, Recorded, read_head
+from server.store.log import read_head
 from server.store.replica import boottime_ns
 from server.store.sessions import FoundSession, SessionList
 from server.store.users import Credential, ListedUser, Users

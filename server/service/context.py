@@ -22,8 +22,8 @@ from server.service.gate import Gate, know_nothing
 from server.service.metrics import count_wait
 from server.service.passwords import PasswordPool
 from server.service.proofs import Proofs
+from server.store.appender import Appender
 from server.store.database import Database
-from server.store.log import Appender
 from server.store.replica import ReplicaPlace, ReplicaReader
 from server.store.sessions import PrimaryLookup
 

@@ -35,6 +35,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
+from weakref import WeakSet
 
 import lmdb
 import msgspec
@@ -70,8 +71,16 @@ boottime_ns: Callable[[], int] = partial(
 Known = Session | Literal[False] | None
 
 
-class ReplicaFull(Exception):
-    """There is no room for another page: the limit is reached, or the memory behind it."""
+class ReplicaError(Exception):
+    """Something could not be written to the replica; it is as it was before."""
+
+
+class ReplicaFull(ReplicaError):
+    """The configured limit is reached."""
+
+
+class ReplicaUnwritable(ReplicaError):
+    """What the replica lies on takes no more: most likely, the memory behind it is used up."""
 
 
 class ReplicaState(msgspec.Struct, frozen=True, array_like=True):
@@ -108,6 +117,7 @@ class ReplicaPlace:
         self.root = config.data_path / "replica"
         self._configured = Path(config.replica_dir).absolute() if config.replica_dir else None
         self.max_bytes = config.replica_max_mib << 20
+        self._on_disk = False
 
     @property
     def link(self) -> Path:
@@ -127,7 +137,14 @@ class ReplicaPlace:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.root
 
+    def fall_back(self) -> bool:
+        """Make new environments in the data directory; False if they are there already."""
+        before, self._on_disk = self.base(), True
+        return self.base() != before
+
     def _bases(self) -> Iterator[Path]:
+        if self._on_disk:
+            return
         if self._configured is not None:
             yield self._configured
         elif _MEMORY_BACKED.is_dir():
@@ -163,7 +180,7 @@ class ReplicaPlace:
 
     def remove_others(self, keep: Path | None) -> None:
         """Delete every environment but this one; who has one open keeps what it has mapped."""
-        for base in {self.root, self.base()}:
+        for base in {self.root, self.base(), *self._bases()}:
             for path in base.glob("*-v*-*"):
                 if path.is_dir() and path != keep:
                     shutil.rmtree(path, ignore_errors=True)
@@ -181,8 +198,10 @@ def boot_id() -> str:
         return f"{(time.time_ns() - boottime_ns()) // 60_000_000_000:012d}"
 
 
-# LMDB must not open an environment twice in one process; a reader beside the writer shares its.
+# LMDB must not open an environment twice in one process: a reader beside the writer shares its,
+# and lets go of one that it has opened before the writer came.
 _written_here: dict[Path, lmdb.Environment] = {}
+_readers_here: WeakSet[ReplicaReader] = WeakSet()
 
 
 class ReplicaReader:
@@ -203,6 +222,7 @@ class ReplicaReader:
         self._begin: Callable[[], lmdb.Transaction] = _no_environment
         self._looked_ns = -LOOK_AGAIN_NS
         self._note_lease(b"")
+        _readers_here.add(self)
 
     def peek(self, digest: bytes) -> Known:
         """The session if memory knows it is active, False if it knows it is not, else None."""
@@ -258,6 +278,7 @@ class ReplicaReader:
             return None
 
     def close(self) -> None:
+        """Let go of the environment; the next look finds it again."""
         self._forget()
         self._looked_ns = -LOOK_AGAIN_NS
 
@@ -272,7 +293,7 @@ class ReplicaReader:
             return False
         self._forget()
         try:
-            self._environment = _open_to_read(path)
+            self._environment = _open_to_read(path, self._place.max_bytes)
         except (lmdb.Error, OSError) as error:
             logger.info("the replica cannot be opened: %s", error)
             return False
@@ -298,11 +319,16 @@ def _no_environment() -> lmdb.Transaction:
     raise lmdb.Error("there is no environment")
 
 
-def _open_to_read(path: Path) -> lmdb.Environment:
+def _open_to_read(path: Path, max_bytes: int) -> lmdb.Environment:
     if path in _written_here:
         return _written_here[path]
     return lmdb.open(
-        str(path), readonly=True, create=False, readahead=False, max_readers=MAX_READERS
+        str(path),
+        map_size=max_bytes,  # as the writer: what is smaller would have to be opened as it grows
+        readonly=True,
+        create=False,
+        readahead=False,
+        max_readers=MAX_READERS,
     )
 
 
@@ -324,7 +350,7 @@ def _status(
 
 
 class ReplicaWriter:
-    """The projector's side of one environment. Every write may raise ReplicaFull."""
+    """The projector's side of one environment. Every write may raise ReplicaError."""
 
     def __init__(self, path: Path, environment: lmdb.Environment, state: ReplicaState) -> None:
         self.path = path
@@ -346,8 +372,8 @@ class ReplicaWriter:
         path = place.base() / f"{_name_prefix()}{secrets.token_hex(8)}"
         try:
             environment = _open_to_write(path, place.max_bytes)
-        except (lmdb.DiskError, OSError) as error:
-            raise ReplicaFull(str(error)) from error
+        except (lmdb.Error, OSError) as error:
+            raise ReplicaUnwritable(str(error)) from error
         writer = cls(path, environment, ReplicaState("", 0, b"", 0))
         writer.set_deadline(NO_LEASE)
         return writer
@@ -358,6 +384,8 @@ class ReplicaWriter:
         path = place.current()
         if path is None or not (path / "data.mdb").exists():
             return None
+        for reader in _readers_here:
+            reader.close()
         try:
             environment = _open_to_write(path, place.max_bytes)
             with environment.begin() as transaction:
@@ -453,8 +481,10 @@ class ReplicaWriter:
         try:
             with self._environment.begin(write=True) as transaction:
                 yield transaction
-        except (lmdb.MapFullError, lmdb.DiskError) as error:
+        except lmdb.MapFullError as error:
             raise ReplicaFull(str(error)) from error
+        except lmdb.Error as error:
+            raise ReplicaUnwritable(str(error)) from error
 
 
 def _open_to_write(path: Path, max_bytes: int) -> lmdb.Environment:

@@ -462,10 +462,11 @@ REAP_LEASE = "DELETE FROM replica_lease WHERE replica_id = $1 AND renewal_seq = 
 # Remove the own row; its lease has been ended in the replica. $1 replica
 LEAVE = "DELETE FROM replica_lease WHERE replica_id = $1"
 
-# The event at a position, to see that the log is still the same one, and those after it.
-# $1 position, $2 how many at most
+# The event at a position, without its entry, to see that the log is still the same one; and those
+# after it. $1 position, $2 how many at most
 READ_TAIL = """
-SELECT position, leaf_hash, entry FROM events WHERE position >= $1 ORDER BY position LIMIT $2
+SELECT position, leaf_hash, CASE WHEN position > $1 THEN entry END AS entry
+FROM events WHERE position >= $1 ORDER BY position LIMIT $2
 """
 
 # All sessions in the order of the replica, each as its packed record (server.core.sessions). 262968

@@ -32,8 +32,9 @@ from server.core import events as ev
 from server.core.commands import StartSession
 from server.core.personal import ADDRESS_INDEX_BYTES, KEY_BYTES, NONCE_BYTES, Personal, seal
 from server.embedded import EmbeddedPostgres
+from server.store.appender import Appender
+from server.store.batch import MAX_BATCH
 from server.store.database import connect
-from server.store.log import MAX_BATCH, Appender
 from server.store.migrate import migrate
 from tests.builders import registration, start
 

@@ -29,6 +29,7 @@ from tests.bench.population import JWT_ALGORITHM, JWT_KEY
 
 PATH = "/hello"
 DATABASE_CONNECTIONS = 8
+REDIS_CONNECTIONS = 32
 
 _FIND = "SELECT subject_id, expires_at, roles FROM active_sessions WHERE token_digest = $1"
 
@@ -73,7 +74,10 @@ def session_on_redis(setting: Setting) -> web.AppRunner:
         session = await aiohttp_session.get_session(request)
         return await handler(request) if "user" in session else _refusal()
 
-    client = redis.asyncio.Redis(unix_socket_path=setting.redis_socket)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        f"unix://{setting.redis_socket}", max_connections=REDIS_CONNECTIONS
+    )
+    client = redis.asyncio.Redis(connection_pool=pool)
     storage = aiohttp_session.session_middleware(RedisStorage(client))
     return _runner(storage, check)
 

@@ -30,9 +30,10 @@ from server.service.accounts import Accounts
 from server.service.barrier import Barrier
 from server.service.passwords import PasswordPool
 from server.service.personal import PersonalData
+from server.store.appender import Appender
 from server.store.database import Database
 from server.store.keys import KeyStore
-from server.store.log import Appender, read_events
+from server.store.log import read_events
 from server.store.migrate import migrate
 from tests.bench.machine import quantile
 from tests.builders import MASTER_KEY, NOON, failure

@@ -4,17 +4,20 @@
 
 - Cold: from nothing to the first lease; the raw limit is the COPY whose rows nobody looks at.
 - Warm: from the start of a projector over a replica that is there to its lease.
-- Memory: the blocks of the environment, and what each worker needs beside them (its own pages,
-  USS) after it has looked up every session once.
+- Memory: the blocks of the environment, and by how much each worker's own memory grows while it
+  looks up every session once.
+
+A start has all cores; otherwise the server's core is left alone here, too. A lookup is given as
+CPU time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -33,10 +36,10 @@ from server.store.replica import ReplicaPlace, ReplicaReader
 from tests.bench.machine import make_table, spread
 from tests.bench.population import token
 from tests.bench.stage import Stage, open_stage
+from tests.waiting import until
 
 MEMORY_GOAL_BYTES = 200
 LOOKUP_CHUNK = 10_000
-POLL_S = 0.001
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -54,13 +57,13 @@ WARM_GOALS_S = {1_000_000: 0.2}
 async def measure(stage: Stage, plan: Plan) -> None:
     """Print the tables."""
     config, dsn, sessions = stage.host, stage.postgres.app_dsn(), stage.tokens.count
-    colds, warms, peaks = [], [], []
-    copy_s = await bare_copy(dsn)
-    for _ in range(plan.starts):
-        forget(config)
-        colds.append(await start(config, dsn))
-        peaks.append(psutil.Process().memory_info().rss)
-        warms.append(await start(config, dsn))
+    colds, warms = [], []
+    with all_cores(stage):
+        copy_s = await bare_copy(dsn)
+        for _ in range(plan.starts):
+            forget(config)
+            colds.append(await start(config, dsn))
+            warms.append(await start(config, dsn))
     table = make_table(f"Starts with {sessions:,} sessions, s", "", "measured", "goal")
     table.add_row("the COPY alone", f"{copy_s:.2f}", "")
     table.add_row("cold: loaded and leased", spread(colds, ".2f"), _goal(COLD_GOALS_S, sessions))
@@ -68,6 +71,20 @@ async def measure(stage: Stage, plan: Plan) -> None:
     stage.console.print(table)
     with stage.projector():
         await print_memory(stage, plan)
+
+
+@contextmanager
+def all_cores(stage: Stage) -> Iterator[None]:
+    """Let this process and PostgreSQL's next backends use the whole machine."""
+    pid = stage.postgres.running_pid()
+    processes = [psutil.Process(), psutil.Process(pid)]
+    for process in processes:
+        process.cpu_affinity(sorted(stage.cores.all))
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.cpu_affinity(sorted(stage.cores.others))
 
 
 def _goal(goals: dict[int, float], sessions: int) -> str:
@@ -126,8 +143,7 @@ async def start(config: Config, dsn: str) -> float:
     began = time.perf_counter()
     async with projecting(config, dsn):
         reader = ReplicaReader(ReplicaPlace(config))
-        while not reader.leased:
-            await asyncio.sleep(POLL_S)
+        await until(lambda: reader.leased, within_s=600)
         took = time.perf_counter() - began
         reader.close()
     return took
@@ -161,15 +177,21 @@ def look_up_all(config: Config, sessions: int) -> Seen:
     reader = ReplicaReader(ReplicaPlace(config))
     assert reader.leased
     peek = reader.peek
-    before = psutil.Process().memory_full_info().uss
+    before = own_bytes()
     times: list[float] = []
     for digests in _chunks(sessions):
-        began = time.perf_counter_ns()
+        began = time.process_time_ns()
         for digest in digests:
             peek(digest)
-        times.append((time.perf_counter_ns() - began) / len(digests))
+        times.append((time.process_time_ns() - began) / len(digests))
         assert isinstance(peek(digests[0]), Session)
-    return Seen(median(times), psutil.Process().memory_full_info().uss - before)
+    return Seen(median(times), own_bytes() - before)
+
+
+def own_bytes() -> int:
+    """This process's own memory: without the pages that it shares, as those of the replica."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - memory.shared)
 
 
 def _chunks(sessions: int) -> Iterator[list[bytes]]:

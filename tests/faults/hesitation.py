@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from server.projector import Projector
+from server.store.appender import Appender
 from server.store.feed import Page
-from server.store.log import Appender
 from server.store.sessions import PrimaryLookup
 
 if TYPE_CHECKING:

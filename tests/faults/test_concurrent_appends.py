@@ -10,8 +10,9 @@ from multiprocessing.queues import Queue
 import asyncpg
 import pytest
 
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender, read_events, read_head
+from server.store.log import read_events, read_head
 from server.store.rebuild import check
 from tests.builders import failure, registration, start
 from tests.conftest import Dsns

@@ -16,9 +16,9 @@ from server.core.commands import Command
 from server.core.lease import lease_deadline
 from server.projector import Projector
 from server.service.barrier import Barrier, Waited
+from server.store.batch import Recorded
 from server.store.feed import Page
 from server.store.leases import EpochHead, read_epoch_head
-from server.store.log import Recorded
 from server.store.replica import boottime_ns
 from tests.faults.hesitation import (
     HesitantAppender,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from server.core.tlog import Signer
 from server.service.sealer import LastNote, Sealer
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender
 from server.store.tiles import take_sealer_lock
 from tests.builders import NOON, failure
 from tests.conftest import Dsns

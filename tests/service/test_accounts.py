@@ -28,8 +28,9 @@ from server.core.state import ActiveSession
 from server.service.accounts import Accounts
 from server.service.barrier import Barrier
 from server.service.passwords import PasswordPool
+from server.store.appender import Appender
 from server.store.database import Database, connect
-from server.store.log import Appender, read_events
+from server.store.log import read_events
 from tests.builders import MASTER_KEY
 from tests.conftest import SHORT_TTL_S, Clock, Dsns
 

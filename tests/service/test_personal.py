@@ -32,8 +32,9 @@ from server.service.passwords import PasswordPool
 from server.service.personal import PersonalData
 from server.service.rotation import rotate
 from server.store import keys as store
+from server.store.appender import Appender
 from server.store.database import Database
-from server.store.log import Appender, StoredEvent, read_events
+from server.store.log import StoredEvent, read_events
 from server.store.rebuild import check, rebuild
 from tests.builders import MASTER_KEY
 from tests.conftest import Clock, Dsns

@@ -9,8 +9,8 @@ import pytest
 
 from server.core.sessions import pack_session
 from server.core.state import DropSession, PutSession
+from server.store.appender import Appender
 from server.store.feed import CopyParser, LogDiffers, Pair, copy_sessions, read_page
-from server.store.log import Appender
 from tests.builders import NOON, end, registration, start
 
 if TYPE_CHECKING:

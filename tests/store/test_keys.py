@@ -14,9 +14,9 @@ from server.core.commands import ChangeUser, EraseUser, RecordLoginFailure, Regi
 from server.core.errors import GatelogError, LastAdmin, StaleMasterKey
 from server.core.personal import WrappedKey
 from server.service.clock import new_event_id
+from server.store.appender import PARTITION_RESERVE, Appender
 from server.store.database import connect
 from server.store.keys import change_master_key, drop_addresses_before, vacuum_erased
-from server.store.log import PARTITION_RESERVE, Appender
 from server.store.rebuild import check, rebuild
 from tests.builders import NOON, failure, registration, start
 from tests.conftest import Dsns

@@ -8,6 +8,7 @@ import pytest
 
 from server.core.lease import LeaseRow, Sighting
 from server.store import sql
+from server.store.appender import Appender
 from server.store.database import connect
 from server.store.leases import (
     acknowledge,
@@ -17,7 +18,6 @@ from server.store.leases import (
     reap,
     write_lease,
 )
-from server.store.log import Appender
 from tests.builders import NOON, registration
 from tests.conftest import Dsns
 

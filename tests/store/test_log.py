@@ -15,8 +15,9 @@ from server.core.commands import EndSessions, RecordLoginFailure
 from server.core.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
 from server.service.clock import new_event_id
 from server.store import sql
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender, read_events, read_head
+from server.store.log import read_events, read_head
 from tests.builders import failure, registration, start
 from tests.conftest import Dsns
 

@@ -12,8 +12,9 @@ from server.core import events as ev
 from server.core.commands import ChangeUser, Command, EndSessions
 from server.core.errors import GatelogError, LogDamaged
 from server.service.clock import new_event_id
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender, read_head
+from server.store.log import read_head
 from server.store.rebuild import check, rebuild
 from tests.builders import NOON, failure, registration, start
 from tests.conftest import Dsns

@@ -283,6 +283,21 @@ def test_a_restarted_writer_goes_on_where_the_last_one_stopped(
     drop_environment(second)
 
 
+def test_a_writer_may_come_after_a_reader_of_the_same_process(
+    place: ReplicaPlace, reader: ReplicaReader
+) -> None:
+    first = published(place, a_session())
+    first.close()
+    assert reader.peek(a_session().token_digest)
+
+    second = ReplicaWriter.open_current(place)
+
+    assert second is not None
+    second.apply([ended(a_session())], position=2, leaf_hash=HASH)
+    assert reader.peek(a_session().token_digest) is False
+    drop_environment(second)
+
+
 def test_an_unfinished_environment_is_never_used(place: ReplicaPlace) -> None:
     writer = ReplicaWriter.create(place)
     writer.load([(bytes(32), b"record")])
@@ -438,6 +453,41 @@ def test_the_slot_of_a_killed_reader_is_freed(place: ReplicaPlace) -> None:
 
     assert writer.clear_stale_readers() == 1
     assert str(process.pid) not in writer._environment.readers()
+    drop_environment(writer)
+
+
+LASTING_READER = """
+import logging, sys
+from server.config import Config
+from server.store.replica import ReplicaPlace, ReplicaReader
+logging.basicConfig()
+reader = ReplicaReader(ReplicaPlace(Config(data_dir=sys.argv[1])))
+for line in sys.stdin:
+    print(reader.peek(bytes.fromhex(line)) is not None, flush=True)
+"""
+
+
+def test_a_replica_may_grow_under_its_readers(place: ReplicaPlace) -> None:
+    writer = published(place)
+    writer.set_deadline(boottime_ns() + 60 * S)
+    with subprocess.Popen(
+        [sys.executable, "-c", LASTING_READER, str(place.root.parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(replica.__file__).parents[2])},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(1, 5):
+            sessions = [a_session(number * 100_000 + n) for n in range(50_000)]  # 5 MiB
+            writer.load((s.token_digest, packed(s)) for s in sessions)
+            process.stdin.write(sessions[-1].token_digest.hex() + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "True\n"
+        _, complaints = process.communicate()
+    assert complaints == ""
     drop_environment(writer)
 
 

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from server.core.errors import DatabaseUnavailable, Overloaded
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender
 from server.store.sessions import PrimaryLookup
 from tests.builders import registration, start
 from tests.conftest import Dsns

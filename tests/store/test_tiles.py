@@ -10,8 +10,8 @@ import pytest
 
 from server.core.errors import LogDamaged, SealingRefused
 from server.core.merkle import HASH_BYTES, TILE_BYTES, Tile, leaf_hashes
+from server.store.appender import Appender
 from server.store.database import connect
-from server.store.log import Appender
 from server.store.tiles import (
     StoredCheckpoint,
     read_checkpoints,
