@@ -96,6 +96,7 @@ class Barrier:
         self._seen: EpochSeen | None = None
         self._sightings: dict[str, Sighting] = {}
         self._woken_ns = -WAKE_INTERVAL_NS
+        self._unheard = False
         self.looks = 0
 
     async def __aenter__(self) -> Barrier:
@@ -144,50 +145,54 @@ class Barrier:
     async def _run(self) -> None:
         pause_s = FIRST_POLL_S
         while True:
-            arrived = self._arrived.is_set()
-            self._arrived.clear()
-            pause_s = FIRST_POLL_S if arrived else min(pause_s * POLL_GROWTH, LAST_POLL_S)
+            if self._arrived.is_set():
+                self._arrived.clear()
+                self._unheard = True
+                pause_s = FIRST_POLL_S
             try:
-                await self._look_round(wake=arrived)
+                await self._look_round()
             except GatelogError as error:
                 logger.warning("barrier: %s", error)
-                self._discard_connection()
-                pause_s = LAST_POLL_S
+                await self._start_anew()
             except Exception:
                 logger.exception("barrier: a defect")
-                self._discard_connection()
-                pause_s = LAST_POLL_S
+                await self._start_anew()
             await self._pause(pause_s)
+            pause_s = min(pause_s * POLL_GROWTH, LAST_POLL_S)
 
     async def _pause(self, pause_s: float) -> None:
-        """A short time while somebody waits; else until somebody comes or the next renewals."""
-        await asyncio.sleep(FIRST_POLL_S)
+        """Until somebody comes; for a short time only while others wait."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s if self._waiters else self._terms.renewal_ns / _NS):
                 await self._arrived.wait()
 
-    async def _look_round(self, *, wake: bool) -> None:
+    async def _start_anew(self) -> None:
+        self._discard_connection()
+        await asyncio.sleep(LAST_POLL_S)
+
+    async def _look_round(self) -> None:
         """Read the rows and answer who can be answered."""
-        waiters = tuple(self._waiters)  # who comes later may have committed after the read
         with translated_errors():
             async with asyncio.timeout(self._terms.ttl_ns / _NS):
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
                     await reports_lazily(self._connection)
-                connection = self._connection
-                if wake and waiters:
-                    await self._wake(connection)
+                await self._wake(self._connection)
+                waiters = tuple(self._waiters)  # who comes later may commit after the read
                 sent_ns = self._clock_ns()
-                look = await read_leases(connection)
+                look = await read_leases(self._connection)
                 seen = self._take_in(look)
                 self._answer(waiters, look, sent_ns - seen.since_ns)
-                await self._reap(connection)
+                await self._reap(self._connection)
 
     async def _wake(self, connection: Connection) -> None:
+        """Let projectors hear of who has come, and give them the time that they need at least."""
         now_ns = self._clock_ns()
-        if now_ns - self._woken_ns >= WAKE_INTERVAL_NS:
-            self._woken_ns = now_ns
+        if self._unheard and self._waiters and now_ns - self._woken_ns >= WAKE_INTERVAL_NS:
+            self._unheard, self._woken_ns = False, now_ns
             await wake_projectors(connection)
+            if self._rows:
+                await asyncio.sleep(FIRST_POLL_S)
 
     def _take_in(self, look: Look) -> EpochSeen:
         now_ns = self._clock_ns()
