@@ -374,7 +374,8 @@ class Projector:
             logger.warning("replica %s has not renewed its lease; its row is removed", replica_id)
 
     def _tidy(self, writer: ReplicaWriter) -> None:
-        """Bounded work on what is no longer needed."""
+        """Bounded work on what is no longer needed; and see that new workers can find the rest."""
+        self.place.check(writer.path)
         entries = writer.entries
         limit = min(max(LEAST_PURGED, entries // PURGE_ROUND), MOST_PURGED)
         writer.purge(time.time_ns() // 1000, limit)

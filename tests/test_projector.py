@@ -290,6 +290,18 @@ async def test_a_full_replica_is_given_up_and_loaded_anew(
             await until(knows(reader, command))
 
 
+async def test_a_replica_whose_files_were_deleted_is_made_anew(
+    config: Config, database: Dsns, reader: ReplicaReader, appender: Appender
+) -> None:
+    (command,) = await logged_in(appender)
+    async with running(config, database) as projector:
+        await until(lambda: reader.leased)
+        shutil.rmtree(ReplicaPlace(config).base())
+        await until(lambda: projector.rebuilds == 2)
+        with contextlib.closing(ReplicaReader(ReplicaPlace(config))) as new_reader:
+            await until(knows(new_reader, command))
+
+
 @pytest.fixture
 def tiny_memory(tmp_path: Path) -> Iterator[Path]:
     """A file system in memory that is full after half a megabyte."""

@@ -84,6 +84,7 @@ async def copy_sessions(connection: Connection, sink: Callable[[list[Pair]], Non
         # the position is needed to ask for its hash; the snapshot is the same for all of it
         position = (await read_epoch_head(connection, 0)).position
         head = await read_epoch_head(connection, position)
+        await connection.execute(sql.SORT_SESSIONS)
         await connection.copy_from_query(sql.COPY_SESSIONS, output=take, format="binary")
     parser.close()
     return head

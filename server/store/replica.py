@@ -57,6 +57,7 @@ _STATE = b"\x00\x00"
 _DIGEST_BYTES = 32
 _ACTIVE, _TOMBSTONE = bytes([ACTIVE]), bytes([ENDED])  # how a record of either begins
 _CURRENT = "current"
+_DATA = "data.mdb"
 _LOCK = "projector.lock"
 _MEMORY_BACKED = Path("/dev/shm")  # noqa: S108
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -77,6 +78,10 @@ class ReplicaError(Exception):
 
 class ReplicaFull(ReplicaError):
     """The configured limit is reached."""
+
+
+class ReplicaGone(ReplicaError):
+    """Its files are gone: somebody cleaned up, as systemd does in /dev/shm after a logout."""
 
 
 class ReplicaUnwritable(ReplicaError):
@@ -170,6 +175,11 @@ class ReplicaPlace:
         except OSError:
             return None
         return path if path.name.startswith(_name_prefix()) else None
+
+    def check(self, path: Path) -> None:
+        """Raises ReplicaGone unless this is the current environment and can still be opened."""
+        if self.current() != path or not (path / _DATA).exists():
+            raise ReplicaGone(f"{path} is not there any more")
 
     def make_current(self, path: Path) -> None:
         """Point readers to this environment, at once and as a whole."""
@@ -382,7 +392,7 @@ class ReplicaWriter:
     def open_current(cls, place: ReplicaPlace) -> ReplicaWriter | None:
         """The current environment, if it is of this boot and schema and complete."""
         path = place.current()
-        if path is None or not (path / "data.mdb").exists():
+        if path is None or not (path / _DATA).exists():
             return None
         for reader in _readers_here:
             reader.close()

@@ -469,6 +469,14 @@ SELECT position, leaf_hash, CASE WHEN position > $1 THEN entry END AS entry
 FROM events WHERE position >= $1 ORDER BY position LIMIT $2
 """
 
+# Read the whole table and sort it: measured three times as quick for a million sessions as going
+# through the index, whose order has nothing to do with where the rows lie. For this transaction.
+SORT_SESSIONS = """
+SELECT set_config('enable_indexscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('work_mem', '64MB', true)
+"""
+
 # All sessions in the order of the replica, each as its packed record (server.core.sessions). 262968
 # hours lie between 1970, from which the record counts, and 2000, from which PostgreSQL does.
 COPY_SESSIONS = """
