@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-TIMEOUT_S = 200  # of a busy machine; ten seconds do on an idle one
+TIMEOUT_S = 200  # on a busy machine; an idle one needs a tenth of it
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S + 20)
 

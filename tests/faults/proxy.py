@@ -38,12 +38,19 @@ class Proxy:
     def thaw(self) -> None:
         self._open.set()
 
+    async def close(self) -> None:
+        """End everything; call it when nothing is accepted any more."""
+        self.thaw()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in list(self._writers):
+            await self._close(writer)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._refusing:
-            writer.transport.abort()
-            return
-        self._writers.add(writer)
         try:
+            if self._refusing:
+                return
             await self._open.wait()
             upstream = await asyncio.open_unix_connection(str(self._socket))
             self._writers.add(upstream[1])
@@ -72,6 +79,7 @@ class Proxy:
         raise ConnectionResetError  # one direction has ended: so does the other
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -87,10 +95,6 @@ async def proxying(socket: Path) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.thaw()
-        proxy.drop()
-        for task in list(proxy._tasks):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*proxy._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was accepted a moment ago is ours, too
+        await proxy.close()
         await server.wait_closed()
