@@ -2,7 +2,8 @@
 
 ``python -m tests.bench.replica [SESSIONS]`` runs this alone, with any number of sessions.
 
-- Cold: from nothing to the first lease; the raw limit is the COPY whose rows nobody looks at.
+- Cold: from nothing to the first lease; the raw limit is the COPY whose rows nobody looks at. The
+  projector's own memory, by how much it grows meanwhile, does not depend on the sessions.
 - Warm: from the start of a projector over a replica that is there to its lease.
 - Memory: the blocks of the environment, and by how much each worker's own memory grows while it
   looks up every session once.
@@ -57,17 +58,23 @@ WARM_GOALS_S = {1_000_000: 0.2}
 async def measure(stage: Stage, plan: Plan) -> None:
     """Print the tables."""
     config, dsn, sessions = stage.host, stage.postgres.app_dsn(), stage.tokens.count
-    colds, warms = [], []
+    colds: list[Start] = []
+    warms: list[Start] = []
     with all_cores(stage):
         copy_s = await bare_copy(dsn)
         for _ in range(plan.starts):
             forget(config)
             colds.append(await start(config, dsn))
             warms.append(await start(config, dsn))
-    table = make_table(f"Starts with {sessions:,} sessions, s", "", "measured", "goal")
-    table.add_row("the COPY alone", f"{copy_s:.2f}", "")
-    table.add_row("cold: loaded and leased", spread(colds, ".2f"), _goal(COLD_GOALS_S, sessions))
-    table.add_row("warm: leased", spread(warms, ".3f"), _goal(WARM_GOALS_S, sessions))
+    cold_s, warm_s = ([one.seconds for one in starts] for starts in (colds, warms))
+    grown = max(one.grown_bytes for one in colds) / 2**20
+    table = make_table(f"Starts with {sessions:,} sessions", "", "measured", "goal")
+    table.add_row("the COPY alone, s", f"{copy_s:.2f}", "")
+    table.add_row(
+        "cold: loaded and leased, s", spread(cold_s, ".2f"), _goal(COLD_GOALS_S, sessions)
+    )
+    table.add_row("warm: leased, s", spread(warm_s, ".3f"), _goal(WARM_GOALS_S, sessions))
+    table.add_row("own memory of the projector, cold, MiB", f"{grown:.0f}", "")
     stage.console.print(table)
     with stage.projector():
         await print_memory(stage, plan)
@@ -140,15 +147,29 @@ def forget(config: Config) -> None:
     place.remove_others(None)
 
 
-async def start(config: Config, dsn: str) -> float:
-    """Start a projector in this process; returns the seconds until workers may trust it."""
+class Start(msgspec.Struct, frozen=True):
+    """Seconds until workers may trust the replica, and what the projector took of memory."""
+
+    seconds: float
+    grown_bytes: int
+
+
+async def start(config: Config, dsn: str) -> Start:
+    """Start a projector in this process."""
+    before = most = own_bytes()
+
+    def leased() -> bool:
+        nonlocal most
+        most = max(most, own_bytes())
+        return reader.leased
+
     began = time.perf_counter()
     async with projecting(config, dsn):
         reader = ReplicaReader(ReplicaPlace(config))
-        await until(lambda: reader.leased, within_s=600)
+        await until(leased, within_s=600)
         took = time.perf_counter() - began
         reader.close()
-    return took
+    return Start(took, most - before)
 
 
 def allocated_bytes(environment: Path) -> int:
