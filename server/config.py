@@ -70,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_timeout_s: Seconds = 5
     # Pooled database connections per worker, beside the appender's and the lookup's own.
     database_pool: Annotated[int, Meta(ge=1, le=100)] = 4
+    # Pooled database connections per worker for who reads the log: audit queries and proofs.
+    audit_pool: Annotated[int, Meta(ge=1, le=100)] = 4
     # Commands in one commit.
     append_batch: Annotated[int, Meta(ge=1, le=256)] = 256
     # Commands that may wait for a commit in each worker; beyond them 503.
@@ -92,6 +94,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_signing_key: str = ""
     # How often the sealer signs while there is something new, in seconds.
     seal_interval_s: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
+    # Streams of events that a worker serves at a time; beyond them 503.
+    streams: Count = 500
+    # Events that may wait for the reader of a stream; beyond them it is cut off, and can resume.
+    stream_buffer: Count = 10_000
+    # How often a stream shows that it is alive when nothing happens, in seconds.
+    stream_heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 15
+    # Exports of the log that a worker makes at a time; beyond them 503.
+    exports: Annotated[int, Meta(ge=1, le=100)] = 2
     # How long a stop waits for requests in flight, in seconds.
     shutdown_timeout_s: Seconds = 10
     # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.

@@ -339,7 +339,9 @@ class Projector:
     ) -> None:
         row = LeaseRow(writer.replica_id, t0_ns, state.position, state.epoch, self.terms.ttl_ns)
         self._warned = False
-        joined = await write_lease(lease, row, host=self._host, now=datetime.now(UTC))
+        joined = await write_lease(
+            lease, row, host=self._host, now=datetime.now(UTC), sessions=state.active
+        )
         if self._warned:
             raise DatabaseUnavailable("The renewal's wait for a standby was cut short.")
         if joined:

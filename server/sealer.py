@@ -2,7 +2,8 @@
 
 One per host may run; the one that has the lock seals (``server.service.sealer``). Its key is made
 at first use, lies outside of the database and is never replaced here: a log that was signed with
-another key is not sealed on.
+another key is not sealed on. Beside that, the process keeps the marks up with the log
+(``server.service.marks``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from server.logs import configure_logging
 from server.processes import child_main
 from server.secrets import ensure_directory, ensure_secret, read_secret
 from server.service.clock import utc_now
+from server.service.marks import keep_marks
 from server.service.sealer import LastNote, keep_sealing
 from server.store.database import connect
 
@@ -101,14 +103,15 @@ async def _run_until_stopped(config: Config, signer: Signer) -> None:
     async def connection() -> Connection:
         return await connect(dsn, timeout_s=DATABASE_TIMEOUT_S)
 
-    task = asyncio.ensure_future(
+    task = asyncio.gather(
         keep_sealing(
             connection,
             signer,
             last_note(config),
             now=utc_now,
             interval_s=config.seal_interval_s,
-        )
+        ),
+        keep_marks(connection),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

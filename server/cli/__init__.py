@@ -13,6 +13,7 @@ import sys
 
 import click
 
+from server.cli.asof import as_of
 from server.cli.configuration import config
 from server.cli.database import check, migrate, rebuild
 from server.cli.keys import keys
@@ -38,7 +39,7 @@ def cli(context: click.Context) -> None:
 
 for command in (
     *(serve, demo, status, projector, sealer, config),
-    *(user, session, log, keys),
+    *(user, session, log, as_of, keys),
     *(migrate, check, rebuild),
 ):
     cli.add_command(command)

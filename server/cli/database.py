@@ -49,6 +49,8 @@ def check(config: Config, as_json: bool) -> int:
         print_json(report)
     else:
         counts = [("events", report.events), ("sessions", report.sessions), ("users", report.users)]
+        if report.purged_to:
+            counts.append(("purged, not checked, up to position", report.purged_to))
         counts.append(("differences", len(report.differences) + report.untold))
         print_table("Log and projection", ["what", "number"], counts)
         for difference in report.differences:

@@ -14,14 +14,13 @@ from server.config import Config
 
 if TYPE_CHECKING:
     from server.store.leases import HostLease, Look
-    from server.store.replica import ReplicaStatus
 
 
 class HostStatus(msgspec.Struct, frozen=True):
     """One host's replica, as its row in the database tells.
 
     ``mode``: "memory" while its lease is renewed in time and it knows this log, else "primary":
-    then its workers ask the database. ``sessions`` is known of the own host only.
+    then its workers ask the database. ``sessions``: active ones at the last renewal.
     """
 
     host: str
@@ -40,14 +39,10 @@ class HostStatus(msgspec.Struct, frozen=True):
 def status(config: Config, as_json: bool) -> None:
     """Show the log's head and, for each host: mode, lease, applied position, lag, sessions."""
     from server.database import reachable_database
-    from server.store.replica import ReplicaPlace, ReplicaReader
 
     with reachable_database(config, "status") as urls:
         look = asyncio.run(_look(urls.app))
-    reader = ReplicaReader(ReplicaPlace(config))
-    own = reader.status()
-    reader.close()
-    hosts = [_host(lease, look, own) for lease in look.leases]
+    hosts = [_host(lease, look) for lease in look.leases]
     if as_json:
         print_json({"head": look.head, "epoch": look.epoch, "check": config.check, "hosts": hosts})
         return
@@ -67,12 +62,11 @@ async def _look(dsn: str) -> Look:
         await connection.close()
 
 
-def _host(lease: HostLease, look: Look, own: ReplicaStatus | None) -> HostStatus:
+def _host(lease: HostLease, look: Look) -> HostStatus:
     row = lease.row
     age_s = (datetime.now(UTC) - lease.renewed_at).total_seconds()
     lease_s = row.ttl_ns / 1e9
     memory = row.epoch == look.epoch and age_s < lease_s
-    is_own = own is not None and own.replica_id == row.replica_id
     return HostStatus(
         host=lease.host,
         replica=row.replica_id,
@@ -81,7 +75,7 @@ def _host(lease: HostLease, look: Look, own: ReplicaStatus | None) -> HostStatus
         lease_s=lease_s,
         applied=row.applied_position,
         lag=max(0, look.head - row.applied_position),
-        sessions=own.state.active if own is not None and is_own else None,
+        sessions=lease.sessions,
     )
 
 

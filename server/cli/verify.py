@@ -62,7 +62,7 @@ def key(config: Config, as_json: bool) -> None:
     "--purged-to",
     type=click.IntRange(min=0),
     default=0,
-    help="Entries up to this position may be gone; their hashes still vouch for them.",
+    help="Entries up to this position may be gone, whatever the log itself says of a purge.",
 )
 @click.option(
     "--entry",
@@ -205,6 +205,8 @@ def _tell(report: Report, as_json: bool) -> int:
                 "sealed": report.sealed,
                 "checkpoints": report.checkpoints,
                 "without_entry": report.without_entry,
+                "purged_to": report.purged_to,
+                "purged_at": report.purged_at,
                 "findings": report.findings,
                 "untold": report.untold,
             }
@@ -218,6 +220,11 @@ def _tell(report: Report, as_json: bool) -> int:
         ("findings", len(report.findings) + report.untold),
     ]
     print_table("The log and what was signed", ["what", "number"], counts)
+    if report.purged_to:
+        click.echo(
+            f"The log begins after position {report.purged_to}: the event at position"
+            f" {report.purged_at} says that it was purged."
+        )
     for finding in sorted(report.findings, key=lambda found: found.position):
         console(sys.stdout).print(f"position {finding.position}: {finding.what}")
     if first is None:

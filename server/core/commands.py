@@ -17,6 +17,7 @@ Rules:
 - Nothing happens to an erased user any more; a login attempt that was under way is recorded
   without what it knew of the person.
 - ``sealed`` of a command without a finished event goes into the first event that it causes.
+- Only an auditor or administrator reads about others, and is one at that moment.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from server.core.personal import WrappedKey
 from server.core.state import ActiveSession, User, World, is_admin
 
 ROLES = ("admin", "auditor")
+AUDITING = frozenset({"admin", "auditor"})
 
 
 class RegisterUser(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +60,18 @@ class RegisterUser(msgspec.Struct, frozen=True, kw_only=True):
 
 class RecordLoginFailure(msgspec.Struct, frozen=True, kw_only=True):
     event: ev.LoginFailed
+
+
+class RecordRead(msgspec.Struct, frozen=True, kw_only=True):
+    """Record that somebody reads about others, before anything is shown."""
+
+    event: ev.AuditRead
+
+
+class RecordPurge(msgspec.Struct, frozen=True, kw_only=True):
+    """Record that the oldest events are given up, before they are."""
+
+    event: ev.LogPurged
 
 
 class StartSession(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +141,8 @@ class EraseUser(msgspec.Struct, frozen=True, kw_only=True):
 Command = (
     RegisterUser
     | RecordLoginFailure
+    | RecordRead
+    | RecordPurge
     | StartSession
     | EndSession
     | EndSessions
@@ -187,7 +203,7 @@ def command_actor(command: Command) -> UUID | None:
     match command:
         case EndSession() | EndSessions():
             return command.actor_id
-        case ExpireSessions() | RecordLoginFailure():
+        case ExpireSessions() | RecordLoginFailure() | RecordPurge():
             return None
     return command.event.actor_id
 
@@ -213,6 +229,8 @@ def decide(world: World, command: Command) -> Decision:
 def _decide_events(
     world: World,
     command: RecordLoginFailure
+    | RecordRead
+    | RecordPurge
     | StartSession
     | EndSession
     | EndSessions
@@ -222,6 +240,10 @@ def _decide_events(
     match command:
         case RecordLoginFailure():
             return (_failure(world, command.event),)
+        case RecordRead():
+            return (_read(world, command.event),)
+        case RecordPurge():
+            return (command.event,)
         case StartSession():
             return _start(world, command)
         case EndSession():
@@ -261,6 +283,13 @@ def _failure(world: World, event: ev.LoginFailed) -> ev.LoginFailed:
     if event.subject_id is None or _there(world, event.subject_id) is not None:
         return event
     return msgspec.structs.replace(event, sealed=None)
+
+
+def _read(world: World, event: ev.AuditRead) -> ev.AuditRead:
+    user = _there(world, event.subject_id)
+    if user is None or user.disabled or not AUDITING & set(user.roles):
+        raise NotAuthenticated()
+    return event
 
 
 def _there(world: World, subject_id: UUID) -> User | None:

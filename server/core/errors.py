@@ -44,6 +44,12 @@ class NotSealed(NotFound):
     code, title = "not_sealed", "This is not sealed yet"
 
 
+class Purged(GatelogError):
+    """It was in the log and has been given up, at the end of its retention."""
+
+    code, status, title = "purged", 410, "This is not in the log any more"
+
+
 class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 

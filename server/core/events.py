@@ -36,6 +36,7 @@ EndReason = Literal[
     "user_erased",
 ]
 FailureReason = Literal["unknown_login", "wrong_password", "user_disabled"]
+AuditedRead = Literal["events", "export", "stream", "sessions", "log", "user_sessions"]
 
 
 class Event(
@@ -119,6 +120,23 @@ class UserErased(UserEvent, frozen=True, kw_only=True, tag="user_erased"):
     """The user is gone for good, and the key to everything personal with them."""
 
 
+class AuditRead(UserEvent, frozen=True, kw_only=True, tag="audit_read"):
+    """The user read about others, as an auditor or administrator: the first time in a minute."""
+
+    what: AuditedRead
+
+
+class LogPurged(Event, frozen=True, kw_only=True, tag="log_purged"):
+    """The events up to and with ``up_to`` are given up; all were recorded before ``before``.
+
+    An operator did it, and nobody's session: ``subject_id`` is always missing.
+    """
+
+    subject_id: None = None
+    up_to: int
+    before: datetime
+
+
 AnyEvent = (
     UserRegistered
     | CredentialChanged
@@ -130,6 +148,8 @@ AnyEvent = (
     | UserDisabled
     | UserEnabled
     | UserErased
+    | AuditRead
+    | LogPurged
 )
 EVENT_TYPES: dict[str, type[Event]] = {
     str(cls.__struct_config__.tag): cls for cls in AnyEvent.__args__

@@ -27,3 +27,12 @@ def derived_event_id(first: UUID, index: int) -> UUID:
         return first
     digest = hashlib.sha256(first.bytes + index.to_bytes(4, "big")).digest()
     return uuid7(first.int >> 80, digest[:10])
+
+
+def audit_read_id(subject_id: UUID, unix_minute: int) -> UUID:
+    """The id of the event that this user read about others in this minute.
+
+    Derived from both, so that whoever records it, on any host, records it once.
+    """
+    text = b"audit_read\x00" + subject_id.bytes + unix_minute.to_bytes(8, "big")
+    return uuid7(unix_minute * 60_000, hashlib.sha256(text).digest()[:10])

@@ -74,6 +74,8 @@ def evolve(event: ev.Event) -> tuple[Change, ...]:
             | ev.UserDisabled()
             | ev.UserEnabled()
             | ev.UserErased()
+            | ev.AuditRead()
+            | ev.LogPurged()
         ):
             return ()
     raise LogDamaged(f"evolve does not know {event!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
@@ -17,12 +17,18 @@ from server.config import Config
 from server.core.errors import GatelogError
 from server.core.lease import lease_terms
 from server.service.accounts import Accounts
+from server.service.asof import AsOf
+from server.service.audit import Audit
 from server.service.barrier import Barrier
+from server.service.export import Exports, LogPages
+from server.service.follow import Follower
 from server.service.gate import Gate, know_nothing
 from server.service.metrics import count_wait
 from server.service.passwords import PasswordPool
 from server.service.proofs import Proofs
 from server.store.appender import Appender
+from server.store.asof import PLANNED_FOR_MARKS
+from server.store.audit import PLANNED_FOR_INDEXES
 from server.store.database import Database
 from server.store.replica import ReplicaPlace, ReplicaReader
 from server.store.sessions import PrimaryLookup
@@ -38,6 +44,10 @@ class Services(msgspec.Struct, frozen=True):
     accounts: Accounts
     gate: Gate
     proofs: Proofs
+    audit: Audit
+    as_of: AsOf
+    exports: Exports
+    follower: Follower
 
 
 @asynccontextmanager
@@ -45,6 +55,13 @@ async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
     """The services on this database, until the context ends."""
     timeout_s = config.database_timeout_s
     database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool)
+    # of its own, so that no number of auditors takes the connections that logins need
+    log = Database(
+        dsn, timeout_s=timeout_s, pool_size=config.audit_pool, settings=PLANNED_FOR_INDEXES
+    )
+    marks = Database(
+        dsn, timeout_s=timeout_s, pool_size=config.audit_pool, settings=PLANNED_FOR_MARKS
+    )
     passwords = PasswordPool(config)
     replica = ReplicaReader(ReplicaPlace(config))
     try:
@@ -61,6 +78,7 @@ async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
             Barrier(
                 database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
             ) as barrier,
+            AsyncExitStack() as stack,
         ):
             accounts = Accounts(
                 config,
@@ -70,10 +88,17 @@ async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
                 barrier=barrier,
             )
             peek = know_nothing if config.check == "strict" else replica.peek
-            yield Services(accounts, Gate(lookup, peek), Proofs(database))
+            audit = Audit(config, database=log, appender=appender)
+            pages = LogPages(log, audit.personal)
+            follower = Follower(config, log, pages)
+            stack.push_async_callback(follower.close)
+            gate, proofs, exports = Gate(lookup, peek), Proofs(log), Exports(config, pages)
+            yield Services(accounts, gate, proofs, audit, AsOf(marks), exports, follower)
     finally:
         replica.close()
         passwords.close()
+        await marks.close()
+        await log.close()
         await database.close()
 
 

@@ -101,6 +101,15 @@ class PersonalData:
         field = seal(personal, key, nonce, event.event_id, event.type)
         return msgspec.structs.replace(event, sealed=field)
 
+    async def sealed_for_person(self, event: EventT, personal: Personal) -> EventT:
+        """The event of a person with this data, under the person's key, which is read for it.
+
+        Raises KeysUnavailable.
+        """
+        person = person_of(event)
+        keys = await self._store.subject_keys([person] if person is not None else [])
+        return self.sealed(event, personal, keys.get(person) if person is not None else None)
+
     async def sealed_for_nobody(self, event: EventT, personal: Personal) -> EventT:
         """The event with this data, under the key of its day. Raises KeysUnavailable."""
         return self.sealed_with(event, personal, await self._day_key(day_of(event)))

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from server.core.errors import InvalidInput, LogDamaged, NotFound, NotSealed, NotVerified
+from server.core.errors import (
+    InvalidInput,
+    LogDamaged,
+    NotFound,
+    NotSealed,
+    NotVerified,
+    Purged,
+)
 from server.core.merkle import (
     HASH_BYTES,
     TILE_WIDTH,
@@ -41,6 +48,7 @@ from server.core.tlog import (
     parse_note,
 )
 from server.store.database import Database
+from server.store.retention import cut_position
 from server.store.tiles import read_entries, read_last_checkpoint, read_tiles
 
 if TYPE_CHECKING:
@@ -69,7 +77,7 @@ class Proofs:
             return note
 
     async def tile(self, path: TilePath) -> bytes:
-        """A tile or an entry bundle. Raises NotFound when it is not there, or not any more."""
+        """A tile or an entry bundle. Raises NotFound when it is not there, Purged if it was."""
         async with self._database.acquire() as connection:
             _, checkpoint = await _newest(connection)
             if path.width > tile_width(checkpoint.size, path.level or 0, path.index):
@@ -125,7 +133,9 @@ async def _bundle(connection: PooledConnection, path: TilePath) -> bytes:
     first = path.index * TILE_WIDTH + 1
     entries = await read_entries(connection, first, first + path.width - 1)
     if len(entries) != path.width:
-        raise NotFound("These entries are not in the log any more.")
+        if first <= await cut_position(connection):
+            raise Purged("These entries are not in the log any more.")
+        raise NotFound("These entries are not in the log.")
     return encode_bundle(entry for _, entry in entries)
 
 

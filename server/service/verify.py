@@ -15,6 +15,11 @@ root; then the first position is known only to lie after the last checkpoint tha
 Whoever also cuts the log back to an earlier checkpoint leaves nothing to be found in it: for that,
 keep a checkpoint elsewhere and verify against it.
 
+The beginning of the log may have been purged. That is stated by an event, ``log_purged``, which is
+a leaf like any other: the hashes of what is gone are taken from the tiles, so the signed roots
+vouch for them, and gone may be no more than the log itself (or the caller) says. Neither the
+database's other tables nor its owner's word count.
+
 Up to a checkpoint's size nothing ever changes, so a running log is verified without a snapshot.
 """
 
@@ -26,7 +31,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from server.core.errors import MalformedProof, NotVerified
+from server.core import events as ev
+from server.core.errors import LogDamaged, MalformedProof, NotVerified
 from server.core.merkle import (
     HASH_BYTES,
     TILE_BYTES,
@@ -66,6 +72,7 @@ if TYPE_CHECKING:
 PAGE = 32 * TILE_WIDTH  # leaves in memory at once, twice
 CHECKPOINT_PAGE = 1000
 MAX_FINDINGS = 100  # told one by one; beyond them only counted
+_PURGE = b'{"type":"log_purged",'  # how the entry begins that says so
 
 Progress = Callable[[int, int], None]  # events verified, events in all
 
@@ -78,12 +85,18 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """What verification found. All is well when there is no finding."""
+    """What verification found. All is well when there is no finding.
+
+    ``purged_to``: up to this position the log has been given up, as its own event at
+    ``purged_at`` says.
+    """
 
     events: int = 0
     sealed: int = 0
     checkpoints: int = 0
     without_entry: int = 0
+    purged_to: int = 0
+    purged_at: int = 0
     findings: list[Finding] = []
     untold: int = 0
 
@@ -222,7 +235,8 @@ async def verify_log(
 ) -> Report:
     """Verify a whole log against its checkpoints and those that the caller has kept elsewhere.
 
-    ``purged_to``: up to this position entries may be gone; their tiles still vouch for them.
+    ``purged_to``: up to this position entries may be gone, whatever the log says of it; their
+    tiles still vouch for them.
     """
     return await _Walk(source, verifier, kept, purged_to, progress or (lambda *_: None)).run()
 
@@ -259,6 +273,7 @@ class _Walk:
         self._off = False  # the last checkpoint did not fit, as told already
         self._difference: _Difference | None = None
         self._missing: int | None = None
+        self._gone = 0  # up to this position, from the first one on, entries are not there
 
     async def run(self) -> Report:
         report = self._report
@@ -332,6 +347,7 @@ class _Walk:
         count = end - first
         self._report.events += len(leaves.positions)
         hashes = leaf_hashes(leaves.entries)
+        self._note_purges(leaves)
         if leaves.hashes and leaves.hashes != hashes:
             self._tell_changed(leaves, hashes)
         sealed = first < self._report.sealed
@@ -349,6 +365,19 @@ class _Walk:
         if by_tiles != by_events and self._difference is None:
             self._difference = _difference(by_tiles, by_events, first)
         return by_tiles, by_events
+
+    def _note_purges(self, leaves: Leaves) -> None:
+        """What these events say of the log's own beginning."""
+        for position, entry in zip(leaves.positions, leaves.entries, strict=True):
+            if not entry.startswith(_PURGE):
+                continue
+            try:
+                event = ev.decode(entry)
+            except LogDamaged as error:
+                self._report.found(position, str(error))
+                continue
+            if isinstance(event, ev.LogPurged) and self._report.purged_to < event.up_to < position:
+                self._report.purged_to, self._report.purged_at = event.up_to, position
 
     def _tell_changed(self, leaves: Leaves, hashes: bytes) -> None:
         """Entries that are not what their own row says was hashed."""
@@ -392,6 +421,11 @@ class _Walk:
     def _tell_missing(self, first: int, end: int) -> None:
         """Events from ``first`` to before ``end`` are not there."""
         self._report.without_entry += end - first
+        if first >= end:
+            return
+        if first == self._gone + 1:  # whether that may be, is told by events to come
+            self._gone = end - 1
+            return
         first = max(first, self._purged_to + 1)
         if first >= end:
             return
@@ -492,6 +526,9 @@ class _Walk:
     ) -> None:
         """What can be said only at the end of the log."""
         report = self._report
+        purged = max(self._purged_to, report.purged_to)
+        if self._gone > purged:
+            report.found(purged + 1, f"the event at position {purged + 1} is missing")
         while note is not None:
             if note.filed > max(last, report.sealed) and self._opened(note) is not None:
                 report.checkpoints += 1

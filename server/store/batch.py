@@ -29,6 +29,7 @@ from server.core.commands import (
     NewCredential,
     NewPassword,
     RecordLoginFailure,
+    RecordRead,
     RegisterUser,
     StartSession,
     command_actor,
@@ -36,7 +37,7 @@ from server.core.commands import (
     command_subject,
     decide,
 )
-from server.core.errors import DatabaseUnavailable, EventIdConflict, GatelogError
+from server.core.errors import DatabaseUnavailable, EventIdConflict, GatelogError, Purged
 from server.core.ids import derived_event_id
 from server.core.personal import person_of
 from server.core.state import ActiveSession, DropSession, PutSession, User, World
@@ -271,7 +272,7 @@ async def load_batch(connection: Connection, batch: Sequence[Submission]) -> Bat
             users.add(actor_id)
         if getattr(command, "keep_an_admin", False):
             max_admins = MAX_ADMINS
-        if isinstance(command, RecordLoginFailure):
+        if isinstance(command, RecordLoginFailure | RecordRead):
             continue
         if isinstance(command, RegisterUser):
             logins.append(command.login)
@@ -300,6 +301,8 @@ async def recall(
 ) -> Recorded | GatelogError:
     """What an earlier try of this command recorded, from its first position on."""
     stored = await read_events(connection, position - 1, limit=2 * MAX_BATCH)
+    if not stored or stored[0].position != position:
+        return Purged("This was recorded long ago, and is not in the log any more.")
     first = stored[0]
     if submission.prepared is not None and submission.leaf_hash != first.leaf_hash:
         return EventIdConflict()

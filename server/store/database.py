@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -68,7 +68,9 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _settings(role: str | None, timeout_s: float) -> dict[str, str]:
+def _settings(
+    role: str | None, timeout_s: float, others: Mapping[str, str] | None
+) -> dict[str, str]:
     ms = str(int(timeout_s * 1000))
     settings = {
         "application_name": "gatelog",
@@ -84,7 +86,7 @@ def _settings(role: str | None, timeout_s: float) -> dict[str, str]:
     }
     if role is not None:
         settings["role"] = role
-    return settings
+    return settings | dict(others or {})
 
 
 # The server that took a connection last, by URL: of several it is tried first.
@@ -104,33 +106,41 @@ def _servers(dsn: str) -> list[str]:
     return sorted(urls, key=lambda url: url != last)
 
 
-async def connect(dsn: str, *, role: str | None = APP_ROLE, timeout_s: float = 600.0) -> Connection:
+async def connect(
+    dsn: str,
+    *,
+    role: str | None = APP_ROLE,
+    timeout_s: float = 600.0,
+    settings: Mapping[str, str] | None = None,
+) -> Connection:
     """A connection of one's own to the primary, with limits. ``role`` None keeps the login role.
 
+    ``settings`` are of the server's, beside those that every connection has.
     Raises DatabaseUnavailable or, for what waiting will not mend, ConfigError.
     """
     with translated_errors():
+        wanted = _settings(role, timeout_s, settings)
         *others, last = _servers(dsn)
         for server in others:
             try:
-                connection = await _connect(server, role, timeout_s)
+                connection = await _connect(server, timeout_s, wanted)
             except LOST:
                 continue
             break
         else:
-            server, connection = last, await _connect(last, role, timeout_s)
+            server, connection = last, await _connect(last, timeout_s, wanted)
     _last_primary[dsn] = server
     return connection
 
 
-async def _connect(server: str, role: str | None, timeout_s: float) -> Connection:
+async def _connect(server: str, timeout_s: float, settings: Mapping[str, str]) -> Connection:
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         try:
             return await asyncpg.connect(
                 server,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=timeout_s,
-                server_settings=_settings(role, timeout_s),
+                server_settings=dict(settings),
                 target_session_attrs=SessionAttribute.read_write,
             )
         except asyncpg.UndefinedObjectError as error:  # the role is not there yet
@@ -144,9 +154,17 @@ async def _keep_session(connection: Connection) -> None:
 class Database:
     """A bounded pool of connections, opened when first needed and again after every loss."""
 
-    def __init__(self, dsn: str, *, timeout_s: float, pool_size: int) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        timeout_s: float,
+        pool_size: int,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.dsn = dsn
         self.timeout_s = timeout_s
+        self._settings = settings
         self._pool_size = pool_size
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
@@ -154,7 +172,7 @@ class Database:
 
     async def connect(self) -> Connection:
         """A connection of one's own, outside the pool."""
-        return await connect(self.dsn, timeout_s=self.timeout_s)
+        return await connect(self.dsn, timeout_s=self.timeout_s, settings=self._settings)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledConnection]:

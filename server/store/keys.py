@@ -109,21 +109,6 @@ def _count(status: str) -> int:
     return int(status.rpartition(" ")[2])
 
 
-async def drop_addresses_before(owner: Connection, position: int) -> list[str]:
-    """Drop the partitions of the blind index that lie wholly before a position.
-
-    For who purges the log, as the owner and outside of a transaction: a partition is detached
-    without a lock that an append would wait for. Returns the names of what was dropped.
-    """
-    names: list[str] = [
-        row["name"] for row in await owner.fetch(sql.ADDRESS_PARTITIONS_BEFORE, position)
-    ]
-    for name in names:
-        await owner.execute(sql.DETACH_ADDRESSES.format(name))
-        await owner.execute(sql.DROP_ADDRESSES.format(name))
-    return names
-
-
 async def vacuum_erased(owner: Connection) -> list[str]:
     """Take away the dead rows that erasures leave, as the owner; returns PostgreSQL's warnings."""
     warnings: list[str] = []

@@ -39,6 +39,7 @@ class HostLease(msgspec.Struct, frozen=True):
     row: LeaseRow
     host: str
     renewed_at: datetime
+    sessions: int | None
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -63,8 +64,18 @@ async def writes_durably(connection: Connection) -> None:
     await connection.execute(sql.COMMIT_DURABLY)
 
 
-async def write_lease(connection: Connection, row: LeaseRow, *, host: str, now: datetime) -> bool:
-    """Insert or renew this row and commit; True if it was not there (any more)."""
+async def write_lease(
+    connection: Connection,
+    row: LeaseRow,
+    *,
+    host: str,
+    now: datetime,
+    sessions: int | None = None,
+) -> bool:
+    """Insert or renew this row and commit; True if it was not there (any more).
+
+    ``sessions``: how many active ones the replica holds, for who looks at all hosts.
+    """
     joined = await connection.fetchval(
         sql.WRITE_LEASE,
         row.replica_id,
@@ -74,6 +85,7 @@ async def write_lease(connection: Connection, row: LeaseRow, *, host: str, now: 
         row.epoch,
         math.ceil(row.ttl_ns / _NS_PER_MS),
         now,
+        sessions,
     )
     return bool(joined)
 
@@ -102,6 +114,7 @@ async def read_leases(connection: PooledConnection) -> Look:
             ),
             row["host"],
             row["renewed_at"],
+            row["sessions"],
         )
         for row in rows
         if row["replica_id"] is not None

@@ -1,8 +1,10 @@
 """The projection held against the log: compare the two (``check``), or make it anew (``rebuild``).
 
 Both fold the log with the same ``evolve`` that the appender uses. ``check`` reads everything in
-one snapshot and also holds each row's columns and leaf hash against its entry. ``rebuild`` folds
-beside the running service and takes the head's lock only for the last stretch.
+one snapshot and also holds each row's columns and leaf hash against its entry, and the marks
+against the fold. ``rebuild`` folds beside the running service and takes the head's lock only for
+the last stretch. Of a log that was purged the fold begins with the state at the cut, which the
+purge has kept.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from server.core import events as ev
 from server.core.errors import LogDamaged
 from server.core.state import ActiveSession, PutSession, User, evolve, evolve_user
 from server.store import sql
+from server.store.asof import retained
 from server.store.database import connect, translated_errors
+from server.store.retention import cut_position
 from server.store.users import user_of
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ class Fold:
         self.position = 0
         self.sessions: dict[bytes, ActiveSession] = {}
         self.users: dict[UUID, User] = {}
+        self.starts: dict[bytes, int] = {}  # where each of the sessions has started
+        self.changed: set[UUID] = set()  # users, for whoever wants to know: empty it
 
     def take(self, position: int, event: ev.AnyEvent) -> None:
         """Fold one more event in. Raises LogDamaged for a gap or an impossible event."""
@@ -46,19 +52,41 @@ class Fold:
         for change in evolve(event):
             if isinstance(change, PutSession):
                 self.sessions[change.session.token_digest] = change.session
+                self.starts[change.session.token_digest] = position
             else:
                 self.sessions.pop(change.token_digest, None)
+                self.starts.pop(change.token_digest, None)
         if event.subject_id is not None:
-            user = evolve_user(self.users.get(event.subject_id), event)
-            if user is not None:
+            known = self.users.get(event.subject_id)
+            user = evolve_user(known, event)
+            if user is not None and user is not known:
                 self.users[event.subject_id] = user
+                self.changed.add(event.subject_id)
         self.position = position
+
+    async def begin(self, connection: Connection) -> None:
+        """Take up the state at the cut, of a log that was purged."""
+        self.position = await cut_position(connection)
+        if not self.position:
+            return
+        async with connection.transaction():
+            async for row in connection.cursor(sql.SESSIONS_AT_CUT, self.position, prefetch=PAGE):
+                session = retained(row)
+                self.sessions[session.token_digest] = session
+                self.starts[session.token_digest] = row["position"]
+            async for row in connection.cursor(sql.USERS_AT_CUT, self.position, prefetch=PAGE):
+                user = user_of(row)
+                self.users[user.subject_id] = user
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What ``check`` found. The projection is right when there is no difference."""
+    """What ``check`` found. The projection is right when there is no difference.
+
+    The log begins after ``purged_to``, with a state that cannot be checked any more.
+    """
 
     events: int = 0
+    purged_to: int = 0
     sessions: int = 0
     users: int = 0
     differences: list[str] = []
@@ -97,7 +125,10 @@ async def check(dsn: str, progress: Progress = _no_progress) -> Report:
 
 async def _check(connection: Connection, progress: Progress) -> Report:
     report, fold = Report(), Fold()
+    await fold.begin(connection)
+    report.purged_to = fold.position
     head: int = await connection.fetchval(sql.LAST_POSITION)
+    mark = await _next_mark(connection, fold.position)
     recorded_at: datetime | None = None
     while rows := await connection.fetch(sql.READ_ROWS, fold.position, PAGE):
         for row in rows:
@@ -109,21 +140,45 @@ async def _check(connection: Connection, progress: Progress) -> Report:
             except LogDamaged as error:
                 report.differ(f"log: position {row['position']}: {error}")
                 return report  # what follows cannot be folded
+            if mark is not None and fold.position == mark["position"]:
+                await _check_mark(connection, fold, mark, report)
+                mark = await _next_mark(connection, fold.position)
         progress(fold.position, head)
+    if mark is not None and mark["position"] > head:
+        report.differ(f"mark at {mark['position']}: the log is not that long")
     if fold.position != head:
         report.differ(f"log: the head says {head}, the last event is {fold.position}")
-    for row in await connection.fetch(sql.WRONG_EVENT_IDS):
+    for row in await connection.fetch(sql.WRONG_EVENT_IDS, report.purged_to):
         report.differ(f"event_ids: {row['event_id']}: noted {row['noted']}, is {row['position']}")
     await _compare(connection, fold, report)
     for row in await connection.fetch(sql.WRONG_KEYS):
         what = "is left of an erased user" if row["erased"] else "is missing"
         report.differ(f"{row['name']}: {row['subject_id']} {what}")
     report.events, report.sessions, report.users = (
-        fold.position,
+        fold.position - report.purged_to,
         len(fold.sessions),
         len(fold.users),
     )
     return report
+
+
+async def _next_mark(connection: Connection, after: int) -> asyncpg.Record | None:
+    return await connection.fetchrow(sql.NEXT_SESSION_MARK, after + 1)
+
+
+async def _check_mark(
+    connection: Connection, fold: Fold, mark: asyncpg.Record, report: Report
+) -> None:
+    """Hold a mark against the fold at its position."""
+    where = f"mark at {fold.position}:"
+    if sorted(fold.starts.values()) != mark["starts"]:
+        report.differ(f"{where} other sessions than the log says")
+    rows = await connection.fetch(sql.USERS_AT_MARK, fold.position)
+    marked = {user.subject_id: user for user in map(user_of, rows)}
+    for subject_id in fold.changed | marked.keys():
+        if fold.users.get(subject_id) != marked.get(subject_id):
+            report.differ(f"{where} user {subject_id} is not as the log says")
+    fold.changed.clear()
 
 
 def _row_faults(row: asyncpg.Record, previous: datetime | None) -> Iterator[str]:
@@ -193,6 +248,7 @@ async def rebuild(owner_dsn: str, progress: Progress = _no_progress) -> Rebuilt:
         with translated_errors():
             await connection.execute(sql.CREATE_REBUILD_TABLES)
             fold = Fold()
+            await fold.begin(connection)
             await _fold_on(connection, fold, progress)
             await _copy(connection, fold)
             return await _swap(connection, fold, progress)

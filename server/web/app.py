@@ -29,13 +29,17 @@ from server.config import Config
 from server.core.errors import BadRequest
 from server.service.context import Services, open_services, sweeping
 from server.web.access import Door, bind, guarded, refuse_unguarded
+from server.web.asof import asof_routes
+from server.web.audit import audit_routes
 from server.web.bodies import MAX_BODY_BYTES
+from server.web.export import export_routes
 from server.web.handlers import CONFIG, SERVICES, routes
 from server.web.identity import AUTH_PATH, ME_PATH, auth, me
 from server.web.log import log_routes
 from server.web.metrics import metrics_routes
 from server.web.nowhere import Nowhere
 from server.web.problems import internal_error, log_unexpected, problem
+from server.web.stream import stream_routes
 from server.web.users import user_routes
 
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
@@ -81,10 +85,18 @@ def build_app(
     app[CONFIG] = config
     app[SHORTCUTS] = {AUTH_PATH: guarded(door, auth), ME_PATH: guarded(door, me)}
     app.cleanup_ctx.append(serving)
-    own = (*routes(config), *user_routes(), *log_routes(), *metrics_routes(config))
+    app.on_shutdown.append(_end_streams)
+    own = (*routes(config), *user_routes(), *log_routes(), *audit_routes(), *metrics_routes(config))
+    own = (*own, *export_routes(), *stream_routes(), *asof_routes())
     app.add_routes([bind(door, route) for route in (*own, *hosted)])
     app.router.register_resource(Nowhere(door))
     return app
+
+
+async def _end_streams(app: web.Application) -> None:
+    """Streams have no end of their own: a stop must not wait for one."""
+    if SERVICES in app:
+        await app[SERVICES].follower.close()
 
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:

@@ -32,6 +32,7 @@ from server.web.credentials import (
 )
 from server.web.identity import AUTH_PATH, ME_PATH, auth, me
 from server.web.problems import UNCLEAR_CREDENTIALS, problem
+from server.web.receipts import Receipt, apply_preference, receipt_for
 
 CONFIG: Final = web.AppKey("config", Config)
 SERVICES: Final = web.AppKey("services", Services)
@@ -81,6 +82,7 @@ class Granted(msgspec.Struct, omit_defaults=True):
     position: int
     token: str | None = None
     token_type: str | None = None
+    receipt: Receipt | None = None
 
 
 class Ending(msgspec.Struct):
@@ -89,6 +91,7 @@ class Ending(msgspec.Struct):
     status: str
     ended: int
     position: int | None
+    receipt: Receipt | msgspec.UnsetType = msgspec.UNSET
 
 
 class ListedSession(msgspec.Struct):
@@ -138,7 +141,7 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one."""
     body = await read_body(request, Login)
     grant = await request.app[SERVICES].accounts.log_in(body.login, body.password, client(request))
-    response = _granted(request, "logged_in", grant, body.carrier)
+    response = await _granted(request, "logged_in", grant, body.carrier)
     keep_private(response)
     return response
 
@@ -150,22 +153,24 @@ async def change_password(request: web.Request) -> web.StreamResponse:
         request[SESSION], body.current_password, body.new_password, client(request)
     )
     carrier: Carrier = "cookie" if has_session_cookie(request) else "bearer"
-    return _granted(request, "password_changed", grant, carrier)
+    return await _granted(request, "password_changed", grant, carrier)
 
 
-def _granted(
+async def _granted(
     request: web.Request, status: str, grant: Grant, carrier: Carrier
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(
         status, session.subject_id, session.session_id, session.expires_at, grant.position
     )
+    content.receipt = await _receipt(request, grant.position)
     if carrier == "bearer":
         content.token, content.token_type = grant.token, "Bearer"
-        return answer(content)
     response = answer(content)
-    lifetime = session.expires_at - session.started_at
-    set_session_cookie(request, response, grant.token, int(lifetime.total_seconds()))
+    apply_preference(response, content.receipt)
+    if carrier == "cookie":
+        lifetime = session.expires_at - session.started_at
+        set_session_cookie(request, response, grant.token, int(lifetime.total_seconds()))
     return response
 
 
@@ -190,7 +195,9 @@ async def _log_out(request: web.Request) -> web.Response:
     if token is None:
         return _private(Ending("logged_out", 0, None))
     ended = await request.app[SERVICES].accounts.log_out(token_digest(token), client(request))
-    return _private(ending("logged_out", ended))
+    response = await _ended(request, "logged_out", ended)
+    keep_private(response)
+    return response
 
 
 async def list_sessions(request: web.Request) -> web.StreamResponse:
@@ -215,7 +222,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     ended = await request.app[SERVICES].accounts.end_session(
         request[SESSION], session_id, client(request)
     )
-    response = answer(ending("ended", ended))
+    response = await _ended(request, "ended", ended)
     if session_id == request[SESSION].session_id and has_session_cookie(request):
         clear_session_cookie(request, response)
     return response
@@ -224,13 +231,13 @@ async def end_session(request: web.Request) -> web.StreamResponse:
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
     ended = await request.app[SERVICES].accounts.end_others(request[SESSION], client(request))
-    return answer(ending("ended", ended))
+    return await _ended(request, "ended", ended)
 
 
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
     ended = await request.app[SERVICES].accounts.end_all(request[SESSION], client(request))
-    response = answer(ending("ended", ended))
+    response = await _ended(request, "ended", ended)
     if has_session_cookie(request):
         clear_session_cookie(request, response)
     return response
@@ -239,6 +246,22 @@ async def end_all(request: web.Request) -> web.StreamResponse:
 def ending(status: str, ended: Ended) -> Ending:
     """What a command did, for the answer."""
     return Ending(status, ended.ended, ended.position)
+
+
+async def _ended(request: web.Request, status: str, ended: Ended) -> web.Response:
+    """The answer to a user who ended sessions of theirs, with a receipt if there is one to give."""
+    content = ending(status, ended)
+    receipt = await _receipt(request, ended.position) if ended.ended else None
+    if receipt is not None:
+        content.receipt = receipt
+    response = answer(content)
+    apply_preference(response, receipt)
+    return response
+
+
+async def _receipt(request: web.Request, position: int) -> Receipt | None:
+    """The receipt for an event about the caller, if the request prefers one."""
+    return await receipt_for(request, request.app[SERVICES].proofs, position)
 
 
 def client(request: web.Request) -> Client:

@@ -6,6 +6,7 @@ Each one needs the role ``auditor`` or ``admin``. Rules:
   consistency proof, which has no file format, is written as witnesses read it.
 - A tile of hashes never changes: it may stay in the caller's own cache for good. Entries tell what
   people did, so no cache keeps them.
+- Reading here is an audit read, and recorded before anything is shown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from server.core.errors import InvalidInput, MalformedProof, NotFound
 from server.core.merkle import MAX_TREE_SIZE
 from server.core.tlog import parse_tile_path
 from server.web.handlers import SERVICES
-from server.web.roles import needs_role
+from server.web.roles import needs_role, record_read
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
@@ -34,6 +35,7 @@ def _text(body: bytes) -> web.Response:
 @needs_role("auditor", "admin")
 async def checkpoint(request: web.Request) -> web.StreamResponse:
     """The newest signed checkpoint."""
+    await record_read(request, "log")
     return _text(await request.app[SERVICES].proofs.checkpoint())
 
 
@@ -44,6 +46,7 @@ async def tile(request: web.Request) -> web.StreamResponse:
         path = parse_tile_path(f"tile/{request.match_info['path']}")
     except MalformedProof as error:
         raise NotFound(str(error)) from error
+    await record_read(request, "log")
     response = web.Response(
         body=await request.app[SERVICES].proofs.tile(path), headers={hdrs.CONTENT_TYPE: BYTES}
     )
@@ -56,6 +59,7 @@ async def tile(request: web.Request) -> web.StreamResponse:
 async def proof(request: web.Request) -> web.StreamResponse:
     """The proof of an event (``position``), or of an extension of an older tree (``from``)."""
     name, number = _asked(request)
+    await record_read(request, "log")
     proofs = request.app[SERVICES].proofs
     if name == "position":
         return _text((await proofs.inclusion(number)).text())

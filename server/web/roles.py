@@ -1,4 +1,7 @@
-"""Who may use a handler: the roles that its session must have one of."""
+"""Who may use a handler: the roles that its session must have one of.
+
+What shows an auditor or administrator something about others is recorded first: an audit read.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from server.core.errors import Forbidden
+from server.core.events import AuditedRead
 from server.web.access import SESSION
+from server.web.handlers import SERVICES, client
 
 
 def needs_role(*roles: str) -> Callable[[Handler], Handler]:
@@ -29,3 +34,9 @@ def needs_role(*roles: str) -> Callable[[Handler], Handler]:
         return checked
 
     return mark
+
+
+async def record_read(request: web.Request, what: AuditedRead) -> None:
+    """Returns when the log says who reads about others here. Raises Unavailable."""
+    audit = request.app[SERVICES].audit
+    await audit.recorded_read(request[SESSION].subject_id, what, client(request))

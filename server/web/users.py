@@ -16,7 +16,7 @@ from aiohttp import web
 from server.service.accounts import Actor
 from server.web.access import SESSION
 from server.web.handlers import SERVICES, answer, client, ending, uuid
-from server.web.roles import needs_role
+from server.web.roles import needs_role, record_read
 
 NO_SUCH_USER = "There is no such user."
 
@@ -45,6 +45,7 @@ def _actor(request: web.Request) -> Actor:
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     user_id = _user(request)
+    await record_read(request, "user_sessions")
     sessions = await request.app[SERVICES].accounts.sessions_of(user_id)
     return answer(
         UserSessions(

@@ -26,6 +26,7 @@ from server.core.commands import (
     ExpireSessions,
     NewCredential,
     RecordLoginFailure,
+    RecordRead,
     decide,
 )
 from server.core.errors import GatelogError
@@ -308,6 +309,18 @@ class Sessions(RuleBasedStateMachine):
         else:
             assert answer == str(len(user.sessions))
             user.sessions, user.roles, user.erased = [], set(), True
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def read_about_others(self, data: Any) -> None:
+        subject_id, user = self.user(data)
+        event = ev.AuditRead(
+            event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id, what="log"
+        )
+        answer = self.run_command(RecordRead(event=event))
+        may = user.roles & {"admin", "auditor"} and not user.disabled and not user.erased
+        assert answer == ("0" if may else "not_authenticated")
+        assert (self.events[-1:] == [event]) == bool(may)
 
     @rule()
     def change_unknown_user(self) -> None:

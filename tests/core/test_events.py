@@ -65,6 +65,16 @@ PINNED: dict[ev.AnyEvent, str] = {
         '"session_id":"00000000-0000-4000-8000-00000000000c",'
         '"token_digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","reason":"revoked"}'
     ),
+    ev.LogPurged(**COMMON, up_to=1_048_576, before=AT): (
+        '{"type":"log_purged","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":null,"up_to":1048576,"before":"2026-01-02T03:04:05.678901Z"}'
+    ),
+    ev.AuditRead(**COMMON, subject_id=USER, what="events"): (
+        '{"type":"audit_read","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"what":"events"}'
+    ),
     ev.RoleGranted(**COMMON, subject_id=USER, role="admin"): (
         '{"type":"role_granted","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
@@ -81,7 +91,9 @@ def test_the_bytes_are_pinned(event: ev.AnyEvent, text: str) -> None:
 
 def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
     assert sorted(ev.EVENT_TYPES) == [
+        "audit_read",
         "credential_changed",
+        "log_purged",
         "login_failed",
         "role_granted",
         "role_revoked",
@@ -104,9 +116,14 @@ def every_event() -> Iterator[ev.AnyEvent]:
         "token_digest": b"d" * 32,
         "expires_at": AT,
         "role": "admin",
+        "what": "events",
+        "up_to": 1,
+        "before": AT,
     }
     for name, cls in ev.EVENT_TYPES.items():
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}
+        if name == "log_purged":
+            del own["subject_id"]
         if "reason" in cls.__struct_fields__:
             own["reason"] = "logout" if name == "session_ended" else "unknown_login"
         yield msgspec.convert(own | {"type": name}, ev.AnyEvent)

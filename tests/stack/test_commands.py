@@ -210,7 +210,10 @@ def test_the_status_of_every_host(service: Service) -> None:
         hosts = json_of(service, "status")["hosts"]
         return len(hosts) == 1 and hosts[0]["mode"] == "memory" and hosts[0]["lag"] == 0
 
+    def counted() -> bool:  # at the last renewal
+        hosts = json_of(service, "status")["hosts"]
+        return bool(hosts[0]["sessions"] == len(json_of(service, "session", "list")))
+
     eventually(one_host_from_memory, 20, "the projector's lease")
-    host = json_of(service, "status")["hosts"][0]
-    assert host["sessions"] == len(json_of(service, "session", "list"))
-    assert host["replica"] in command(service, "status")
+    eventually(counted, 20, "the renewal that tells of all sessions")
+    assert json_of(service, "status")["hosts"][0]["replica"] in command(service, "status")

@@ -70,6 +70,8 @@ def test_the_live_log(proof: Path, database: Dsns, var: Path) -> None:
         "sealed": SIZE,
         "checkpoints": 2,  # the stored one and the file's
         "without_entry": 0,
+        "purged_to": 0,
+        "purged_at": 0,
         "findings": [],
         "untold": 0,
     }

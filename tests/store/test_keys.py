@@ -16,8 +16,9 @@ from server.core.personal import WrappedKey
 from server.service.clock import new_event_id
 from server.store.appender import PARTITION_RESERVE, Appender
 from server.store.database import connect
-from server.store.keys import change_master_key, drop_addresses_before, vacuum_erased
+from server.store.keys import change_master_key, vacuum_erased
 from server.store.rebuild import check, rebuild
+from server.store.retention import detach_before, drop_detached
 from tests.builders import NOON, failure, registration, start
 from tests.conftest import Dsns
 
@@ -254,8 +255,10 @@ async def test_old_partitions_go_beside_appends(
     owner = await connect(database.owner, role=None)
     await owner.execute("UPDATE log_head SET position = $1", size)
     await together(appender, known_failure(None))
-    assert await drop_addresses_before(owner, size) == []
-    assert await drop_addresses_before(owner, size + 1) == ["event_addresses_1"]
+    await detach_before(owner, size - 1)
+    assert await drop_detached(owner, size - 1) == []
+    await detach_before(owner, size)
+    assert await drop_detached(owner, size) == ["event_addresses_1", "events_1"]
     positions = await connection.fetch("SELECT position FROM event_addresses")
     assert [row[0] for row in positions] == [size + 1]
     await together(appender, known_failure(None))

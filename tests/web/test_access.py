@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import pytest
@@ -17,10 +17,11 @@ from server.config import Config
 from server.core.errors import DatabaseUnavailable, Forbidden, SchemaMismatch
 from server.core.sessions import Session, pack_session
 from server.core.tokens import token_digest
-from server.service.accounts import Accounts
 from server.service.context import Services
+from server.service.export import LogPages
+from server.service.follow import Follower
 from server.service.gate import Gate
-from server.service.proofs import Proofs
+from server.store.database import Database
 from server.web.access import SESSION, public
 from server.web.app import OpenServices, build_app
 from tests.web.conftest import Service, serving, serving_with
@@ -72,10 +73,13 @@ Hosting = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture
-def services(gate: Memory) -> OpenServices:
+def services(gate: Memory, config: Config) -> OpenServices:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
-        yield Services(cast(Accounts, None), gate, cast(Proofs, None))  # not used here
+        unused: Any = None
+        nowhere = Database("", timeout_s=1, pool_size=1)
+        follower = Follower(config, nowhere, LogPages(nowhere, unused))
+        yield Services(unused, gate, unused, unused, unused, unused, follower)
 
     return opened
 

@@ -1,0 +1,502 @@
+"""A long log: ``python -m tests.bench.audit [--events N] [--quick] [--keep DIR] [--only PART …]``.
+
+- load: a history with realistic skew (``tests.bench.history``), 10,000,000 events unless told;
+- seal: the Merkle tree over all of it, from nothing; then marks, for as-of queries;
+- queries: every filter alone and the common pairs, the first page and one deep inside, of 100
+  events with what is personal opened; a user with no events, a type that never occurs;
+- asof: who was logged in at a random moment;
+- export: all fields sealed, and opened;
+- verify: the whole log against its tiles and the checkpoint;
+- purge: half of the log, while logins go on.
+
+With ``--keep`` the data directory stays and is used again; it is then purged only if ``purge`` is
+asked for. Everything runs on one machine: PostgreSQL, this process, and the purge in one of its
+own; the load of the machine stands beside the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from server.cli.output import progress_bar
+from server.config import Config
+from server.core.audit import AuditFilter, Cursor
+from server.core.personal import Client
+from server.core.sessions import from_us
+from server.embedded import EmbeddedPostgres
+from server.service.asof import AsOf
+from server.service.audit import Audit
+from server.service.clock import utc_now
+from server.service.context import Services, open_services
+from server.service.export import ExportFormat
+from server.service.retention import Purged, purge
+from server.service.sealer import LastNote, Sealer
+from server.service.verify import LiveLog, kept_checkpoint, verify_log
+from server.store.database import connect
+from server.store.log import read_head
+from server.store.marks import Spacing, last_mark, make_next_mark
+from server.store.migrate import migrate
+from server.store.retention import cut_position
+from server.store.tiles import take_sealer_lock
+from tests.bench.history import (
+    CONFIG,
+    HEAVY_USERS,
+    OFFICES,
+    History,
+    address_of,
+    load,
+    loaded,
+    user_id,
+)
+from tests.bench.machine import make_table, quantile
+from tests.bench.sealing import SIGNER
+
+EVENTS = 10_000_000
+QUICK_EVENTS = 20_000
+PARTS = ("seal", "queries", "asof", "export", "verify", "purge")
+SETTINGS = {"shared_buffers": "512MB"}
+PAGE = 100
+CELL_S = 4.0  # for one figure at most,
+TIMES = 300  # or so many measurements
+EXPORTED = 1_000_000  # events at most
+LOGIN_CLIENTS = 8
+LOGINS_S = 8.0
+PASSWORD = "a phrase for the benchmark"
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0"
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much of everything."""
+
+    times: int = TIMES
+    cell_s: float = CELL_S
+    exported: int = EXPORTED
+    logins_s: float = LOGINS_S
+
+
+QUICK = Plan(times=5, cell_s=0.2, exported=4_000, logins_s=0.3)
+
+
+class Bench(msgspec.Struct, frozen=True):
+    """What is measured, and with what."""
+
+    postgres: EmbeddedPostgres
+    history: History
+    directory: Path
+    console: Console
+    plan: Plan
+
+    @property
+    def app(self) -> str:
+        return self.postgres.app_dsn()
+
+    @property
+    def note(self) -> Path:
+        return self.directory / "checkpoint"
+
+    @property
+    def config(self) -> Config:
+        """As in production, but for hashing: it is not what is measured here."""
+        return msgspec.structs.replace(
+            CONFIG,
+            data_dir=str(self.directory),
+            replica_dir=str(self.directory / "replica"),
+            argon2_memory_kib=8,
+            argon2_time_cost=1,
+            database_timeout_s=60.0,
+            lease_ttl_s=0.5,
+        )
+
+    def show(self, table: Table) -> None:
+        """The table, with the machine's load beside it (getloadavg(3), the last minute)."""
+        self.console.print(table)
+        self.console.print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()}")
+
+
+async def timed(plan: Plan, work: Callable[[], Awaitable[object]]) -> list[float]:
+    """Milliseconds, again and again."""
+    times: list[float] = []
+    give_up = time.perf_counter() + plan.cell_s
+    while len(times) < plan.times and (not times or time.perf_counter() < give_up):
+        began = time.perf_counter()
+        await work()
+        times.append((time.perf_counter() - began) * 1000)
+    return times
+
+
+def _ms(times: Sequence[float]) -> tuple[str, str]:
+    return f"{quantile(times, 0.5):.1f}", f"{quantile(times, 0.99):.1f}"
+
+
+# --- sealing and marks
+
+
+async def seal(bench: Bench) -> None:
+    """Seal what is not sealed, and make the marks that are missing."""
+    table = make_table("Following the log", "", "events", "events/s")
+    connection = await connect(bench.app)
+    while not await take_sealer_lock(connection):  # noqa: ASYNC110 - the server has just started
+        await asyncio.sleep(0.1)
+    sealer = Sealer(connection, SIGNER, LastNote(bench.note), utc_now)
+    await sealer.load()
+    first, began = sealer.size, time.perf_counter()
+    with progress_bar("seal") as progress:
+        while await sealer.seal_next():
+            progress(sealer.size, bench.history.events)
+    _rate(table, "sealed", sealer.size - first, began)
+    first, began = (await last_mark(connection)).position, time.perf_counter()
+    with progress_bar("mark") as progress:
+        while (position := await make_next_mark(connection, bench.history.spacing)) is not None:
+            progress(position, bench.history.events)
+    _rate(table, "marked", (await last_mark(connection)).position - first, began)
+    await connection.close()
+    bench.show(table)
+
+
+def _rate(table: Table, name: str, events: int, began: float) -> None:
+    taken = time.perf_counter() - began
+    table.add_row(name, f"{events:,}", f"{events / taken:,.0f}" if events else "")
+
+
+# --- queries
+
+Question = Callable[[random.Random], AuditFilter]
+
+
+def questions(history: History, sessions: Sequence[UUID]) -> dict[str, Question]:
+    """Every filter alone, and the common pairs, about things that are picked anew each time."""
+    span = history.until_us - history.begin_us
+    users = int(history.events * 0.085)
+
+    def heavy(rng: random.Random) -> UUID:
+        return user_id(rng.randrange(HEAVY_USERS))
+
+    def ordinary(rng: random.Random) -> UUID:
+        return user_id(rng.randrange(HEAVY_USERS, users))
+
+    def home(rng: random.Random) -> str:
+        return address_of(rng.randrange(HEAVY_USERS, users), rng.randrange(history.events))
+
+    def office(rng: random.Random) -> str:
+        return f"198.51.100.{rng.randrange(OFFICES)}"
+
+    def within(rng: random.Random, width: timedelta) -> dict[str, datetime]:
+        since = from_us(history.begin_us + int(rng.random() * span))
+        return {"since": since, "until": since + width}
+
+    hour, month = timedelta(hours=1), timedelta(days=30)
+
+    def ask(**parts: Callable[[random.Random], object]) -> Question:
+        return lambda rng: AuditFilter(
+            limit=PAGE,
+            **{name: part(rng) for name, part in parts.items()},  # type: ignore[arg-type]
+        )
+
+    def of_time(width: timedelta, **parts: Callable[[random.Random], object]) -> Question:
+        return lambda rng: msgspec.structs.replace(ask(**parts)(rng), **within(rng, width))
+
+    def types(*names: str) -> Callable[[random.Random], tuple[str, ...]]:
+        return lambda _: names
+
+    start, never = types("session_started"), types("user_erased")
+    rare, two = types("role_granted"), types("login_failed", "credential_changed")
+    return {
+        "nothing": ask(),
+        "user, 10⁵ events": ask(user=heavy),
+        "user, ten events": ask(user=ordinary),
+        "user, none": ask(user=lambda _: UUID(int=1)),
+        "session": ask(session=lambda rng: rng.choice(sessions)),
+        "type, frequent": ask(types=start),
+        "type, rare": ask(types=rare),
+        "type, never": ask(types=never),
+        "two types": ask(types=two),
+        "an hour": of_time(hour),
+        "a month": of_time(month),
+        "address of few": ask(address=home),
+        "address of many": ask(address=office),
+        "address of nobody": ask(address=lambda _: "203.0.113.9"),
+        "user 10⁵, type": ask(user=heavy, types=two),
+        "user 10⁵, rare type": ask(user=heavy, types=rare),
+        "user 10⁵, a month": of_time(month, user=heavy),
+        "user ten, type": ask(user=ordinary, types=start),
+        "user none, type": ask(user=lambda _: UUID(int=1), types=start),
+        "type, an hour": of_time(hour, types=start),
+        "rare type, a month": of_time(month, types=rare),
+        "address many, an hour": of_time(hour, address=office),
+        "address many, type": ask(address=office, types=two),
+        "address many, rare type": ask(address=office, types=rare),
+        "address many, user 10⁵": ask(address=office, user=heavy),
+        "address few, user ten": ask(address=home, user=ordinary),
+    }
+
+
+async def queries(bench: Bench, audit: Audit) -> None:
+    """The first page and one deep inside, of every question."""
+    rng, top = random.Random(1), bench.history.events
+    table = make_table(
+        f"A page of {PAGE} events, ms", "filter", "first p50", "p99", "deep p50", "p99", "events"
+    )
+    with progress_bar("queries") as progress:
+        asked = questions(bench.history, await _some_sessions(bench))
+        for number, (name, question) in enumerate(asked.items()):
+            found: list[int] = []
+
+            async def first(question: Question = question, found: list[int] = found) -> None:
+                found.append(len((await audit.page(question(rng))).events))
+
+            async def deep(question: Question = question) -> None:
+                cursor = Cursor(rng.choice(("before", "after")), rng.randrange(1, top))
+                await audit.page(msgspec.structs.replace(question(rng), cursor=cursor))
+
+            firsts, deeps = await timed(bench.plan, first), await timed(bench.plan, deep)
+            table.add_row(name, *_ms(firsts), *_ms(deeps), f"{sum(found) / len(found):.0f}")
+            progress(number + 1, len(asked))
+    bench.show(table)
+
+
+async def _some_sessions(bench: Bench) -> list[UUID]:
+    """Sessions from all over the log."""
+    connection = await connect(bench.app)
+    step = max(1, bench.history.events // 1000)
+    rows = await connection.fetch(
+        "SELECT session_id FROM generate_series(0, $1::bigint, $2::bigint) AS s (first),"
+        " LATERAL (SELECT session_id FROM events WHERE type = 'session_started'"
+        " AND position > s.first ORDER BY position LIMIT 1) AS e",
+        bench.history.events - step,
+        step,
+    )
+    await connection.close()
+    return [row[0] for row in rows]
+
+
+# --- as of
+
+
+async def asof(bench: Bench, as_of: AsOf) -> None:
+    """Who was logged in at random moments."""
+    rng, history = random.Random(2), bench.history
+    table = make_table("As of a random moment, ms", "", "p50", "p99", "sessions")
+    users = int(history.events * 0.085)
+    cases: dict[str, Callable[[], dict[str, object]]] = {
+        "by position, page of 1,000": lambda: {"position": rng.randrange(1, history.events)},
+        "by position, page of 100": lambda: {
+            "position": rng.randrange(1, history.events),
+            "limit": 100,
+        },
+        "by time, page of 1,000": lambda: {
+            "at": from_us(rng.randrange(history.begin_us, history.until_us))
+        },
+        "user with 10⁵ events": lambda: {
+            "position": rng.randrange(1, history.events),
+            "user": user_id(rng.randrange(HEAVY_USERS)),
+        },
+        "user with ten events": lambda: {
+            "position": rng.randrange(1, history.events),
+            "user": user_id(rng.randrange(HEAVY_USERS, users)),
+        },
+    }
+    for name, case in cases.items():
+        found: list[int] = []
+
+        async def ask(
+            case: Callable[[], dict[str, object]] = case, found: list[int] = found
+        ) -> None:
+            page = await as_of.sessions(**case())  # type: ignore[arg-type]
+            found.append(len(page.sessions))
+
+        times = await timed(bench.plan, ask)
+        table.add_row(name, *_ms(times), f"{sum(found) / len(found):.0f}")
+    began, count, before = time.perf_counter(), 0, None
+    position = history.events // 2
+    while True:
+        page = await as_of.sessions(position=position, before=before)
+        count, before = count + len(page.sessions), page.before
+        if before is None:
+            break
+    taken = (time.perf_counter() - began) * 1000
+    table.add_row("all pages of one moment", f"{taken:.0f}", "", f"{count:,}")
+    bench.show(table)
+
+
+# --- export and verification
+
+
+async def export(bench: Bench, services: Services) -> None:
+    """The first million events, as text."""
+    table = make_table("Export", "", "events/s", "MB/s")
+    upto = min(bench.plan.exported, bench.history.events)
+    cases: tuple[tuple[ExportFormat, bool], ...] = (
+        ("ndjson", False),
+        ("csv", False),
+        ("ndjson", True),
+        ("csv", True),
+    )
+    for form, opened in cases:
+        size, began = 0, time.perf_counter()
+        with progress_bar("export") as progress:
+            async for piece in services.exports.export(AuditFilter(), upto, form, opened=opened):
+                size += len(piece)
+                progress(size, upto * 300)
+        taken = time.perf_counter() - began
+        name = f"{form}, {'opened' if opened else 'sealed'}"
+        table.add_row(name, f"{upto / taken:,.0f}", f"{size / taken / 1e6:.0f}")
+    bench.show(table)
+
+
+async def verify(bench: Bench) -> None:
+    """The whole log."""
+    connection = await connect(bench.app)
+    kept = [kept_checkpoint(bench.note.read_bytes(), "kept")] if bench.note.exists() else []
+    began = time.perf_counter()
+    with progress_bar("verify") as progress:
+        report = await verify_log(
+            LiveLog(connection), SIGNER.verifier, kept=kept, progress=progress
+        )
+    await connection.close()
+    table = make_table(f"Verification: {len(report.findings)} findings", "", "events", "events/s")
+    _rate(table, "verified", report.events, began)
+    bench.show(table)
+
+
+# --- purge
+
+
+def purging(
+    urls: tuple[str, str], before: datetime, spacing: Spacing, path: str, go: Event
+) -> None:
+    """A process that purges when it is told to, as the command does."""
+    asyncio.run(purge(*urls, before, now=utc_now, dry_run=True))  # all that a start takes
+    go.wait()
+    done = asyncio.run(purge(*urls, before, now=utc_now, spacing=spacing))
+    Path(path).write_bytes(msgspec.json.encode(done))
+
+
+async def purge_half(bench: Bench, services: Services) -> None:
+    """Logins alone, then while half of the log is purged."""
+    accounts = services.accounts
+    names = [f"login{os.urandom(4).hex()}-{n}" for n in range(LOGIN_CLIENTS)]
+    for name in names:
+        await accounts.register(name, PASSWORD, Client("192.0.2.1", AGENT))
+    result = bench.directory / "purged.json"
+    connection = await connect(bench.app)
+    before = await connection.fetchval(
+        "SELECT recorded_at FROM events WHERE position > $1 ORDER BY position LIMIT 1",
+        (await cut_position(connection) + (await read_head(connection)).position) // 2,
+    )
+    await connection.close()
+    context = multiprocessing.get_context("spawn")
+    urls, go = (bench.postgres.owner_dsn(), bench.app), context.Event()
+    arguments = (urls, before, bench.history.spacing, str(result), go)
+    process = context.Process(target=purging, args=arguments)
+    process.start()
+    alone = await _logins(services, names, asyncio.sleep(bench.plan.logins_s))
+    go.set()
+    meanwhile = await _logins(services, names, _ended(process))
+    if process.exitcode:
+        raise RuntimeError("the purge failed")
+    done = msgspec.json.decode(result.read_bytes(), type=Purged)
+    table = make_table(
+        f"Purge of {done.events:,} events, {len(done.dropped)} partitions", "", "logins", "p50 ms",
+        "p99 ms", "slowest ms",
+    )  # fmt: skip
+    for name, times in (("logins alone", alone), ("while purging", meanwhile)):
+        table.add_row(name, f"{len(times):,}", *_ms(times), f"{max(times):.1f}")
+    bench.show(table)
+    bench.console.print(
+        f"prepared in {done.prepare_s:.2f} s ({done.sessions_kept:,} sessions kept), purged in"
+        f" {done.purge_s:.2f} s, space given back in {done.drop_s:.2f} s"
+    )
+
+
+async def _ended(process: multiprocessing.process.BaseProcess) -> None:
+    while process.is_alive():  # noqa: ASYNC110 - a process does not tell
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.5)
+
+
+async def _logins(
+    services: Services, names: Sequence[str], until: Awaitable[object]
+) -> list[float]:
+    """Milliseconds of logins, one after the other by each of some clients, until something ends."""
+    over, times = asyncio.Event(), []
+
+    async def client(name: str) -> None:
+        while not over.is_set():
+            began = time.perf_counter()
+            await services.accounts.log_in(name, PASSWORD, Client("192.0.2.1", AGENT))
+            times.append((time.perf_counter() - began) * 1000)
+
+    clients = [asyncio.create_task(client(name)) for name in names]
+    await until
+    over.set()
+    await asyncio.gather(*clients)
+    return times
+
+
+# --- all of it
+
+
+async def measure(bench: Bench, parts: Sequence[str]) -> None:
+    await migrate(bench.postgres.owner_dsn())
+    if "seal" in parts:
+        await seal(bench)
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(bench.config, bench.app))
+        if "queries" in parts:
+            await queries(bench, services.audit)
+        if "asof" in parts:
+            await asof(bench, services.as_of)
+        if "export" in parts:
+            await export(bench, services)
+        if "verify" in parts:
+            await verify(bench)
+        if "purge" in parts:
+            await purge_half(bench, services)
+            await verify(bench)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=EVENTS)
+    parser.add_argument("--quick", action="store_true", help="only show that it runs")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="use this directory, and leave it")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="only these parts")
+    options = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="gatelog-bench-") as temporary:
+        directory = options.keep or Path(temporary) / "var"
+        history = loaded(directory)
+        if history is None:
+            began = time.perf_counter()
+            history = load(directory, QUICK_EVENTS if options.quick else options.events)
+            taken = time.perf_counter() - began
+            console.print(f"{history.events:,} events loaded in {taken:.0f} s")
+        parts = options.only or [part for part in PARTS if part != "purge" or not options.keep]
+        postgres = EmbeddedPostgres(directory, settings=SETTINGS)
+        postgres.start()
+        try:
+            plan = QUICK if options.quick else Plan()
+            uvloop.run(measure(Bench(postgres, history, directory, console, plan), parts))
+        finally:
+            postgres.stop()
+
+
+if __name__ == "__main__":
+    main()

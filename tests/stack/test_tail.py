@@ -1,0 +1,262 @@
+"""``log tail``: for programs that watch, in order and at least once, whatever breaks down."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack.service import (
+    PASSWORD,
+    RUN,
+    STOP_TIMEOUT_S,
+    Service,
+    environment,
+    eventually,
+    run_command,
+)
+
+WITHIN_S = 30.0
+
+
+class Tail:
+    """``log tail`` as a process, and what it has printed."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [*RUN, "log", "tail", *options],
+            env=environment(data_dir, {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.lines: list[bytes] = []
+        self._rest = b""
+
+    def read(self) -> list[bytes]:
+        """All lines so far."""
+        assert self.process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while selector.select(0.01):
+                data = os.read(self.process.stdout.fileno(), 65_536)
+                if not data:
+                    break
+                *lines, self._rest = (self._rest + data).split(b"\n")
+                self.lines += lines
+        return self.lines
+
+    def wait_for(self, text: bytes) -> None:
+        eventually(lambda: any(text in line for line in self.read()), WITHIN_S, repr(text))
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> str:
+        """End it; returns what it said on standard error."""
+        self.process.send_signal(number)
+        output, errors = self.process.communicate(timeout=STOP_TIMEOUT_S)
+        *lines, rest = (self._rest + output).split(b"\n")
+        self.lines += lines
+        assert rest == b"", "the last line is cut"
+        return errors.decode()
+
+
+@contextmanager
+def tailing(service: Service, *options: str) -> Iterator[Tail]:
+    tail = Tail(service.data_dir, *options)
+    try:
+        yield tail
+    finally:
+        if tail.process.poll() is None:
+            tail.process.kill()
+            tail.process.communicate()
+
+
+def positions(lines: list[bytes]) -> list[int]:
+    return [json.loads(line)["position"] for line in lines]
+
+
+def tail_once(service: Service, *options: str) -> list[bytes]:
+    done = run_command(service.data_dir, "log", "tail", "--no-follow", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.encode().splitlines()
+
+
+def add_user(service: Service, login: str) -> None:
+    done = run_command(
+        service.data_dir, "user", "add", login, "--password-file", "-", stdin=PASSWORD
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- formats
+
+
+def test_the_formats(shared_service: Service) -> None:
+    """Sealed unless asked for; the same events in each."""
+    service = shared_service
+    service.register("tess")
+    service.log_in("tess", "=not|her phrase\\")
+    session = service.log_in("tess").json["session_id"]
+    sealed = [json.loads(line) for line in tail_once(service, "--from", "1", "--format", "ndjson")]
+    assert [event["position"] for event in sealed] == list(range(1, len(sealed) + 1))
+    assert not {"login", "address", "user_agent"} & {name for event in sealed for name in event}
+    options = ("--from", "1", "--personal", "open", "--format")
+    opened = [json.loads(line) for line in tail_once(service, *options, "ndjson")]
+    (started,) = [e for e in opened if e.get("session_id") == session]
+    assert (started["login"], started["address"]) == ("tess", "127.0.0.1")
+
+    cef = tail_once(service, *options, "cef")
+    assert all(line.startswith(b"CEF:0|Gatelog|Gatelog|") for line in cef)
+    (line,) = [line for line in cef if f"cs1={session}".encode() in line]
+    assert b" duser=tess " in line and b" src=127.0.0.1 " in line
+    ocsf = [json.loads(line) for line in tail_once(service, *options, "ocsf")]
+    (document,) = [d for d in ocsf if d.get("session", {}).get("uid") == session]
+    assert document["type_uid"] == 300201
+    assert document["user"]["name"] == "tess"
+    assert document["src_endpoint"]["ip"] == "127.0.0.1"
+    assert len(cef) == len(ocsf) == len(opened)
+
+
+def test_a_new_event_is_printed_when_it_is_recorded(shared_service: Service) -> None:
+    with tailing(shared_service, "--follow", "--format", "cef", "--from", "1") as tail:
+        tail.wait_for(b"CEF:0|")
+        shared_service.log_in("nobody-at-all")
+        tail.wait_for(b"|login_failed|Failed login|")
+        assert tail.stop() == ""
+    assert tail.process.returncode == 0
+
+
+# --- the cursor
+
+
+def test_the_cursor_goes_on_where_it_stood(shared_service: Service, tmp_path: Path) -> None:
+    """Stopped in whatever way: nothing is missed, and what comes twice comes in order."""
+    cursor = tmp_path / "cursor"
+    options = ("--follow", "--format", "ndjson", "--cursor", str(cursor))
+    seen: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        login = f"user-{number}-{len(seen)}"
+        with tailing(shared_service, *options) as tail:
+            shared_service.register(login)
+            tail.wait_for(shared_service.log_in(login).json["session_id"].encode())
+            assert tail.stop(number) == ""
+            part = positions(tail.lines)
+            assert part == list(range(part[0], part[0] + len(part)))
+            assert 1 <= part[0] <= (seen[-1] if seen else 0) + 1
+            if number is signal.SIGINT:
+                assert json.loads(cursor.read_bytes())["position"] == part[-1]
+            seen += part
+    assert set(seen) == set(range(1, max(seen) + 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["cursor"]
+
+
+def test_a_cursor_counts_more_than_from(shared_service: Service, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    options = ("--format", "ndjson", "--cursor", str(cursor), "--from", "3")
+    first = positions(tail_once(shared_service, *options))
+    assert first[0] == 3
+    shared_service.log_in("nobody-at-all")
+    assert positions(tail_once(shared_service, *options)) == [first[-1] + 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is no cursor"),
+        ("17", "is no cursor"),
+        ('{"position": -1}', "is no cursor"),
+        ('{"position": 1, "leaf_hash": "xy"}', "is no cursor"),
+        ('{"position": 1, "leaf_hash": "00"}', "is of another log"),
+        ('{"position": 99999999}', "is of another log"),
+    ],
+)
+def test_a_cursor_that_does_not_fit(
+    shared_service: Service, tmp_path: Path, text: str, reason: str
+) -> None:
+    cursor = tmp_path / "cursor"
+    cursor.write_text(text)
+    options = ("--follow", "--format", "ndjson", "--cursor", str(cursor))
+    done = run_command(shared_service.data_dir, "log", "tail", *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("gatelog: ") and done.stderr.count("\n") == 1
+    assert reason in done.stderr
+    assert cursor.read_text() == text
+
+
+def test_a_cursor_that_cannot_be_written(shared_service: Service, tmp_path: Path) -> None:
+    cursor = tmp_path / "no such directory" / "cursor"
+    done = run_command(
+        shared_service.data_dir, "log", "tail", "--no-follow", "--cursor", str(cursor)
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+
+
+# --- what breaks down
+
+
+def test_a_reader_that_goes_away_ends_it(shared_service: Service) -> None:
+    """Also while nothing is recorded that it could fail to print."""
+    shared_service.log_in("nobody-at-all")
+    with tailing(shared_service, "--format", "ndjson", "--from", "1") as tail:
+        tail.wait_for(b"position")
+        assert tail.process.stdout and tail.process.stderr
+        tail.process.stdout.close()
+        assert tail.process.wait(STOP_TIMEOUT_S) == 1
+        with tail.process.stderr as errors:
+            assert errors.read() == b""
+
+
+def test_a_restart_of_the_service_is_waited_out(service: Service, tmp_path: Path) -> None:
+    """The database goes with the service; what is recorded before and after is printed."""
+    add_user(service, "ann")
+    cursor = tmp_path / "cursor"
+    options = ("--follow", "--format", "ocsf", "--cursor", str(cursor))
+    with tailing(service, *options) as tail:
+        first = service.log_in("ann").json["session_id"]
+        tail.wait_for(first.encode())
+        (postmaster,) = service.postgres()
+        postmaster.send_signal(signal.SIGINT)
+        eventually(service.is_ready, WITHIN_S, "the database is there again")
+        second = service.log_in("ann").json["session_id"]
+        tail.wait_for(second.encode())
+        errors = tail.stop().splitlines()
+    assert "trying again" in errors[0] and errors[1:] == ["gatelog: the database answers again"]
+    sequence = [json.loads(line)["metadata"]["sequence"] for line in tail.lines]
+    assert sequence == list(range(1, len(sequence) + 1))
+
+
+def test_it_leaves_the_database_to_the_service(data_dir: Path) -> None:
+    """It waits for a service that is down, and does not keep it from starting."""
+    assert run_command(data_dir, "migrate").returncode == 0
+    tail = Tail(data_dir, "--follow", "--format", "ndjson", "--from", "1")
+    try:
+        service = Service(data_dir)
+        try:
+            service.wait_until_announced()
+            service.register("ada")
+            tail.wait_for(b"user_registered")
+        finally:
+            service.stop()
+        errors = tail.stop()
+        assert positions(tail.lines)[0] == 1
+        assert errors.count("\n") <= 3
+    finally:
+        if tail.process.poll() is None:
+            tail.process.kill()
+            tail.process.communicate()
+
+
+@pytest.mark.parametrize(
+    "options", [["--json", "--format", "cef"], ["--personal", "open"], ["--format", "xml"]]
+)
+def test_options_that_do_not_go_together(data_dir: Path, options: list[str]) -> None:
+    done: Any = run_command(data_dir, "log", "tail", *options)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

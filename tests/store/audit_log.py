@@ -1,0 +1,94 @@
+"""A log of random events, written past the appender, and what a plain loop over it finds."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+import msgspec
+
+from server.core.audit import AuditFilter
+from server.core.events import EVENT_TYPES
+from tests.builders import NOON
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+USERS = [UUID(int=n, version=4) for n in range(1, 5)]
+ADDRESSES = [bytes([n]) * 16 for n in range(1, 4)]
+TYPES = list(EVENT_TYPES)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What the columns of an event, and of the index over addresses, say of it."""
+
+    position: int
+    type: str
+    recorded_at: datetime
+    user: UUID | None
+    session: UUID | None
+    address: bytes | None
+
+
+class RandomLog:
+    """Grows by events of a few users, types, sessions and addresses; time stands still at times."""
+
+    def __init__(self, owner: Connection, seed: int) -> None:
+        self._owner = owner
+        self._random = random.Random(seed)
+        self._now = NOON
+        self.rows: list[Row] = []
+        self.sessions = [UUID(int=n, version=4) for n in range(100, 110)]
+
+    async def append(self, count: int) -> None:
+        fresh = [self._row(len(self.rows) + n) for n in range(1, count + 1)]
+        await self._owner.executemany(
+            "INSERT INTO events VALUES ($1, $2, $3, 1, $4, $5, $6, $7, $8)",
+            [
+                (r.position, uuid4(), r.type, r.session, r.user, r.recorded_at, b"", bytes(32))
+                for r in fresh
+            ],
+        )
+        await self._owner.executemany(
+            "INSERT INTO event_addresses VALUES ($1, $2, $3)",
+            [(r.address, r.position, r.user) for r in fresh if r.address is not None],
+        )
+        self.rows += fresh
+        await self._owner.execute(
+            "UPDATE log_head SET position = $1, recorded_at = $2", len(self.rows), self._now
+        )
+
+    def _row(self, position: int) -> Row:
+        choose = self._random.choice
+        self._now += timedelta(seconds=choose([0, 0, 0, 1, 7]))
+        weights = [1 if name in {"user_erased", "role_revoked"} else 9 for name in TYPES]
+        kind = self._random.choices(TYPES, weights)[0]
+        return Row(
+            position,
+            kind,
+            self._now,
+            choose([*USERS, None]),
+            choose(self.sessions) if kind.startswith("session_") else None,
+            choose([*ADDRESSES, None]),
+        )
+
+    def matching(self, wanted: AuditFilter, address: bytes | None) -> list[int]:
+        """The positions that fit, in the order that is asked for, whatever the page."""
+        found = [row.position for row in self.rows if fits(row, wanted, address)]
+        return found if wanted.order == "asc" else found[::-1]
+
+
+def fits(row: Row, wanted: AuditFilter, address: bytes | None) -> bool:
+    """The filter, spelt out."""
+    return (
+        (wanted.user is None or row.user == wanted.user)
+        and (wanted.session is None or row.session == wanted.session)
+        and (not wanted.types or row.type in wanted.types)
+        and (wanted.since is None or row.recorded_at >= wanted.since)
+        and (wanted.until is None or row.recorded_at < wanted.until)
+        and (wanted.after is None or row.position > wanted.after)
+        and (wanted.before is None or row.position < wanted.before)
+        and (address is None or row.address == address)
+    )

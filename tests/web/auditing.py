@@ -1,0 +1,121 @@
+"""Auditors for tests, and a client that reads a stream of events as the standard says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from server.config import Config
+from server.service.context import open_services
+from tests.conftest import Dsns
+from tests.service.sealing import append
+from tests.web.conftest import PASSWORD, Service
+
+STREAM = "/v1/audit/events/stream"
+WITHIN_S = 20.0
+APPENDED_AT_ONCE = 2000
+
+
+class Received(msgspec.Struct, frozen=True):
+    """An event as it arrived."""
+
+    position: int
+    type: str
+    shown: dict[str, Any]
+
+
+async def add_auditor(config: Config, database: Dsns, login: str = "audrey") -> None:
+    async with open_services(config, database.app) as services:
+        await services.accounts.add_user(login, PASSWORD, ("auditor",))
+
+
+async def append_many(database: Dsns, count: int) -> None:
+    """Append so many events, as quickly as it goes."""
+    for start in range(0, count, APPENDED_AT_ONCE):
+        await append(database.app, min(APPENDED_AT_ONCE, count - start))
+
+
+class Reader:
+    """Reads a stream; knows what to resume with."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+        self.last_id: str | None = None
+        self.retry_ms: int | None = None
+        self.comments = 0
+
+    async def events(self) -> AsyncIterator[Received]:
+        """What arrives, to the end of the stream (WHATWG HTML, 9.2.6)."""
+        kind, data = "", list[str]()
+        async for raw in self.response.content:
+            line = raw.decode().rstrip("\n")
+            field, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if line == "":
+                if data:
+                    assert self.last_id is not None
+                    yield Received(int(self.last_id), kind, json.loads("\n".join(data)))
+                kind, data = "", []
+            elif field == "":
+                self.comments += 1
+            elif field == "id":
+                self.last_id = value
+            elif field == "event":
+                kind = value
+            elif field == "data":
+                data.append(value)
+            elif field == "retry":
+                self.retry_ms = int(value)
+            else:
+                raise AssertionError(line)
+
+    async def take(self, count: int) -> list[Received]:
+        """The next events. Fails when they do not come in time."""
+        taken: list[Received] = []
+        async with asyncio.timeout(WITHIN_S):
+            async for event in self.events():
+                taken.append(event)
+                if len(taken) == count:
+                    return taken
+        raise AssertionError(f"the stream ended after {taken}")
+
+    async def rest(self) -> list[Received]:
+        """What comes until the stream ends."""
+        async with asyncio.timeout(WITHIN_S):
+            return [event async for event in self.events()]
+
+    async def begun(self) -> int:
+        """Wait until the stream has said where it begins; returns that position."""
+        async with asyncio.timeout(WITHIN_S):
+            while self.last_id is None:
+                raw = await self.response.content.readline()
+                assert raw, "the stream ended"
+                field, _, value = raw.decode().strip().partition(": ")
+                if field == "id":
+                    self.last_id = value
+                elif field == "retry":
+                    self.retry_ms = int(value)
+        assert await self.response.content.readline() == b"\n"
+        return int(self.last_id)
+
+
+@asynccontextmanager
+async def following(
+    service: Service, token: str, query: str = "", *, last: str | None = None
+) -> AsyncIterator[Reader]:
+    """A stream that is being read."""
+    headers = {"Cookie": f"gatelog={token}"} | ({"Last-Event-ID": last} if last else {})
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=WITHIN_S)
+    url = f"http://{service.host}:{service.port}{STREAM}{query}"
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+        client.get(url, headers=headers, timeout=timeout) as response,
+    ):
+        assert response.status == 200, await response.read()
+        yield Reader(response)

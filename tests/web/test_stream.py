@@ -1,0 +1,371 @@
+"""The stream of events: everything, once, in order, and only while somebody may read it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from random import Random
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from server.config import Config
+from server.core.audit import ShownEvent
+from server.service.context import open_services
+from server.web.app import create_app
+from tests.conftest import Dsns
+from tests.service.sealing import tampering
+from tests.waiting import until
+from tests.web.auditing import STREAM, Reader, Received, add_auditor, append_many, following
+from tests.web.conftest import Service, serving
+
+TCP_CLOSE = 7  # of Linux' tcp_states.h
+
+
+@pytest.fixture
+async def auditor(service: Service, config: Config, database: Dsns) -> str:
+    """A token of somebody with the role auditor."""
+    await add_auditor(config, database)
+    return await service.token("audrey")
+
+
+@pytest.fixture
+async def quick(config: Config, database: Dsns) -> AsyncIterator[Service]:
+    """The service with heartbeats that come often."""
+    config = msgspec.structs.replace(config, stream_heartbeat_s=0.1)
+    async with serving(create_app(config, database.app), config) as running:
+        yield running
+
+
+def positions(events: list[Received]) -> list[int]:
+    return [event.position for event in events]
+
+
+# --- what it shows
+
+
+async def test_new_events_arrive_with_what_is_personal(service: Service, auditor: str) -> None:
+    async with following(service, auditor) as reader:
+        head = await reader.begun()
+        await service.register("bob")
+        await service.log_in("bob", headers={"User-Agent": "Netscape"})
+        registered, granted = (await reader.take(2))[:2]
+        if granted.type != "session_started":  # the first user is an administrator
+            (granted,) = await reader.take(1)
+        assert registered.position == head + 1
+        assert registered.type == "user_registered"
+        assert granted.shown["login"] == "bob"
+        assert granted.shown["address"] == "127.0.0.1"
+        assert granted.shown["user_agent"] == "Netscape"
+        assert granted.shown["position"] == granted.position
+        msgspec.convert(granted.shown, ShownEvent)
+        assert reader.retry_ms
+
+
+async def test_the_headers(service: Service, auditor: str) -> None:
+    async with following(service, auditor) as reader:
+        headers = reader.response.headers
+        assert headers["Content-Type"] == "text/event-stream"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Accel-Buffering"] == "no"
+        assert headers["Vary"] == "Cookie, Authorization"
+    head = await service.send("HEAD", STREAM, cookie=auditor)
+    assert (head.status, head.body) == (200, b"")
+
+
+async def test_from_a_position_on(service: Service, auditor: str, database: Dsns) -> None:
+    await append_many(database, 900)
+    async with following(service, auditor, "?after=0") as reader:
+        everything = await reader.take(900)
+    assert positions(everything) == list(range(1, 901))
+    async with following(service, auditor, "?after=3", last="890") as reader:
+        assert positions(await reader.take(5)) == [891, 892, 893, 894, 895]
+
+
+async def collect(reader: Reader, into: list[Received]) -> None:
+    async for event in reader.events():
+        into.append(event)
+
+
+async def test_only_what_is_asked_for(quick: Service, auditor: str) -> None:
+    """Live, and from the beginning; heartbeats tell when nothing else comes."""
+    await quick.register("bob")
+    bob = (await quick.log_in("bob")).json["user_id"]
+    session = (await quick.get("/v1/me", cookie=auditor)).json["session_id"]
+    failed, started = "login_failed", "session_started"
+    queries = {
+        "?type=login_failed": ([failed, failed], [failed, failed]),
+        "?type=login_failed&type=user_enabled": ([failed, failed], [failed, failed]),
+        f"?user={bob}": ([failed, started], ["user_registered", started, failed, started]),
+        f"?user={bob}&type=login_failed": ([failed], [failed]),
+        f"?session={session}": ([], [started]),
+        "?address=127.0.0.1&type=login_failed": ([failed, failed], [failed, failed]),
+        "?address=192.0.2.99": ([], []),
+    }
+    async with AsyncExitStack() as stack:
+        seen: dict[str, list[Received]] = {}
+        readers = []
+        for query in queries:
+            for asked in (query, f"{query}&after=0"):
+                reader = await stack.enter_async_context(following(quick, auditor, asked))
+                await reader.begun()
+                seen[asked] = []
+                stack.push_async_callback(
+                    cancelled, asyncio.create_task(collect(reader, seen[asked]))
+                )
+                readers.append(reader)
+        await quick.log_in("bob", "not the right phrase")
+        await quick.log_in("nobody", "not the right phrase")
+        last = (await quick.log_in("bob")).json["position"]
+        await until(lambda: all(int(reader.last_id or 0) >= last for reader in readers))
+    for query, (live, all_of_it) in queries.items():
+        assert [event.type for event in seen[query]] == live, query
+        assert [event.type for event in seen[f"{query}&after=0"]] == all_of_it, query
+    logins = [event.shown["login"] for event in seen["?type=login_failed"]]
+    assert logins == ["bob", "nobody"]
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+# --- who may, and what may be asked
+
+
+async def test_only_who_may(service: Service, auditor: str) -> None:
+    await service.register("bob")
+    assert (await service.get(STREAM)).status == 401
+    nobody = await service.get(STREAM, cookie=await service.token("bob"))
+    assert (nobody.status, nobody.code) == (403, "forbidden")
+    assert (await service.post(STREAM, cookie=auditor)).status == 405
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("after=-1", "after=x", "after=99999", "limit=3", "order=asc", "user=bob", "type=no"),
+        *("address=home", "after=1&after=2", "from=2026-01-01T00:00:00Z", "before=3", "x=1"),
+        "cursor=after-1",
+    ],
+)
+async def test_questions_that_are_none(service: Service, auditor: str, query: str) -> None:
+    answer = await service.get(f"{STREAM}?{query}", cookie=auditor)
+    assert (answer.status, answer.code) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 30, "99999", "\u0661", ""])
+async def test_a_last_event_id_that_is_none(service: Service, auditor: str, last: str) -> None:
+    answer = await service.get(STREAM, cookie=auditor, headers={"Last-Event-ID": last})
+    assert (answer.status, answer.code) == (422, "invalid_input")
+
+
+async def test_reading_is_recorded(service: Service, auditor: str) -> None:
+    async with following(service, auditor, "?after=0&type=audit_read") as reader:
+        (read,) = await reader.take(1)
+    assert read.shown["what"] == "stream"
+
+
+async def test_what_was_purged_cannot_be_resumed(
+    service: Service, auditor: str, database: Dsns
+) -> None:
+    await append_many(database, 20)
+    async with tampering(database) as owner:
+        await owner.execute("DELETE FROM events WHERE position <= 10")
+    gone = await service.get(f"{STREAM}?after=9", cookie=auditor)
+    assert (gone.status, gone.code) == (410, "purged")
+    async with following(service, auditor, "?after=10") as reader:
+        assert positions(await reader.take(3)) == [11, 12, 13]
+
+
+# --- resumed
+
+
+async def test_who_connects_again_and_again_gets_everything_once(
+    service: Service, auditor: str, database: Dsns
+) -> None:
+    """Events come all the time; connections break at any moment, in the middle of an event too."""
+    async with following(service, auditor) as reader:
+        begun = await reader.begun()
+    total = 6000
+    readers = [
+        asyncio.create_task(read_in_parts(service, auditor, begun, total, seed))
+        for seed in range(8)
+    ]
+    for _ in range(total // 200):
+        await append_many(database, 200)
+    for seen, connections in await asyncio.gather(*readers):
+        assert seen == list(range(begun + 1, begun + total + 1))
+        assert connections > 3
+
+
+async def read_in_parts(
+    service: Service, token: str, begun: int, total: int, seed: int
+) -> tuple[list[int], int]:
+    """What a client gets that breaks off after so many events, and resumes after the last one."""
+    random = Random(seed)
+    seen: list[int] = []
+    connections = 0
+    last = str(begun)
+    async with asyncio.timeout(60):
+        while len(seen) < total:
+            connections += 1
+            count = min(random.randint(1, 1500), total - len(seen))
+            async with following(service, token, last=last) as reader:
+                seen += positions(await reader.take(count))
+                last = str(seen[-1])
+    return seen, connections
+
+
+# --- when it ends
+
+
+async def test_it_ends_with_the_session(service: Service, auditor: str) -> None:
+    other = await service.token("audrey")
+    async with following(service, auditor) as reader, following(service, other) as lasting:
+        await reader.begun()
+        await lasting.begun()
+        await service.post("/v1/logout_user", cookie=auditor)
+        start = time.monotonic()
+        rest = await reader.rest()
+        assert time.monotonic() - start < 1.5
+        assert "session_ended" not in {event.type for event in rest}
+        (ended,) = await lasting.take(1)
+        assert ended.type == "session_ended"
+
+
+async def test_it_ends_when_the_role_is_taken_away(
+    service: Service, auditor: str, config: Config, database: Dsns
+) -> None:
+    user = (await service.get("/v1/me", cookie=auditor)).json["user_id"]
+    async with following(service, auditor) as reader:
+        await reader.begun()
+        async with open_services(config, database.app) as services:
+            await services.accounts.revoke_role(UUID(user), "auditor")
+        start = time.monotonic()
+        await reader.rest()
+        assert time.monotonic() - start < 1.5
+
+
+async def test_it_ends_when_the_session_expires(config: Config, database: Dsns) -> None:
+    """Nothing is recorded then: the clock alone ends it."""
+    config = msgspec.structs.replace(config, session_lifetime_s=2)
+    await add_auditor(config, database)
+    async with serving(create_app(config, database.app), config) as service:
+        token = await service.token("audrey")
+        start = time.monotonic()
+        async with following(service, token) as reader:
+            await reader.rest()
+        assert 1 < time.monotonic() - start < 5
+
+
+async def test_a_stop_ends_it_at_once(config: Config, database: Dsns) -> None:
+    config = msgspec.structs.replace(config, shutdown_timeout_s=30)
+    await add_auditor(config, database)
+    stack = AsyncExitStack()
+    service = await stack.enter_async_context(serving(create_app(config, database.app), config))
+    token = await service.token("audrey")
+    await append_many(database, 5000)
+    async with following(service, token) as reader:
+        stuck = await never_reading(service, token, "?after=0")
+        await reader.begun()
+        start = time.monotonic()
+        stopping = asyncio.create_task(stack.aclose())
+        assert await reader.rest() == []
+        await stopping
+        assert time.monotonic() - start < 5
+        stuck.close()
+
+
+async def never_reading(service: Service, token: str, query: str = "") -> socket.socket:
+    """A connection that asks for the stream and never reads a byte of it."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, (service.host, service.port))
+    request = f"GET {STREAM}{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    await loop.sock_sendall(connection, request.encode())
+    return connection
+
+
+async def test_a_client_that_has_gone_leaves_its_place(config: Config, database: Dsns) -> None:
+    config = msgspec.structs.replace(config, streams=1)
+    await add_auditor(config, database)
+    async with serving(create_app(config, database.app), config) as service:
+        token = await service.token("audrey")
+        async with following(service, token) as reader:
+            await reader.begun()
+            full = await service.get(STREAM, cookie=token)
+            assert (full.status, full.code) == (503, "overloaded")
+            assert int(full.headers["Retry-After"]) > 0
+
+        async def is_free() -> bool:
+            try:
+                async with following(service, token):
+                    return True
+            except AssertionError:
+                return False
+
+        await until(is_free, within_s=5)
+
+
+async def test_who_does_not_read_is_cut_off_and_can_resume(config: Config, database: Dsns) -> None:
+    config = msgspec.structs.replace(config, stream_buffer=2000)
+    await add_auditor(config, database)
+    async with serving(create_app(config, database.app), config) as service:
+        token = await service.token("audrey")
+        async with following(service, token) as reader:
+            begun = await reader.begun()
+            stuck = await never_reading(service, token)
+            task = asyncio.create_task(reader.take(9000))
+            await append_many(database, 9000)
+            events = await task
+            assert positions(events) == list(range(begun + 1, begun + 9001))
+            await until(lambda: is_reset(stuck))
+            stuck.close()
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """Whether the other side has cut the connection, however much of it nobody has read."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return info[0] == TCP_CLOSE
+
+
+async def test_it_waits_out_a_lost_database(config: Config, database: Dsns) -> None:
+    await add_auditor(config, database)
+    async with serving(create_app(config, database.app), config) as service:
+        token = await service.token("audrey")
+        async with following(service, token) as reader:
+            begun = await reader.begun()
+            await kick(database)
+            await append_many(database, 3)
+            assert positions(await reader.take(3)) == [begun + 1, begun + 2, begun + 3]
+
+
+async def kick(database: Dsns) -> None:
+    """End all connections of others to the database."""
+    async with tampering(database) as owner:
+        await owner.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+async def test_a_log_that_is_another_one_ends_it(
+    service: Service, auditor: str, database: Dsns
+) -> None:
+    async with following(service, auditor) as reader:
+        await reader.begun()
+        await append_many(database, 3)
+        await reader.take(3)
+        async with tampering(database) as owner:
+            await owner.execute(
+                "UPDATE events SET leaf_hash = sha256('') WHERE position = ("
+                "SELECT max(position) FROM events)"
+            )
+        assert await reader.rest() == []
