@@ -8,10 +8,10 @@ REQUIREMENTS := setup.cfg pyproject.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench faults clean
+.PHONY: help run demo test lint bench faults stack-test clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## Run the service on http://127.0.0.1:8080, until Ctrl-C
 	@$(BIN)/python run.py serve
@@ -32,6 +32,9 @@ bench: $(VENV)/installed-dev ## Measure against the raw limits
 
 faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' does
 	@FAULTS=long $(BIN)/python -m pytest tests/faults $(ARGS)
+
+stack-test: $(VENV)/installed-dev ## Build the image and try the whole stack; needs a Docker engine
+	@$(BIN)/python -m pytest -m stack tests/compose $(ARGS)
 
 clean: ## Remove .venv and caches; var, the data, stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

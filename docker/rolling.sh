@@ -26,7 +26,7 @@ case ${1:-} in
   upgrade)
     old=$(compose ps --quiet api)
     number=$(echo "$old" | wc -w)
-    compose run --rm migrate
+    compose run --rm --no-deps migrate
     compose up --detach --no-deps --no-recreate --scale "api=$((number * 2))" api
     for container in $(compose ps --quiet api); do healthy "$container"; done
     for container in $old; do

@@ -1,4 +1,4 @@
-"""The clients of the fault tests, sent through nginx; beside the history, every answer is counted."""
+"""The clients of the fault tests, sent through nginx; beside the history, answers are counted."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class FrontLoad(Load):
                 timeout=aiohttp.ClientTimeout(CLIENT_TIMEOUT_S),
             ) as answer:
                 content = await answer.json(content_type=None)
-                self._note(what, answer)
+                self._note(what, answer, content)
                 return answer.status, content
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             self.wrong.append(f"{what}: no answer: {error!r}")
             return None, None
 
-    def _note(self, what: str, answer: aiohttp.ClientResponse) -> None:
+    def _note(self, what: str, answer: aiohttp.ClientResponse, content: Any) -> None:
         self.answers[f"{what} {answer.status}"] += 1
         if answer.status in RIGHT:
             return
-        self.failed[f"{what} {answer.status}"] += 1
+        self.failed[f"{what} {answer.status} {content.get('code')}"] += 1
         if answer.status != 503 or not answer.headers.get("Retry-After", "").isdigit():
             self.wrong.append(f"{what}: {answer.status} {dict(answer.headers)}")
 
@@ -82,5 +82,5 @@ class FrontLoad(Load):
         assert counts.get("check 401", 0) > 5, counts
 
     def assert_nothing_failed(self) -> None:
-        assert not self.failed, dict(self.answers)
+        assert not self.failed, f"{dict(self.failed)} of {dict(self.answers)}"
         self.assert_promise_kept()

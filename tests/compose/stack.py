@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Container:
 class Stack:
     """One project: its containers, networks and volumes."""
 
-    def __init__(self, root: Path = ROOT, image: str = IMAGE, *more: Path, **settings: str) -> None:
+    def __init__(self, root: Path = ROOT, image: str = IMAGE, more: Sequence[Path] = ()) -> None:
         self.project = f"gatelog-test-{secrets.token_hex(4)}"
         self.port = free_port()
         self.up_in_s = 0.0
@@ -112,7 +112,6 @@ class Stack:
             "GATELOG_FRONT": f"127.0.0.1:{self.port}",
             "GATELOG_IMAGE": image,
             "GATELOG_REGISTRATION": "open",
-            **settings,
         }
 
     @property
@@ -179,10 +178,10 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    root: Path = ROOT, image: str = IMAGE, *more: Path, **settings: str
+    root: Path = ROOT, image: str = IMAGE, more: Sequence[Path] = ()
 ) -> Iterator[Stack]:
     """A stack that is up, and gone afterwards with all its volumes."""
-    stack = Stack(root, image, *more, **settings)
+    stack = Stack(root, image, more)
     try:
         stack.up_in_s = stack.up()
         yield stack

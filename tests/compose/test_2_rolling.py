@@ -27,7 +27,7 @@ async def test_scaled_to_four_under_load(stack: Stack) -> None:
                 stack.up, "--no-deps", "--no-recreate", "--scale", f"api={number}", "api"
             )
             assert len(stack.containers("api")) == number
-            await load.grows(30)
+            await load.grows(15)
 
     print(dict(load.answers))  # noqa: T201 - shown with -s
     load.assert_nothing_failed()
@@ -40,7 +40,7 @@ async def test_every_container_restarted_under_load(stack: Stack) -> None:
     async with load.running(CLIENTS):
         await load.grows()
         await asyncio.to_thread(stack.script, "rolling.sh", "restart")
-        await load.grows(30)
+        await load.grows(15)
 
     for container in stack.containers("api"):
         assert container.state["StartedAt"] != before[container.id]
@@ -79,7 +79,7 @@ async def test_upgraded_from_the_commit_before_under_load(
             await load.grows()
             stack.environment["GATELOG_IMAGE"] = IMAGE
             await asyncio.to_thread(stack.script, "rolling.sh", "upgrade")
-            await load.grows(30)
+            await load.grows(15)
 
         containers = stack.containers("api")
         assert len(containers) == 2
