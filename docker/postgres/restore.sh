@@ -12,7 +12,7 @@ data=${PGDATA:-/var/lib/postgresql/18/docker}
 fail() { echo "restore: $*" >&2; exit 1; }
 
 if pg_isready --quiet --host=postgres; then fail "PostgreSQL is running; stop it first"; fi
-[ "$backup" != latest ] || backup=$(cd /backup && ls -1d ./*Z 2>/dev/null | sort | tail -n 1) || true
+[ "$backup" != latest ] || backup=$(cd /backup && ls -1d -- *Z 2>/dev/null | sort | tail -n 1) || true
 [ -n "$backup" ] && [ -f "/backup/$backup/backup_manifest" ] || fail "there is no backup $backup"
 pg_verifybackup --quiet "/backup/$backup"
 
@@ -36,8 +36,17 @@ case $target in
   backup) options+=(-c "restore_command=false" -c recovery_target=immediate) ;;
   *) options+=(-c "restore_command=cp /archive/%f %p" -c "recovery_target_time=$target") ;;
 esac
-printf -v quoted ' %q' "${options[@]}"
-pg_ctl --pgdata="$data" --wait --timeout=86400 --options="$quoted" --log=/tmp/recovery start >/dev/null ||
-  { cat /tmp/recovery >&2; exit 1; }
-pg_ctl --pgdata="$data" --wait --timeout=600 --mode=fast stop >/dev/null
+postgres -D "$data" "${options[@]}" >/tmp/recovery 2>&1 &
+server=$!
+recovered() { # the state alone would not do: a backup has that of the server it was made of
+  [ ! -e "$data/recovery.signal" ] &&
+    pg_controldata "$data" | grep -q 'cluster state: *in production'
+}
+until recovered; do
+  kill -0 "$server" 2>/dev/null || { cat /tmp/recovery >&2; fail "the recovery did not succeed"; }
+  sleep 0.2
+done
+kill -INT "$server" # the fast shutdown
+wait "$server"
+grep -h 'recovery stopping\|redo done\|last completed transaction' /tmp/recovery || true
 echo "restored $backup up to: $target"

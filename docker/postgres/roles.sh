@@ -4,6 +4,7 @@
 set -eu
 owner=$(cat /secrets/database/owner_password) login=$(cat /secrets/database/password)
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username=postgres --dbname=postgres <<SQL
+SET client_min_messages = warning;
 SELECT format('CREATE ROLE %I', name)
   FROM unnest(ARRAY['gatelog_owner', 'gatelog_app', 'gatelog']) AS name
  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) \\gexec

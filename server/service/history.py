@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from server.config import Config
-from server.core.errors import HistoryLost, NotVerified, SealingRefused
+from server.core.errors import HistoryLost, NotVerified, OperatorError, SealingRefused
 from server.core.tlog import Checkpoint, parse_checkpoint, parse_note
 from server.service.accounts import Accounts
 from server.service.sealer import LastNote, Sealer
@@ -48,7 +48,10 @@ class HistoryGuard:
 
     async def __call__(self, connection: Connection) -> None:
         """Raises HistoryLost. Without a note nothing was signed, and nothing is refused."""
-        note = self._last_note.read()
+        try:
+            note = self._last_note.read()
+        except OperatorError as error:  # then nobody can tell
+            raise HistoryLost(str(error)) from error
         if note is None:
             return
         noted = _checkpoint(note, self._last_note.path)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import IMAGE, ROOT, Stack, docker, has_engine, running_stack
+from tests.compose.stack import IMAGE, Stack, docker, has_engine, running_stack
+from tests.stack.service import ROOT
 
 HERE = Path(__file__).parent
 

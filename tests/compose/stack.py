@@ -78,7 +78,7 @@ class Container:
     @property
     def healthy(self) -> bool:
         state = self.state
-        return state["Running"] and state.get("Health", {}).get("Status") == "healthy"
+        return bool(state["Running"]) and state.get("Health", {}).get("Status") == "healthy"
 
     def address(self, network: str) -> str:
         """Its address on the network whose name ends so; the host reaches it there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from http.client import HTTPConnection
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.compose.stack import Stack, docker, inspect
-from tests.stack.service import PASSWORD, Answer
+from tests.stack.service import PASSWORD, ROOT, Answer
 
 UP_WITHIN_S = 60.0
 STOP_WITHIN_S = 10.0
@@ -131,7 +132,7 @@ def test_a_lost_secret_is_not_made_again(image: str) -> None:
 
 
 def test_nothing_but_the_front_port_is_published(stack: Stack) -> None:
-    published = {}
+    published: dict[str, Any] = {}
     for id_ in stack.compose("ps", "--all", "--quiet").stdout.split():
         ports = inspect(id_)["NetworkSettings"]["Ports"] or {}
         published |= {name: found for name, found in ports.items() if found}
@@ -156,6 +157,20 @@ def test_metrics_are_for_inside_only(stack: Stack) -> None:
     assert b"gatelog_" in ask("GET", "/metrics", host=address, port=8080).body
     forwarded = {"X-Forwarded-For": "192.0.2.1"}
     assert ask("GET", "/metrics", host=address, port=8080, **forwarded).status == 404
+
+
+def test_the_dashboard_shows_what_there_is(stack: Stack) -> None:
+    log_out = log_in(stack, "metrics-user")
+    ask("POST", "/v1/logout_user", port=stack.port, **log_out)
+    shown = b""
+    for container in stack.containers("api"):
+        shown += ask("GET", "/metrics", host=container.address("_backend"), port=8080).body
+    observability = ROOT / "docker" / "observability"
+    dashboard = (observability / "grafana" / "dashboards" / "gatelog.json").read_text()
+    names = set(re.findall(r"gatelog_[a-z_]+", dashboard))
+    assert len(names) == 5
+    assert [name for name in names if name.encode() not in shown] == []
+    stack.compose("--profile", "*", "config", "--quiet")
 
 
 def test_containers_have_no_rights_to_lose(stack: Stack) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.compose.conftest import build
 from tests.compose.load import FrontLoad
-from tests.compose.stack import IMAGE, ROOT, Stack, inspect, running_stack
+from tests.compose.stack import IMAGE, Stack, inspect, running_stack
+from tests.stack.service import ROOT
 
 CLIENTS = 4
 OLD_IMAGE = "gatelog:stack-test-old"

@@ -60,7 +60,8 @@ async def _two_sessions(database: Dsns) -> list[StartSession]:
     user = registration("ada")
     commands = [start(user.event.subject_id) for _ in range(2)]
     async with Appender(lambda: connect(database.app), timeout_s=30) as appender:
-        for command in (user, *commands):
+        await appender.submit(user)
+        for command in commands:
             await appender.submit(command)
     return commands
 
@@ -133,8 +134,12 @@ async def test_without_a_note_nothing_is_refused(restored: Restored, tmp_path: P
 
 async def test_a_note_that_cannot_be_read_is_no_permission(restored: Restored) -> None:
     restored.note.write(b"something else")
-
     with pytest.raises(HistoryLost, match="no checkpoint"):
+        await accepted(restored, restored.now)
+
+    restored.note.path.unlink()
+    restored.note.path.mkdir()
+    with pytest.raises(HistoryLost, match="cannot read"):
         await accepted(restored, restored.now)
 
 

@@ -9,7 +9,8 @@ from tests.stack.service import Service, eventually
 
 CLIENTS = 24
 REQUESTS_BEFORE = 500
-REQUEST = b"POST /v1/logout_user HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+HEADERS = ("Host: localhost", "Content-Length: 0", "Connection: close")
+REQUEST = "\r\n".join(("POST /v1/logout_user HTTP/1.1", *HEADERS, "", "")).encode()
 
 
 class Client:
