@@ -16,7 +16,6 @@ The last signed checkpoint, which the sealer keeps outside of the database, know
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -54,13 +53,19 @@ class HistoryGuard:
             raise HistoryLost(str(error)) from error
         if note is None:
             return
-        noted = _checkpoint(note, self._last_note.path)
+        noted = self._noted(note)
         head, stored = await read_head_and_checkpoint(connection, noted.size)
         if head < noted.size:
             raise self._lost(f"it ends at {head}, and a log of {noted.size} events was signed")
-        # without one the sealer was between file and database; what follows is its to find out
-        if stored is not None and _checkpoint(stored, self._last_note.path).root != noted.root:
+        # none: the sealer was between file and database. What else may be wrong is its to find out.
+        if stored is not None and _root(stored) not in (None, noted.root):
             raise self._lost(f"another log of {noted.size} events was signed")
+
+    def _noted(self, note: bytes) -> Checkpoint:
+        try:
+            return _checkpoint(note)
+        except NotVerified as error:
+            raise HistoryLost(f"{self._last_note.path} holds no checkpoint: {error}") from error
 
     def _lost(self, what: str) -> HistoryLost:
         return HistoryLost(
@@ -69,11 +74,15 @@ class HistoryGuard:
         )
 
 
-def _checkpoint(note: bytes, path: Path) -> Checkpoint:
+def _checkpoint(note: bytes) -> Checkpoint:
+    return parse_checkpoint(parse_note(note).text)
+
+
+def _root(note: bytes) -> bytes | None:
     try:
-        return parse_checkpoint(parse_note(note).text)
-    except NotVerified as error:
-        raise HistoryLost(f"{path} holds no checkpoint: {error}") from error
+        return _checkpoint(note).root
+    except NotVerified:
+        return None
 
 
 class TakenOver(msgspec.Struct, frozen=True):
@@ -120,5 +129,5 @@ async def _lost_checkpoint(sealer: Sealer, last_note: LastNote) -> Checkpoint | 
         if note is None:  # then it is the database that contradicts itself
             raise
         logger.warning("%s", error)
-        return _checkpoint(note, last_note.path)
+        return _checkpoint(note)
     return None
