@@ -104,8 +104,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     master_key: str = ""
     # Days after which nobody can read who tried to log in under a name that nobody has.
     failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
-    # Who may read /metrics: this machine (local), who comes through no proxy (direct), whoever
-    # reaches the port (open), nobody (off).
+    # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
     metrics: Literal["local", "direct", "open", "off"] = "local"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
