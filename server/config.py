@@ -88,6 +88,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica_max_mib: Annotated[int, Meta(ge=1, le=16_777_216)] = 16_384
     # How often the projector looks for new events when nobody wakes it, in seconds.
     projector_poll_s: Annotated[float, Meta(ge=0.001, le=1)] = 0.025
+    # Whether this service seals the log (on), or a sealer elsewhere does (off).
+    sealer: Literal["on", "off"] = "on"
+    # File that keeps the last signed checkpoint; empty: one in the data directory.
+    checkpoint_file: str = ""
     # Name of the log in its checkpoints, like example.com/log; empty: the one that its key has.
     log_origin: str = ""
     # Key that signs checkpoints, PRIVATE+KEY+name+…; empty: one in the data directory, made once.
@@ -110,8 +114,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     master_key: str = ""
     # Days after which nobody can read who tried to log in under a name that nobody has.
     failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
-    # Who may read /metrics: this machine (local), whoever reaches the port (open), nobody (off).
-    metrics: Literal["local", "open", "off"] = "local"
+    # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
+    metrics: Literal["local", "direct", "open", "off"] = "local"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.
@@ -120,6 +124,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data_path(self) -> Path:
         return Path(self.data_dir).absolute()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file that keeps the last signed checkpoint."""
+        return Path(self.checkpoint_file or self.data_path / "checkpoint").absolute()
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:

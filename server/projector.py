@@ -9,6 +9,9 @@ Rules (the protocol itself stands in ``server.core.lease``):
 - Any doubt about the log (another epoch, shorter, a gap, another event at the position that was
   applied last) or about the replica itself: end the lease, start a new replica from a new load.
   Until that is complete, workers ask the primary.
+- What an event means that this version does not know (a newer one runs beside it) is not guessed:
+  the lease ends and its row goes, so that no logout waits for this replica, and workers ask the
+  primary. A while later a new load goes past that event: what it changed is in the sessions then.
 - Losing the database is no doubt: the lease runs out by itself, and the same replica goes on when
   the database is back.
 """
@@ -46,8 +49,17 @@ from server.core.lease import (
 from server.database import dsns
 from server.logs import configure_logging
 from server.processes import child_main
-from server.store.database import connect, translated_errors
-from server.store.feed import EventsLost, LogDiffers, Page, Pair, copy_sessions, read_page
+from server.service.history import history_guard
+from server.store.database import connect_if, translated_errors
+from server.store.feed import (
+    EventsLost,
+    LogDiffers,
+    NotUnderstood,
+    Page,
+    Pair,
+    copy_sessions,
+    read_page,
+)
 from server.store.leases import (
     LOG_CHANNEL,
     EpochHead,
@@ -82,6 +94,7 @@ LOAD_TIMEOUT_S = 3600.0
 LOCK_POLL_S = 0.2
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
+NOT_UNDERSTOOD_RETRY_S = 30.0  # more such events may follow, and each costs a load
 NO_ROOM_RETRY_S = 30.0  # a load that comes to nothing is work for the database
 LEAVE_TIMEOUT_S = 1.0
 LEAST_PURGED, MOST_PURGED, PURGE_ROUND = 1000, 20_000, 600
@@ -169,12 +182,25 @@ class Projector:
             return 0.0 if self._writer is not None else self._no_room()
         except _DOUBT as error:
             self._note_doubt(error)
+        except NotUnderstood as error:
+            return await self._retire(error)
         except GatelogError as error:
             logger.warning("projector: %s", error)
         except Exception:
             logger.exception("projector: a defect")
             return LAST_RETRY_S
         return 0.0
+
+    async def _retire(self, error: NotUnderstood) -> float:
+        """End the lease and remove its row, so that no logout waits; memory answers no more."""
+        logger.error("memory is not used for a while, every check asks the database: %s", error)
+        self._doubt = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(GatelogError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                with translated_errors():
+                    async with self._connection() as connection:
+                        await self._discard_replica(connection)
+        return NOT_UNDERSTOOD_RETRY_S
 
     def _no_room(self) -> float:
         logger.error("no room for the replica, every check asks the database: %s", self._doubt)
@@ -433,8 +459,10 @@ async def _first_failure(*loops: Awaitable[None]) -> None:
 def make_projector(config: Config, dsn: str) -> Projector:
     """The projector of this configuration."""
 
+    guard = history_guard(config)
+
     async def connect_within(timeout_s: float) -> Connection:
-        return await connect(dsn, timeout_s=timeout_s)
+        return await connect_if(guard, dsn, timeout_s=timeout_s)
 
     return Projector(
         ReplicaPlace(config),

@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from server.store.database import Connection
 
 KEY_FILE = "log_signing_key"
-NOTE_FILE = "checkpoint"
+HEARTBEAT_FILE = "sealing"
+HEARTBEAT_S = 2.0
 DATABASE_TIMEOUT_S = 60.0  # of one statement; the largest reads 65,536 hashes
 
 
@@ -63,7 +66,7 @@ def existing_key(config: Config) -> Signer | None:
 
 def last_note(config: Config) -> LastNote:
     """The file that keeps the last signed note."""
-    return LastNote(config.data_path / NOTE_FILE)
+    return LastNote(config.checkpoint_path)
 
 
 def _key_path(config: Config) -> Path:
@@ -110,6 +113,7 @@ async def _run_until_stopped(config: Config, signer: Signer) -> None:
             last_note(config),
             now=utc_now,
             interval_s=config.seal_interval_s,
+            beat=_heartbeat(config),
         ),
         keep_marks(connection),
     )
@@ -118,6 +122,20 @@ async def _run_until_stopped(config: Config, signer: Signer) -> None:
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _heartbeat(config: Config) -> Callable[[], None]:
+    """Touches a file now and then, for who wants to see from outside whether sealing goes on."""
+    path, last_s = config.data_path / HEARTBEAT_FILE, -HEARTBEAT_S
+
+    def beat() -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= HEARTBEAT_S:
+            last_s = time.monotonic()
+            with contextlib.suppress(OSError):
+                path.touch()
+
+    return beat
 
 
 def main() -> None:

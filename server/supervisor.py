@@ -1,20 +1,22 @@
 """``run.py serve``: starts the processes of one host, keeps them running, stops them in order.
 
-The order of the start: the lock of the data directory, the listening socket, the database, the
-schema, the master key, the projector and the sealer, the workers. Whatever fails on this way ends
-the start with one line. Afterwards a child that ends is started again, with a growing pause while
-it does not come up.
+The order of the start: the lock of the data directory, the address, the database, the schema, the
+master key, the projector and the sealer, the listening socket, the workers. Whatever fails on this
+way ends the start with one line. Afterwards a child that ends is started again, with a growing
+pause while it does not come up.
 
-The order of the stop (SIGINT, SIGTERM, SIGHUP) is the reverse: the workers finish the requests in
-flight and end, then sealer and projector, then the database. Children do not outlive the
-supervisor.
+The order of the stop (SIGINT, SIGTERM, SIGHUP) is the reverse: no new connection comes in, the
+workers finish the requests in flight and end, then sealer and projector, then the database.
+Children do not outlive the supervisor.
 The supervisor holds the listening socket throughout, so that a connection that arrives while
-workers are replaced waits for the next one.
+workers are replaced waits for the next one. Before it is ready, and when it stops, connections are
+refused, and none is taken that is then dropped: a proxy can give every request to somebody else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
 import os
@@ -27,17 +29,20 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from struct import Struct
+from typing import TYPE_CHECKING, Any
 
 import server
 from server.config import Config, variable
 from server.core.errors import ConfigError, OperatorError
 from server.database import dsns, embedded_postgres, named_errors, prepare_schema
 from server.datadir import Lock, child_command, end_leftovers, locked
-from server.embedded import STOP_TIMEOUT_S, EmbeddedPostgres
 from server.processes import child_options
 from server.sealer import signing_key
 from server.service.keys import check_keys
+
+if TYPE_CHECKING:
+    from server.embedded import EmbeddedPostgres
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +51,23 @@ METRICS_DIRECTORY = "metrics"
 START_TIMEOUT_S = 60.0
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 5.0
+DATABASE_STOP_S = 30.0
 BACKGROUND_STOP_S = 5.0
 LOG_CHECK_INTERVAL_S = 60.0
+LAST_CONNECTIONS_S = 0.3  # for those under way to reach a worker
 _POLL_S = 0.02
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_SOCK_FPROG = Struct("@HP")
+_SOCK_FILTER = Struct("@HBBI")
+# Classic BPF over a TCP segment: byte 13 has the flags; of SYN (2) and ACK (16) only SYN: drop it.
+_NO_SYN = (
+    _SOCK_FILTER.pack(0x30, 0, 0, 13),  # load the byte
+    _SOCK_FILTER.pack(0x54, 0, 0, 18),  # and
+    _SOCK_FILTER.pack(0x15, 0, 1, 2),  # equal: go on, else skip one
+    _SOCK_FILTER.pack(0x06, 0, 0, 0),  # drop
+    _SOCK_FILTER.pack(0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
 _FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
 
 
@@ -60,12 +78,12 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
     """
     with locked(config.data_path, "serve") as lock:
         end_leftovers(config.data_path, config.shutdown_timeout_s + 2)
-        with listen(config) as listener:
+        with bound(config) as listener:
             asyncio.run(Supervisor(config, listener, lock, announce).run())
 
 
-def listen(config: Config) -> socket.socket:
-    """The listening socket. Raises ConfigError that names the setting which does not work."""
+def bound(config: Config) -> socket.socket:
+    """The socket, not listening yet. Raises ConfigError that names the setting at fault."""
     try:
         found = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -77,11 +95,31 @@ def listen(config: Config) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise _listen_error(config, error) from error
     return listener
+
+
+def listen(config: Config, listener: socket.socket) -> None:
+    """Let connections in. Raises ConfigError when another program was quicker."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise _listen_error(config, error) from error
+
+
+def stop_listening(listener: socket.socket) -> None:
+    """Let no new connection in; those that are under way, or wait, still get to a worker.
+
+    Closing the socket would reset connections whose clients have sent their requests already. So
+    segments that open one are dropped first, by a filter on the socket (Linux, socket(7)); clients
+    repeat them, and are refused when the socket is closed.
+    """
+    with suppress(OSError, AttributeError):
+        program = ctypes.create_string_buffer(b"".join(_NO_SYN))
+        fprog = _SOCK_FPROG.pack(len(_NO_SYN), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
 def _listen_error(config: Config, error: OSError) -> ConfigError:
@@ -177,7 +215,7 @@ class DatabaseChild(Child):
 
     async def stop(self) -> None:
         await self.end(
-            (signal.SIGINT, STOP_TIMEOUT_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)
+            (signal.SIGINT, DATABASE_STOP_S), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)
         )
 
 
@@ -209,6 +247,7 @@ class WorkersChild(Child):
         self._listener = listener
 
     async def start(self) -> None:
+        listen(self._config, self._listener)
         descriptor = self._listener.fileno()
         metrics = self._config.data_path / METRICS_DIRECTORY
         shutil.rmtree(metrics, ignore_errors=True)  # what the workers before have counted
@@ -265,14 +304,19 @@ class Supervisor:
         self._lock = lock
         self._announce = announce
         self._stopping = asyncio.Event()
-        self._postgres = embedded_postgres(config)
-        self._database: list[Child] = [DatabaseChild(self._postgres)] if config.embedded else []
+        self._postgres = embedded_postgres(config) if config.embedded else None
+        self._database: list[Child] = [DatabaseChild(self._postgres)] if self._postgres else []
         self._children: list[Child] = [
             *self._database,
             BackgroundChild("the projector", "server.projector", config),
-            BackgroundChild("the sealer", "server.sealer", config),
+            *self._sealer(),
             WorkersChild(config, listener),
         ]
+
+    def _sealer(self) -> list[Child]:
+        if self._config.sealer == "off":
+            return []
+        return [BackgroundChild("the sealer", "server.sealer", self._config)]
 
     async def run(self) -> None:
         """Start everything, keep it running, and stop it when a signal says so."""
@@ -284,7 +328,8 @@ class Supervisor:
             if not await self._unless_stopped(self._start()):
                 return
             tasks += [asyncio.create_task(self._keep(child)) for child in self._children]
-            tasks.append(asyncio.create_task(self._trim_log()))
+            if self._postgres:
+                tasks.append(asyncio.create_task(_trim_log(self._postgres)))
             stopping = asyncio.create_task(self._stopping.wait())
             done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -320,7 +365,8 @@ class Supervisor:
 
     async def _check_secrets(self) -> None:
         """Find out now, and not in each child, that a key cannot be used."""
-        signing_key(self._config)
+        if self._config.sealer == "on":
+            signing_key(self._config)
         with named_errors(self._config):
             await check_keys(self._config, dsns(self._config).app)
 
@@ -349,18 +395,22 @@ class Supervisor:
             return False
         return True
 
-    async def _trim_log(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_CHECK_INTERVAL_S)
-            await asyncio.to_thread(self._postgres.trim_log)
-
     async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            stop_listening(self._listener)
+            await asyncio.sleep(LAST_CONNECTIONS_S)
         self._listener.close()  # from here on the workers' copies are the last ones
         for child in reversed(self._children):
             await child.stop()
+
+
+async def _trim_log(postgres: EmbeddedPostgres) -> None:
+    while True:
+        await asyncio.sleep(LOG_CHECK_INTERVAL_S)
+        await asyncio.to_thread(postgres.trim_log)
 
 
 def _child_environment() -> dict[str, str]:

@@ -17,6 +17,7 @@ import pytest
 
 from server.config import Config
 from server.core.commands import StartSession
+from server.core.events import leaf_hash
 from server.core.sessions import Session
 from server.projector import Projector, make_projector
 from server.store import sql
@@ -458,3 +459,51 @@ async def test_a_writer_of_another_boot_is_not_reused(
         assert projector.rebuilds == 1
         others = [path.name for path in ReplicaPlace(config).base().glob("*-v*-*")]
         assert len(others) == 1
+
+
+async def write_unknown_event(database: Dsns) -> None:
+    """As a newer version would, which runs beside this one."""
+    entry = b'{"type":"something_new","v":1}'
+    connection = await connect(database.app)
+    async with connection.transaction():
+        head = await connection.fetchval("SELECT position + 1 FROM log_head FOR UPDATE")
+        await connection.execute(
+            "INSERT INTO events (position, event_id, type, schema_version, recorded_at, entry,"
+            " leaf_hash) VALUES ($1, gen_random_uuid(), 'something_new', 1, now(), $2, $3)",
+            *(head, entry, leaf_hash(entry)),
+        )
+        await connection.execute("UPDATE log_head SET position = $1", head)
+    await connection.close()
+
+
+async def nobody_has_a_lease(database: Dsns) -> bool:
+    connection = await connect(database.app)
+    try:
+        return (await read_leases(connection)).rows == ()
+    finally:
+        await connection.close()
+
+
+async def test_an_event_of_a_newer_version_ends_the_lease_until_it_is_past(
+    config: Config,
+    database: Dsns,
+    appender: Appender,
+    reader: ReplicaReader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.projector.NOT_UNDERSTOOD_RETRY_S", 3 * TTL_S)
+    active, ending = await logged_in(appender, 2)
+    async with running(config, database) as projector:
+        await until(knows(reader, active))
+        await write_unknown_event(database)
+
+        await until(lambda: reader.peek(active.event.token_digest) is None)
+        await until(lambda: nobody_has_a_lease(database))  # or a logout would wait for it
+        await appender.submit(end(ending))
+        assert projector.rebuilds == 1
+
+        await until(knows(reader, active))
+        assert projector.rebuilds == 2
+        assert reader.peek(ending.event.token_digest) is None, "only the primary may know it"
+        (later,) = await logged_in(appender)
+        await until(knows(reader, later))

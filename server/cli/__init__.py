@@ -15,7 +15,7 @@ import click
 
 from server.cli.asof import as_of
 from server.cli.configuration import config
-from server.cli.database import check, migrate, rebuild
+from server.cli.database import after_restore, check, migrate, rebuild
 from server.cli.keys import keys
 from server.cli.log import log
 from server.cli.service import demo, projector, sealer, serve
@@ -40,7 +40,7 @@ def cli(context: click.Context) -> None:
 for command in (
     *(serve, demo, status, projector, sealer, config),
     *(user, session, log, as_of, keys),
-    *(migrate, check, rebuild),
+    *(migrate, check, rebuild, after_restore),
 ):
     cli.add_command(command)
 

@@ -1,4 +1,4 @@
-"""``migrate``, ``check`` and ``rebuild``: the schema, and the projection held against the log."""
+"""``migrate``, ``check``, ``rebuild`` and ``after-restore``: the schema and the projection."""
 
 from __future__ import annotations
 
@@ -77,4 +77,62 @@ def rebuild(config: Config, as_json: bool) -> None:
         click.echo(
             f"Rebuilt from {report.events} events: {report.sessions} sessions,"
             f" {report.users} users; rows that changed: {report.changed}."
+        )
+
+
+@click.command("after-restore")
+@click.option(
+    "--keep-sessions",
+    is_flag=True,
+    help="Let the sessions live that the backup has. Some of them may have ended since.",
+)
+@json_option
+@click.pass_obj
+def after_restore(config: Config, keep_sessions: bool, as_json: bool) -> None:
+    """Take a restored database into service; run it once after every restore.
+
+    Until then a database that lacks what was signed is refused. Ends all sessions, begins a new
+    epoch, and puts the last checkpoint aside where the log does not extend it any more. Needs the
+    signing key and the checkpoint file, so run it where the sealer runs, and as the owner.
+    """
+    from server.database import reachable_database
+    from server.sealer import last_note, signing_key
+    from server.service.clock import utc_now
+    from server.service.context import open_services
+    from server.service.history import TakenOver, take_over
+    from server.service.sealer import Sealer
+    from server.store.database import connect, translated_errors
+
+    async def run(app: str, owner: str) -> TakenOver:
+        note = last_note(config)
+        connection = await connect(app)
+        as_owner = await connect(owner, role=None)
+        try:
+            with translated_errors():
+                async with open_services(config, app, guarded=False) as services:
+                    return await take_over(
+                        services.accounts,
+                        connection,
+                        as_owner,
+                        Sealer(connection, signing_key(config), note, utc_now),
+                        note,
+                        keep_sessions=keep_sessions,
+                    )
+        finally:
+            await connection.close()
+            await as_owner.close()
+
+    with reachable_database(config, "after-restore") as urls:
+        taken = asyncio.run(run(urls.app, urls.owner))
+    if as_json:
+        print_json(taken)
+        return
+    click.echo(
+        f"The log of {taken.position} events counts from now on, in epoch {taken.epoch};"
+        f" sessions ended: {taken.ended}."
+    )
+    if taken.lost_to is not None:
+        click.echo(
+            f"Events up to {taken.lost_to} had been signed and are lost; what was signed is kept"
+            f" in {taken.set_aside}."
         )

@@ -130,6 +130,12 @@ class DatabaseUnavailable(Unavailable):
     code, title = "database_unavailable", "The database does not answer"
 
 
+class HistoryLost(DatabaseUnavailable):
+    """The database lacks what was signed: a backup was restored, and nobody has said so yet."""
+
+    code, title = "history_lost", "The database is behind what was signed"
+
+
 class OutcomeUnknown(Unavailable):
     """The commit was sent and no answer came: it may or may not have happened."""
 

@@ -15,6 +15,7 @@ Each use case makes a command, with ids, times and hashes, and submits it to the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -65,6 +66,7 @@ from server.store.sessions import FoundSession, SessionList
 from server.store.users import Credential, ListedUser, Users
 
 MAX_EXPIRED_USERS = 256  # in one sweep
+MAX_SUBJECTS = 256  # whose sessions are ended at once
 SESSION_ENDED = "session_ended"
 NO_SUCH_USER = "There is no such user."
 
@@ -386,6 +388,22 @@ class Accounts:
         """End all sessions of any user, as an operator or administrator may. Raises NotFound."""
         await self._existing(subject_id)
         return await self._end_all(subject_id, by)
+
+    async def end_everybody(self) -> int:
+        """End all sessions of all users, as an operator may; returns how many."""
+        ended, position, last = 0, 0, UUID(int=0)
+        while subjects := await self._sessions.subjects(last, MAX_SUBJECTS):
+            commands = [
+                EndSessions(
+                    event_id=new_event_id(), at=self._now(), subject_id=subject, reason="revoked"
+                )
+                for subject in subjects
+            ]
+            for recorded in await asyncio.gather(*map(self._submit, commands)):
+                ended, position = ended + recorded.ended, max(position, recorded.position)
+            last = subjects[-1]
+        await self._wait_for_replicas(position)
+        return ended
 
     async def change_password(
         self, session: Session, current: str, new: str, client: Client = UNKNOWN_CLIENT

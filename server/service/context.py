@@ -23,6 +23,7 @@ from server.service.barrier import Barrier
 from server.service.export import Exports, LogPages
 from server.service.follow import Follower
 from server.service.gate import Gate, know_nothing
+from server.service.history import history_guard
 from server.service.metrics import count_wait
 from server.service.passwords import PasswordPool
 from server.service.proofs import Proofs
@@ -51,16 +52,30 @@ class Services(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_services(config: Config, dsn: str) -> AsyncIterator[Services]:
-    """The services on this database, until the context ends."""
+async def open_services(
+    config: Config, dsn: str, *, guarded: bool = True
+) -> AsyncIterator[Services]:
+    """The services on this database, until the context ends.
+
+    ``guarded``: refuse a database that lacks what was signed (``server.service.history``).
+    """
     timeout_s = config.database_timeout_s
-    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool)
+    accept = history_guard(config) if guarded else None
+    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool, accept=accept)
     # of its own, so that no number of auditors takes the connections that logins need
     log = Database(
-        dsn, timeout_s=timeout_s, pool_size=config.audit_pool, settings=PLANNED_FOR_INDEXES
+        dsn,
+        timeout_s=timeout_s,
+        pool_size=config.audit_pool,
+        settings=PLANNED_FOR_INDEXES,
+        accept=accept,
     )
     marks = Database(
-        dsn, timeout_s=timeout_s, pool_size=config.audit_pool, settings=PLANNED_FOR_MARKS
+        dsn,
+        timeout_s=timeout_s,
+        pool_size=config.audit_pool,
+        settings=PLANNED_FOR_MARKS,
+        accept=accept,
     )
     passwords = PasswordPool(config)
     replica = ReplicaReader(ReplicaPlace(config))

@@ -83,6 +83,18 @@ class LastNote:
         except OSError as error:
             raise OperatorError(f"cannot write {self.path}: {error.strerror}") from error
 
+    def set_aside(self, size: int, instead: bytes | None) -> Path:
+        """Keep the note under another name, which tells its size, and this one in its place."""
+        aside = self.path.with_name(f"{self.path.name}.lost-{size}")
+        note = self.read()
+        if note is not None:
+            LastNote(aside).write(note)
+        if instead is not None:
+            self.write(instead)
+        else:
+            self.path.unlink(missing_ok=True)
+        return aside
+
     def _sync_directory(self) -> None:
         descriptor = os.open(self.path.parent, os.O_RDONLY)
         try:
@@ -218,6 +230,10 @@ class Sealer:
         self._edge = edge
 
 
+def _no_beat() -> None:
+    pass
+
+
 async def keep_sealing(
     connect: Callable[[], Awaitable[Connection]],
     signer: Signer,
@@ -225,8 +241,11 @@ async def keep_sealing(
     *,
     now: Callable[[], datetime],
     interval_s: float,
+    beat: Callable[[], None] = _no_beat,
 ) -> None:
     """Seal until cancelled, on a new connection after every loss; never after a refusal.
+
+    ``beat`` is called again and again while everything is sealed, or is another sealer's to seal.
 
     A refusal is told again and again, each time after another look, so that sealing goes on once
     an operator has put the log right.
@@ -236,9 +255,10 @@ async def keep_sealing(
             connection = await connect()
             try:
                 with translated_errors():
-                    while not await take_sealer_lock(connection):  # noqa: ASYNC110 - nothing tells
+                    while not await take_sealer_lock(connection):
+                        beat()
                         await asyncio.sleep(STANDBY_POLL_S)
-                    await _tenure(Sealer(connection, signer, last_note, now), interval_s)
+                    await _tenure(Sealer(connection, signer, last_note, now), interval_s, beat)
             finally:
                 with suppress(*LOST):
                     await connection.close(timeout=1)
@@ -247,22 +267,23 @@ async def keep_sealing(
             await asyncio.sleep(RETRY_S)
 
 
-async def _tenure(sealer: Sealer, interval_s: float) -> None:
+async def _tenure(sealer: Sealer, interval_s: float, beat: Callable[[], None]) -> None:
     """Seal for as long as the connection lasts. It keeps the lock while it refuses: another
     host's sealer, whose file may know less, must not sign meanwhile."""
     while True:
         try:
             await sealer.load()
             logger.info("sealing from size %d on", sealer.size)
-            await _seal_on(sealer, interval_s)
+            await _seal_on(sealer, interval_s, beat)
         except (SealingRefused, LogDamaged) as error:
             logger.critical("SEALING HAS STOPPED, nothing is signed: %s", error)
             await asyncio.sleep(REFUSED_RETRY_S)
 
 
-async def _seal_on(sealer: Sealer, interval_s: float) -> None:
+async def _seal_on(sealer: Sealer, interval_s: float, beat: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
         if await sealer.seal_next() < BATCH:
+            beat()
             await asyncio.sleep(max(0.0, began + interval_s - loop.time()))

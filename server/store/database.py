@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
     Proxy = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     PooledConnection = Proxy | Connection
+    Accept = Callable[[Connection], Awaitable[None]]
 
 APP_ROLE = "gatelog_app"
 CONNECT_TIMEOUT_S = 3.0
@@ -133,6 +134,25 @@ async def connect(
     return connection
 
 
+async def connect_if(
+    accept: Accept | None,
+    dsn: str,
+    *,
+    timeout_s: float,
+    settings: Mapping[str, str] | None = None,
+) -> Connection:
+    """The same, unless ``accept`` refuses the connection by raising an error."""
+    connection = await connect(dsn, timeout_s=timeout_s, settings=settings)
+    try:
+        if accept is not None:
+            with translated_errors():
+                await accept(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
 async def _connect(server: str, timeout_s: float, settings: Mapping[str, str]) -> Connection:
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         try:
@@ -152,7 +172,11 @@ async def _keep_session(connection: Connection) -> None:
 
 
 class Database:
-    """A bounded pool of connections, opened when first needed and again after every loss."""
+    """A bounded pool of connections, opened when first needed and again after every loss.
+
+    ``accept`` looks at each new connection, of the pool and outside of it, before it is used; what
+    it raises keeps the connection from being used. ``settings``: see ``connect``.
+    """
 
     def __init__(
         self,
@@ -161,8 +185,10 @@ class Database:
         timeout_s: float,
         pool_size: int,
         settings: Mapping[str, str] | None = None,
+        accept: Accept | None = None,
     ) -> None:
         self.dsn = dsn
+        self._accept = accept
         self.timeout_s = timeout_s
         self._settings = settings
         self._pool_size = pool_size
@@ -172,7 +198,9 @@ class Database:
 
     async def connect(self) -> Connection:
         """A connection of one's own, outside the pool."""
-        return await connect(self.dsn, timeout_s=self.timeout_s, settings=self._settings)
+        return await connect_if(
+            self._accept, self.dsn, timeout_s=self.timeout_s, settings=self._settings
+        )
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[PooledConnection]:

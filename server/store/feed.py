@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from server.core import events as ev
-from server.core.errors import GatelogError
+from server.core.errors import GatelogError, LogDamaged
 from server.core.state import Change, DropSession, evolve
 from server.store import sql
 from server.store.leases import EpochHead, read_epoch_head
@@ -36,6 +36,12 @@ class LogDiffers(GatelogError):
     code, title = "log_differs", "The log is shorter than or different from what was applied"
 
 
+class NotUnderstood(GatelogError):
+    """There is an event that this version of the program cannot read: a newer one wrote it."""
+
+    code, title = "not_understood", "The log holds events of a newer version"
+
+
 class EventsLost(LogDiffers):
     """What was applied is not in the log: a backup, or a standby that did not have all."""
 
@@ -54,7 +60,10 @@ class Page(msgspec.Struct, frozen=True):
 async def read_page(
     connection: Connection, *, position: int, leaf_hash: bytes, limit: int
 ) -> Page | None:
-    """The changes after ``position``, or None when there are none yet. Raises LogDiffers."""
+    """The changes after ``position``, or None when there are none yet.
+
+    Raises LogDiffers, or NotUnderstood for an event that this version does not know.
+    """
     rows = await connection.fetch(sql.READ_TAIL, position, limit + (position > 0))
     if position > 0:
         if not rows or rows[0][0] != position or rows[0][1] != leaf_hash:
@@ -64,7 +73,10 @@ async def read_page(
         return None
     if rows[0][0] != position + 1 or rows[-1][0] != position + len(rows):
         raise LogDiffers(f"There is a gap after {position}.")
-    changes = [change for row in rows for change in evolve(ev.decode(row[2]))]
+    try:
+        changes = [change for row in rows for change in evolve(ev.decode(row[2]))]
+    except LogDamaged as error:
+        raise NotUnderstood(f"After position {position}: {error}") from error
     ends = any(isinstance(change, DropSession) for change in changes)
     return Page(changes, rows[-1][0], rows[-1][1], ends)
 

@@ -15,7 +15,7 @@ from server.core.errors import DatabaseUnavailable
 from server.store import sql
 
 if TYPE_CHECKING:
-    from server.store.database import PooledConnection
+    from server.store.database import Connection, PooledConnection
 
 
 class StoredEvent(msgspec.Struct, frozen=True):
@@ -42,6 +42,11 @@ async def read_head(connection: PooledConnection) -> Head:
     if row is None:
         raise DatabaseUnavailable("The log has no head.")
     return Head(row["position"], row["recorded_at"], row["epoch"])
+
+
+async def next_epoch(connection: Connection) -> int:
+    """Begin a new epoch, as the owner: positions may mean other events than before."""
+    return int(await connection.fetchval(sql.BUMP_EPOCH))
 
 
 async def read_events(

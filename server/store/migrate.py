@@ -1,6 +1,9 @@
 """Brings the schema to the version that this program needs, and says whether it is there.
 
-Migrations run as the database's owner, in one transaction, one process at a time.
+Migrations run as the database's owner, in one transaction, one process at a time. A schema that is
+newer than a program still serves it, as long as no migration has removed what the program needs:
+the database says which one is the oldest that it serves (``migrations.OLDEST_SERVED``), so that two
+versions can run side by side during an upgrade.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import migrations
+from migrations import OLDEST_SERVED
 from server.core.errors import SchemaMismatch
 from server.store import sql
 from server.store.database import connect, translated_errors
@@ -42,7 +46,7 @@ def newest_revision() -> str:
 async def migrate(owner_dsn: str) -> list[str]:
     """Apply what is missing, as the owner; returns the revisions applied, oldest first.
 
-    Raises SchemaMismatch for a database newer than this program, DatabaseUnavailable without one.
+    Raises SchemaMismatch for a database that is too new, DatabaseUnavailable without one.
     """
 
     async def creator() -> asyncpg.Connection:
@@ -60,11 +64,13 @@ async def migrate(owner_dsn: str) -> list[str]:
 def _upgrade(connection: Connection) -> list[str]:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     before = _current(connection)
-    missing = _missing(before)
+    missing = _missing(before, _served(connection) if before else None)
     if missing:
         config = _alembic()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+    if _current(connection) == newest_revision() and _served(connection) != OLDEST_SERVED:
+        connection.execute(text(f"COMMENT ON TABLE {VERSION_TABLE} IS '{OLDEST_SERVED}'"))
     return missing
 
 
@@ -73,12 +79,20 @@ def _current(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def _missing(current: str | None) -> list[str]:
+def _served(connection: Connection) -> str | None:
+    served: str | None = connection.execute(text(sql.OLDEST_SERVED)).scalar()
+    return served
+
+
+def _missing(current: str | None, served: str | None) -> list[str]:
+    """The revisions that the database lacks, where the oldest one that it serves is this."""
     script = ScriptDirectory.from_config(_alembic())
     known = [revision.revision for revision in script.walk_revisions()]
     if current is not None and current not in known:
+        if served in known:
+            return []
         raise SchemaMismatch(
-            f"The database has schema {current}, which is newer than this program"
+            f"The database has schema {current}, which is too new for this program"
             f" (its newest is {newest_revision()}). Run the newer program."
         )
     older = known.index(current) if current else len(known)
@@ -86,19 +100,20 @@ def _missing(current: str | None) -> list[str]:
 
 
 async def check_schema(dsn: str) -> None:
-    """Raises SchemaMismatch unless the database has exactly the schema of this program."""
+    """Raises SchemaMismatch unless the database's schema serves this program."""
     connection = await connect(dsn)
     try:
         with translated_errors():
             try:
                 current = await connection.fetchval(sql.SCHEMA_VERSION)
+                served = await connection.fetchval(sql.OLDEST_SERVED)
             except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
                 current = None
     finally:
         await connection.close()
     if current is None:
         raise SchemaMismatch("The database is not migrated. Run 'run.py migrate'.")
-    if missing := _missing(current):
+    if missing := _missing(current, served):
         raise SchemaMismatch(
             f"The database has schema {current}; this program needs {missing[-1]}."
             " Run 'run.py migrate'."

@@ -381,6 +381,7 @@ class ReplicaWriter:
         """
         path = place.base() / f"{_name_prefix()}{secrets.token_hex(8)}"
         try:
+            path.mkdir(mode=0o700)  # LMDB would give it the mode of its files
             environment = _open_to_write(path, place.max_bytes)
         except (lmdb.Error, OSError) as error:
             raise ReplicaUnwritable(str(error)) from error

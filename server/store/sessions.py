@@ -223,6 +223,12 @@ class SessionList:
             row = await connection.fetchrow(sql.FIND_SESSION, session_id)
         return _found(row) if row is not None else None
 
+    async def subjects(self, after: UUID, limit: int) -> list[UUID]:
+        """A page of the users who have sessions, by id. Start with the nil UUID."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.SUBJECTS_WITH_SESSIONS, after, limit)
+        return [row[0] for row in rows]
+
     async def expired_users(self, now: datetime, limit: int) -> list[UUID]:
         """Users some of whose sessions are over by time but not yet ended in the log."""
         async with self._database.acquire() as connection:

@@ -7,6 +7,9 @@ clock that is read here is PostgreSQL's own, for ``recorded_at``.
 # The schema version that the database has.
 SCHEMA_VERSION = "SELECT version_num FROM gatelog_schema"
 
+# The oldest schema whose programs can work on this one; NULL where nothing is known of it.
+OLDEST_SERVED = "SELECT obj_description('gatelog_schema'::regclass, 'pg_class')"
+
 # --- the event log ---
 
 # Take the lock that orders all appends. Runs by the simple protocol, together with its BEGIN; the
@@ -182,6 +185,12 @@ EXPIRED_SUBJECTS = """
 SELECT DISTINCT subject_id FROM (
     SELECT subject_id FROM active_sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
 ) AS over
+"""
+
+# A page of the users who have sessions. $1 after this id, $2 how many
+SUBJECTS_WITH_SESSIONS = """
+SELECT DISTINCT subject_id FROM active_sessions WHERE subject_id > $1
+ORDER BY subject_id LIMIT $2
 """
 
 # --- users and credentials ---
@@ -663,8 +672,8 @@ SWAP_IN = (
     """,
 )
 
-# Replicas made from a wrong projection must start anew.
-BUMP_EPOCH = "UPDATE log_head SET epoch = epoch + 1"
+# Replicas made from a wrong projection, or from a log that was restored since, must start anew.
+BUMP_EPOCH = "UPDATE log_head SET epoch = epoch + 1 RETURNING epoch"
 
 # --- replicas and their leases ---
 
@@ -804,6 +813,11 @@ FROM generate_series(0, 63) AS l (level), LATERAL (
 
 # The newest checkpoint.
 LAST_CHECKPOINT = "SELECT size, note, signed_at FROM checkpoints ORDER BY size DESC LIMIT 1"
+
+# How far the log reaches, and the checkpoint of this size, NULL where there is none. $1 size
+HEAD_AND_CHECKPOINT = """
+SELECT h.position, c.note FROM log_head h LEFT JOIN checkpoints c ON c.size = $1
+"""
 
 # A page of the checkpoints, in order. $1 after this size, $2 how many
 READ_CHECKPOINTS = """

@@ -123,6 +123,16 @@ async def read_last_checkpoint(connection: PooledConnection) -> StoredCheckpoint
     return _checkpoint(row) if row else None
 
 
+async def read_head_and_checkpoint(
+    connection: PooledConnection, size: int
+) -> tuple[int, bytes | None]:
+    """How far the log reaches, and the note of this size, if it was stored."""
+    row = await connection.fetchrow(sql.HEAD_AND_CHECKPOINT, size)
+    if row is None:
+        raise LogDamaged("the log has no head")
+    return row["position"], row["note"]
+
+
 async def read_checkpoints(
     connection: PooledConnection, after: int, limit: int
 ) -> list[StoredCheckpoint]:

@@ -150,8 +150,13 @@ def is_local(request: web.Request) -> bool:
         request.scheme == "http"
         and _is_loopback(request.remote or "")
         and _is_loopback_host(headers.get(hdrs.HOST, ""))
-        and not any(name in headers for name in _FORWARDING_HEADERS)
+        and not is_forwarded(request)
     )
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether the request came through a proxy that says so."""
+    return any(name in request.headers for name in _FORWARDING_HEADERS)
 
 
 @lru_cache(maxsize=256)

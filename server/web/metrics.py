@@ -9,7 +9,7 @@ from server.config import Config
 from server.core.errors import NotFound
 from server.service.metrics import exposition
 from server.web.access import public
-from server.web.credentials import is_local
+from server.web.credentials import is_forwarded, is_local
 
 
 def metrics_routes(config: Config) -> list[web.RouteDef]:
@@ -20,6 +20,8 @@ def metrics_routes(config: Config) -> list[web.RouteDef]:
     @public
     async def metrics(request: web.Request) -> web.StreamResponse:
         if config.metrics == "local" and not is_local(request):
+            raise NotFound()
+        if config.metrics == "direct" and is_forwarded(request):
             raise NotFound()
         headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST, hdrs.CACHE_CONTROL: "no-store"}
         return web.Response(body=exposition(), headers=headers)

@@ -12,6 +12,7 @@ import pytest
 
 from server.embedded import EmbeddedPostgres
 from server.store.database import connect
+from server.store.migrate import newest_revision
 from tests.conftest import Dsns
 from tests.stack.service import Service, run_command, serving
 
@@ -122,15 +123,26 @@ def test_with_the_owners_url_the_service_migrates(data_dir: Path, unmigrated: st
         assert service.register() == 201
 
 
-def test_a_schema_newer_than_the_program(data_dir: Path, database: Dsns) -> None:
-    async def outdate() -> None:
-        connection = await connect(database.owner, role=None)
-        try:
-            await connection.execute("UPDATE gatelog_schema SET version_num = '9999'")
-        finally:
-            await connection.close()
+async def outdate(database: Dsns, oldest_served: str) -> None:
+    """Make the schema that of a newer version, which serves programs from this schema on."""
+    connection = await connect(database.owner, role=None)
+    try:
+        await connection.execute("UPDATE gatelog_schema SET version_num = '9999'")
+        await connection.execute(f"COMMENT ON TABLE gatelog_schema IS '{oldest_served}'")
+    finally:
+        await connection.close()
 
-    asyncio.run(outdate())
+
+def test_a_newer_schema_that_still_serves_the_program(data_dir: Path, database: Dsns) -> None:
+    asyncio.run(outdate(database, newest_revision()))
+    urls = {"GATELOG_DATABASE_URL": database.app, "GATELOG_OWNER_DATABASE_URL": database.owner}
+    with serving(data_dir, **urls) as service:
+        assert service.register() == 201
+    assert "nothing to do" in run_command(data_dir, "migrate", **urls).stdout
+
+
+def test_a_schema_too_new_for_the_program(data_dir: Path, database: Dsns) -> None:
+    asyncio.run(outdate(database, "9998"))
     for command in ("serve", "check", "migrate"):
         line = refused(data_dir, command, GATELOG_DATABASE_URL=database.app)
         assert line.startswith("GATELOG_DATABASE_URL: ")

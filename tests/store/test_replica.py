@@ -504,3 +504,11 @@ def test_sessions_take_little_memory(place: ReplicaPlace) -> None:
     assert status.entries == len(sessions)
     assert status.bytes_used / len(sessions) <= 200
     drop_environment(writer)
+
+
+def test_its_owner_may_enter_the_directory_and_nobody_else(place: ReplicaPlace) -> None:
+    writer = ReplicaWriter.create(place)
+
+    assert writer.path.stat().st_mode & 0o777 == 0o700  # root would get in anyway
+
+    drop_environment(writer)

@@ -31,3 +31,12 @@ async def test_they_can_be_opened_and_switched_off(
     async with serving(create_app(config, database.app), config) as service:
         answer = await service.get("/metrics", headers=SECURE_HOST)
         assert answer.status == status
+
+
+async def test_they_can_be_for_who_comes_through_no_proxy(config: Config, database: Dsns) -> None:
+    config = msgspec.convert(msgspec.to_builtins(config) | {"metrics": "direct"}, Config)
+    async with serving(create_app(config, database.app), config) as service:
+        assert (await service.get("/metrics", headers=SECURE_HOST)).status == 200
+        for name in ("X-Forwarded-For", "Forwarded", "Via"):
+            forwarded = SECURE_HOST | {name: "192.0.2.1"}
+            assert (await service.get("/metrics", headers=forwarded)).status == 404

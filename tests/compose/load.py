@@ -1,0 +1,86 @@
+"""The clients of the fault tests, sent through nginx; beside the history, answers are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import aiohttp
+
+from tests.compose.stack import Stack
+from tests.faults.load import Load
+
+CLIENT_TIMEOUT_S = 30.0  # nginx answers sooner, whatever happens behind it
+RIGHT = {200, 201, 401, 404, 409}  # 401, 404: the session has ended meanwhile; 409: already there
+
+
+class FrontLoad(Load):
+    """Clients that know the front port and nothing else."""
+
+    def __init__(self, stack: Stack, *, lease_ttl_s: float = 3.0) -> None:
+        seed = random.randrange(1 << 32)
+        super().__init__({"front": stack.url}, lease_ttl_s=lease_ttl_s, seed=seed)
+        self.answers: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.wrong: list[str] = []
+
+    async def _ask(
+        self,
+        worker: str,
+        method: str,
+        path: str,
+        *,
+        token: str | None = None,
+        timeout_s: float = CLIENT_TIMEOUT_S,
+        body: Any = None,
+    ) -> tuple[int | None, Any]:
+        assert self._http is not None
+        headers = {"Authorization": f"Bearer {token}"} if token else None
+        what = f"{method} {path.removeprefix('/v1/').partition('/')[0]}"
+        try:
+            async with self._http.request(
+                method,
+                self.workers[worker] + path,
+                json=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(CLIENT_TIMEOUT_S),
+            ) as answer:
+                content = await answer.json(content_type=None)
+                self._note(what, answer, content)
+                return answer.status, content
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            self.wrong.append(f"{what}: no answer: {error!r}")
+            return None, None
+
+    def _note(self, what: str, answer: aiohttp.ClientResponse, content: Any) -> None:
+        self.answers[f"{what} {answer.status}"] += 1
+        if answer.status in RIGHT:
+            return
+        self.failed[f"{what} {answer.status} {content.get('code')}"] += 1
+        if answer.status != 503 or not answer.headers.get("Retry-After", "").isdigit():
+            self.wrong.append(f"{what}: {answer.status} {dict(answer.headers)}")
+
+    def logins(self) -> int:
+        return self.answers["POST login_user 200"]
+
+    async def grows(self, by: int = 10, within_s: float = 60.0) -> None:
+        """Wait for so many further logins."""
+        wanted = self.logins() + by
+        async with asyncio.timeout(within_s):
+            while self.logins() < wanted:  # noqa: ASYNC110 - a counter of the clients
+                await asyncio.sleep(0.05)
+
+    def assert_promise_kept(self) -> None:
+        """No session outlived the answer to its end, and no error but 503 with Retry-After."""
+        violations = self.history.violations()
+        assert not violations, f"{self.history.counts()}\n{violations[0]}"
+        assert not self.wrong, f"{len(self.wrong)}: {self.wrong[:5]}"
+        counts = self.history.counts()
+        assert counts.get("end 200", 0) > 5, counts
+        assert counts.get("check 401", 0) > 5, counts
+
+    def assert_nothing_failed(self) -> None:
+        assert not self.failed, f"{dict(self.failed)} of {dict(self.answers)}"
+        self.assert_promise_kept()

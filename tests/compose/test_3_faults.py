@@ -1,0 +1,130 @@
+"""What fails, by force, under load.
+
+Each time: no session outlives the answer to its end, errors are 503 with Retry-After, nothing that
+was acknowledged is lost, and all is well again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from server.store.database import connect
+from tests.compose.load import FrontLoad
+from tests.compose.stack import Container, Stack, docker, running_stack, until_true
+from tests.faults.test_failover import nothing_acknowledged_is_missing
+
+CLIENTS = 4
+PAUSE_S = 10.0
+CUT_S = 8.0
+FULL_S = 5.0
+WELL_WITHIN_S = 60.0
+SMALL_DISK = Path(__file__).parent / "small-disk.yaml"
+
+
+@asynccontextmanager
+async def harmed(stack: Stack) -> AsyncIterator[FrontLoad]:
+    """Load on the stack while it is harmed; then everything must come back and have held."""
+    load = FrontLoad(stack)
+    async with load.running(CLIENTS):
+        await load.grows()
+        yield load
+        ended = time.monotonic()
+        await load.grows(20, within_s=WELL_WITHIN_S)
+        await asyncio.to_thread(stack.wait_until_healthy, "api")
+        failed = load.failed.total()
+        await load.grows(10)
+        print(f"well again after {time.monotonic() - ended:.1f} s: {dict(load.answers)}")  # noqa: T201
+        assert load.failed.total() == failed, "healthy, and still something fails"
+    load.assert_promise_kept()
+    connection = await connect(stack.owner_dsn(), role=None)
+    try:
+        await nothing_acknowledged_is_missing(load, connection)
+    finally:
+        await connection.close()
+    stack.containers("api")[0].exec("gatelog", "check")
+
+
+def api_of(stack: Stack) -> Container:
+    return stack.containers("api")[0]
+
+
+@pytest.mark.timeout(240)
+async def test_a_containers_process_is_killed(stack: Stack) -> None:
+    async with harmed(stack):
+        victim = api_of(stack)
+        started = victim.state["StartedAt"]
+        victim.crash()
+        await asyncio.to_thread(
+            until_true, lambda: victim.state["StartedAt"] != started, WELL_WITHIN_S, "a restart"
+        )
+
+
+@pytest.mark.timeout(240)
+async def test_a_container_is_paused(stack: Stack) -> None:
+    async with harmed(stack):
+        victim = api_of(stack)
+        docker("pause", victim.id)
+        await asyncio.sleep(PAUSE_S)
+        docker("unpause", victim.id)
+
+
+@pytest.mark.timeout(240)
+async def test_a_container_is_cut_off_from_the_database(stack: Stack) -> None:
+    network = stack.network("database")
+    async with harmed(stack) as load:
+        victim = api_of(stack)
+        docker("network", "disconnect", network, victim.id)
+        await asyncio.sleep(CUT_S)
+        docker("network", "connect", "--alias", "api", network, victim.id)
+        assert load.failed, "it went on without a database"
+
+
+@pytest.mark.timeout(240)
+async def test_postgres_is_killed(stack: Stack) -> None:
+    async with harmed(stack) as load:
+        stack.container("postgres").crash()
+        await asyncio.sleep(1)
+        assert load.failed, "it was not missed"
+
+
+@pytest.mark.timeout(240)
+async def test_postgres_is_paused(stack: Stack) -> None:
+    async with harmed(stack) as load:
+        postgres = stack.container("postgres")
+        docker("pause", postgres.id)
+        await asyncio.sleep(PAUSE_S)
+        docker("unpause", postgres.id)
+        assert load.failed, "it was not missed"
+
+
+@pytest.fixture
+def small_disk(image: str) -> Iterator[Stack]:
+    """A stack whose database has a small disk of its own."""
+    with running_stack(more=(SMALL_DISK,), image=image) as stack:
+        yield stack
+
+
+@pytest.mark.timeout(300)
+async def test_the_database_has_no_room_left(small_disk: Stack) -> None:
+    stack, filler = small_disk, "/var/lib/postgresql/filler"
+    keeper = stack.container("keeper")
+    async with harmed(stack) as load:
+        keeper.exec("sh", "-c", f"cat /dev/zero > {filler}", check=False)
+        # files have room within them, so it takes a while until it hurts
+        async with asyncio.timeout(WELL_WITHIN_S):
+            while not load.failed:
+                await asyncio.to_thread(grow_log, stack.container("postgres"))
+        await asyncio.sleep(FULL_S)
+        keeper.exec("rm", filler)
+
+
+def grow_log(postgres: Container) -> None:
+    """Have the write-ahead log want more room."""
+    command = "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000000))"
+    postgres.exec("psql", "--username=postgres", f"--command={command}", check=False)

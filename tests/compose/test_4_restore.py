@@ -1,0 +1,116 @@
+"""Stopped and started, backed up and restored: nothing is lost, and no dead session comes back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.compose.stack import Stack, docker, until_true
+from tests.compose.test_1_up import ask, log_in
+
+SEALED_WITHIN_S = 20.0
+READY_WITHIN_S = 60.0
+
+
+def status_of(stack: Stack, session: dict[str, str]) -> int:
+    return ask("GET", "/v1/me", port=stack.port, **session).status
+
+
+def log_out(stack: Stack, session: dict[str, str]) -> int:
+    """End the session; returns the position at which the log says so."""
+    answer = ask("POST", "/v1/logout_user", port=stack.port, **session)
+    assert answer.status == 200
+    assert answer.json["ended"] == 1
+    position: int = answer.json["position"]
+    return position
+
+
+def wait_until_sealed(stack: Stack, position: int) -> None:
+    sealer = stack.container("sealer")
+    until_true(
+        lambda: int(sealer.exec("cat", "/sealed/checkpoint").splitlines()[1]) >= position,
+        SEALED_WITHIN_S,
+        "the logout is signed",
+    )
+
+
+def back_up(stack: Stack) -> str:
+    return stack.container("postgres").exec("/gatelog/backup.sh").strip()
+
+
+def verify(stack: Stack) -> None:
+    """The log fits what was signed, and the projection fits the log."""
+    stack.container("sealer").exec("gatelog", "log", "verify")
+    stack.containers("api")[0].exec("gatelog", "check")
+
+
+@pytest.mark.timeout(300)
+def test_down_and_up_again(stack: Stack) -> None:
+    session = log_in(stack, "down-and-up")
+    stack.compose("down")
+    stack.up()
+
+    assert status_of(stack, session) == 200
+    log_out(stack, session)
+    verify(stack)
+
+
+@pytest.mark.timeout(300)
+def test_a_restore_that_nobody_has_told_of_is_refused(stack: Stack) -> None:
+    ended, active = log_in(stack, "ended-after-backup"), log_in(stack, "active-all-the-time")
+    back_up(stack)
+    clock = ("psql", "--username=postgres", "--tuples-only", "--command=SELECT now()")
+    before = stack.container("postgres").exec(*clock).strip()
+    wait_until_sealed(stack, log_out(stack, ended))
+    refused = stack.compose("run", "--rm", "restore", "latest", before, check=False)
+    assert "PostgreSQL is running" in refused.stderr
+
+    stack.compose("stop", "postgres")
+    stack.compose("run", "--rm", "restore", "latest", before)
+    stack.compose("start", "postgres")
+    stack.wait_until_healthy("postgres")
+
+    until_true(
+        lambda: b"history_lost" in ask("GET", "/health/ready", port=stack.port).body,
+        READY_WITHIN_S,
+        "the reason is told",
+    )
+    docker("restart", stack.containers("api")[0].id)  # one remembers, one was never there
+    for session in (ended, active):
+        answers = [ask("GET", "/v1/me", port=stack.port, **session) for _ in range(10)]
+        assert {answer.status for answer in answers} == {503}
+        assert all(answer.headers["Retry-After"] for answer in answers)
+    assert ask("POST", "/v1/logout_user", port=stack.port, **active).status == 503
+
+    taken = json.loads(stack.compose("run", "--rm", "after-restore", "--json").stdout)
+    assert taken["ended"] >= 2, "both live in the backup"
+    assert taken["epoch"] == 2
+    assert taken["lost_to"] is not None
+    stack.wait_until_healthy("api")
+    assert [status_of(stack, session) for session in (ended, active)] == [401, 401]
+    assert status_of(stack, log_in(stack, "active-all-the-time")) == 200
+    wait_until_sealed(stack, taken["position"])
+    kept = stack.container("sealer").exec("sh", "-c", "ls /sealed")
+    assert f"checkpoint.lost-{taken['lost_to']}" in kept, "the evidence is kept"
+    verify(stack)
+
+
+@pytest.mark.timeout(300)
+def test_a_lost_volume_comes_back_with_everything(stack: Stack) -> None:
+    ended, active = log_in(stack, "lost-1"), log_in(stack, "lost-2")
+    back_up(stack)
+    log_out(stack, ended)
+    later = log_in(stack, "lost-3")
+    last = log_in(stack, "lost-4")
+    wait_until_sealed(stack, log_out(stack, last))
+    stack.compose("rm", "--stop", "--force", "postgres")
+    docker("volume", "rm", f"{stack.project}_database")
+
+    said = stack.script("restore.sh", "--keep-sessions")
+
+    assert "sessions ended: 0" in said
+    assert "lost" not in said
+    found = [status_of(stack, session) for session in (ended, active, later, last)]
+    assert found == [401, 200, 200, 401]
+    verify(stack)

@@ -1,0 +1,54 @@
+"""A stop under load: whoever got a connection gets an answer, and everybody else is refused."""
+
+from __future__ import annotations
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.stack.service import Service, eventually
+
+CLIENTS = 24
+REQUESTS_BEFORE = 500
+HEADERS = ("Host: localhost", "Content-Length: 0", "Connection: close")
+REQUEST = "\r\n".join(("POST /v1/logout_user HTTP/1.1", *HEADERS, "", "")).encode()
+
+
+class Client:
+    """Asks again and again, each time on a new connection, until it is refused."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answered = 0
+        self.lost: list[str] = []
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self.port), 10)
+            except ConnectionRefusedError:
+                return
+            with connection:
+                self._ask(connection)
+
+    def _ask(self, connection: socket.socket) -> None:
+        try:
+            connection.sendall(REQUEST)
+            answer = connection.recv(64)
+        except OSError as error:
+            answer = repr(error).encode()
+        if answer.startswith(b"HTTP/1.1 200"):
+            self.answered += 1
+        else:
+            self.lost.append(answer.decode())
+
+
+def test_a_stop_loses_no_connection(service: Service) -> None:
+    clients = [Client(service.port) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        running = [pool.submit(client.run) for client in clients]
+        eventually(lambda: sum(client.answered for client in clients) > REQUESTS_BEFORE, 30, "load")
+        assert service.stop() == 0
+        for client in running:
+            client.result(30)
+
+    assert [lost for client in clients for lost in client.lost] == []
