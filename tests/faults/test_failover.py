@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +36,6 @@ TTL_S = 1.0
 BEFORE_S, AFTER_S = 5.0, 5.0
 BACK_WITHIN_S = 15.0
 NEW_TIMELINE = "00000002"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    for data_dir in tmp_path.glob("host*/"):
-        shutil.rmtree(ReplicaPlace(Config(data_dir=str(data_dir))).base(), ignore_errors=True)
 
 
 async def on(postgres: EmbeddedPostgres) -> Connection:

@@ -11,15 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from server.config import Config
-from server.store.replica import ReplicaPlace
 from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.history import Check, End
 from tests.faults.load import Load
@@ -34,13 +31,6 @@ CONTROL_S = 15.0
 BROKEN_WITHIN_S = 90.0
 LOOK_EVERY_S = 1.0
 OUTLIVED = "accepted after its end"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    for data_dir in tmp_path.glob("host*/"):
-        shutil.rmtree(ReplicaPlace(Config(data_dir=str(data_dir))).base(), ignore_errors=True)
 
 
 def rules(load: Load) -> set[str]:

@@ -1,0 +1,27 @@
+"""What the fault tests share."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from server.config import Config
+from server.store.replica import ReplicaPlace
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A place for a database and hosts, whose replicas go with it.
+
+    Not below pytest's own directory: run by root, that one is closed to the database's account
+    whenever another run begins.
+    """
+    with tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+        for data_dir in Path(name).glob("host*/"):
+            replicas = ReplicaPlace(Config(data_dir=str(data_dir))).base()
+            shutil.rmtree(replicas, ignore_errors=True)
