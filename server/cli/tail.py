@@ -7,6 +7,8 @@ Rules:
 - It waits out a database that is away and says so on standard error. It never starts the
   service's own database: a service that starts later would find it taken.
 - A cursor is of one log: of another one, or one that was cut, it says so and stops.
+- Nothing is left out without somebody's decision: where it should go on with what was purged, it
+  says what is missing and stops.
 - Personal fields stay sealed unless they are asked for: what has left cannot be erased any more.
 """
 
@@ -29,6 +31,7 @@ from server.config import Config
 
 if TYPE_CHECKING:
     from server.core.audit import ShownEvent
+    from server.core.errors import OperatorError
     from server.service.export import LogPages
     from server.store.database import Database, PooledConnection
     from server.store.follow import Mark
@@ -183,9 +186,7 @@ class Tail:
                 self._mark = await self._begin(connection)
             rows = await read_on(connection, self._mark, PAGE)
         if isinstance(rows, Beyond):
-            _say(f"events {self._mark.position + 1} to {rows.first - 1} have been purged")
-            self._mark = Mark(rows.first - 1)
-            return PAGE  # go on
+            raise self._purged(self._mark.position + 1, rows.first)
         if not rows:
             return 0
         sys.stdout.buffer.write(await self._printed(rows))
@@ -197,15 +198,30 @@ class Tail:
 
     async def _begin(self, connection: PooledConnection) -> Mark:
         """Where to begin: at the cursor, at the given position, or at the end of the log."""
-        from server.store.follow import Mark
-        from server.store.log import read_head
+        from server.store.follow import Mark, read_edges
 
         noted = self._cursor.load() if self._cursor is not None else None
         if noted is not None:
             return noted
-        if self._asked.first is not None or self._cursor is not None:
-            return Mark((self._asked.first or 1) - 1)
-        return Mark((await read_head(connection)).position)
+        if self._asked.first is not None:
+            return Mark(self._asked.first - 1)
+        first, head = await read_edges(connection)
+        if self._cursor is None:
+            return Mark(head)
+        if first > 1:
+            _say(f"the log begins with position {first}: what was before it has been purged")
+        return Mark(first - 1)
+
+    def _purged(self, wanted: int, first: int) -> OperatorError:
+        from server.core.errors import OperatorError
+
+        without = f"give --from {first}"
+        if self._cursor is not None and self._cursor.path.exists():  # it counts more than --from
+            without = f"remove the cursor {self._cursor.path} and {without}"
+        return OperatorError(
+            f"The events {wanted} to {first - 1} were purged before they were read here."
+            f" To go on without them, {without}."
+        )
 
     def _say_once(self, what: str) -> None:
         if not self._away:

@@ -10,8 +10,9 @@ Rules:
   fields pass as the text that they are, which costs a quarter of decoding them.
 
 Sources: RFC 4180 (CSV); OWASP, "CSV Injection" (cells that are no formulas); WHATWG HTML, section
-9.2 (server-sent events); "ArcSight CEF Implementation Standard" (Micro Focus, SmartConnectors 8.3:
-header, escaping, extension dictionary); the OCSF schema, version 1.3.0 (schema.ocsf.io: classes
+9.2 (server-sent events); "ArcSight CEF Implementation Standard" (Micro Focus, SmartConnectors 8.4:
+header, escaping, extension dictionary; its keys with their types as the CEF processor of
+Elasticsearch reads them); the OCSF schema, version 1.3.0 (schema.ocsf.io: classes
 ``authentication``, ``account_change``, ``entity_management``, ``base_event``).
 """
 
@@ -241,7 +242,7 @@ def cef(event: ShownEvent, product_version: str) -> bytes:
     In the header ``\`` and ``|`` are escaped by a backslash; in the values of the extension ``\``
     and ``=``, with ``\n`` and ``\r`` for line ends. Other control characters are replaced by
     U+FFFD. ``src`` holds an IPv4 address only; one of IPv6 is in ``c6a2``, anything else in
-    ``shost``.
+    ``cs4``: nobody knows whether it is the name of a host.
     """
     kind = _kind(event)
     severity = str(_CEF_SEVERITIES[kind.severity_id])
@@ -290,6 +291,11 @@ def _cef_fields(event: ShownEvent, kind: Kind) -> dict[str, object]:
             "deviceCustomDate1": _ms(event.expires_at),
             "deviceCustomDate1Label": "expiresAt",
         }
+    if event.before is not None:
+        fields |= {
+            "deviceCustomDate2": _ms(event.before),
+            "deviceCustomDate2Label": "purgedBefore",
+        }
     return fields
 
 
@@ -300,7 +306,7 @@ def _cef_source(address: str) -> dict[str, object]:
         case 6:
             return {"c6a2": address, "c6a2Label": "Source IPv6 Address"}
         case _:
-            return {"shost": address}
+            return {"cs4": address, "cs4Label": "sourceAddress"}
 
 
 # --- OCSF

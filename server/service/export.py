@@ -5,6 +5,8 @@ Rules:
 - A page is read by one short query; no transaction and no connection is held while somebody takes
   what was read. The pages of an export end at a position that was the log's end when it began, so
   they show one state of an append-only log without any snapshot.
+- A page never has a gap: when what comes right after the last one was purged meanwhile, it is no
+  page but an error. What was purged before an export began is not part of it.
 - While a page is encoded and taken the next one is being read, and no more than that: a slow
   reader slows the reading down.
 - Work is cut into turns of less than a millisecond, and others run in between: threads would not
@@ -25,12 +27,13 @@ import msgspec
 from server.config import Config
 from server.core import events as ev
 from server.core.audit import AuditFilter, ShownEvent, shown
-from server.core.errors import Overloaded
+from server.core.errors import Overloaded, Purged
 from server.core.formats import CSV_HEADER, AnyShown, csv_rows, ndjson, sealed_event
 from server.core.personal import Personal, person_of
 from server.service.personal import PersonalData
 from server.store.audit import read_page
 from server.store.database import Database
+from server.store.follow import read_edges
 from server.store.log import StoredEvent, read_head
 
 PAGE = 1000  # events, in one query
@@ -76,16 +79,24 @@ class LogPages:
         async with self._database.acquire() as connection:
             return (await read_head(connection)).position
 
-    async def read(self, wanted: AuditFilter, after: int, upto: int, limit: int) -> ForwardPage:
-        """The first events that fit after one position and up to another. Raises Unavailable.
+    async def beginning(self) -> int:
+        """The position that the log begins after: the last one that was purged, or 0."""
+        async with self._database.acquire() as connection:
+            first, _ = await read_edges(connection)
+        return first - 1
 
-        There may be none although there are some further on.
+    async def read(self, wanted: AuditFilter, after: int, upto: int, limit: int) -> ForwardPage:
+        """The first events that fit after one position and up to another.
+
+        There may be none although there are some further on. Raises Purged when what comes
+        right after that position is not in the log any more, Unavailable.
         """
+        after = max(after, wanted.after or 0)
         before = upto + 1 if wanted.before is None else min(wanted.before, upto + 1)
         asked = msgspec.structs.replace(
             wanted,
             order="asc",
-            after=max(after, wanted.after or 0),
+            after=after,
             before=before,
             cursor=None,
             limit=limit,
@@ -95,6 +106,9 @@ class LogPages:
             index = await self._personal.address_index(wanted.address)
         async with self._database.acquire() as connection:
             page = await read_page(connection, asked, index)
+            first, _ = await read_edges(connection)  # after the page: it may have gone meanwhile
+        if after + 1 < first:
+            raise Purged(f"The log begins with position {first}.")
         return ForwardPage(page.events, page.next.position if page.next is not None else upto)
 
     async def opened(self, rows: Sequence[StoredEvent]) -> list[Opened]:
@@ -140,13 +154,15 @@ class Exports:
     ) -> AsyncGenerator[bytes, None]:
         """All events that fit up to a position, in order, in pieces of text.
 
-        Raises Unavailable, with the export unfinished. Close it when it is not read to its end.
+        Raises Unavailable, and Purged when a purge overtakes it, with the export unfinished.
+        Close it when it is not read to its end.
         """
         header, encode = _ENCODERS[form]
         turn_size = TURN if opened else PIECE  # what is sealed has less work in it
         if header:
             yield header
-        reading = asyncio.create_task(self._pages.read(wanted, 0, upto, PAGE))
+        beginning = await self._pages.beginning()
+        reading = asyncio.create_task(self._pages.read(wanted, beginning, upto, PAGE))
         try:
             while True:
                 page = await reading

@@ -90,7 +90,8 @@ class Stream:
     async def next(self, within_s: float) -> list[Frame]:
         """What comes next, in order; nothing if there is nothing within so many seconds.
 
-        An empty list after ``ended`` has become true is the end. Raises Unavailable.
+        An empty list after ``ended`` has become true is the end. Raises Purged when a purge
+        overtakes it while it catches up, Unavailable.
         """
         self._held = []
         deadline = asyncio.get_running_loop().time() + within_s

@@ -1,8 +1,9 @@
 """The log, followed: what is new after a position, and whether it is still the same log.
 
 Rules: what is visible never has a gap, so a page that does not go on where the last one ended is
-another log, or one of which the beginning was purged; the two are told apart by the head. The
-event that was read last is read again with every page, without its entry, and its hash compared.
+another log, or one of which the beginning was purged; the two are told apart by the head. What a
+purge has decided to give up counts as gone, although it may still be there for a moment. The event
+that was read last is read again with every page, without its entry, and its hash compared.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ async def read_on(
     elif mark.position > 0 and (await read_head(connection)).position < mark.position:
         raise EventsLost(f"The log ends before {mark.position}.")
     elif rows and rows[0][0] != mark.position + 1:
-        return Beyond(rows[0][0])
+        return Beyond(max(rows[0][0], (await read_edges(connection))[0]))
     if rows and (rows[0][0] != mark.position + 1 or rows[-1][0] != mark.position + len(rows)):
         raise LogDamaged(f"there is a gap after {mark.position}")
     return [StoredEvent(row[0], row[1], row[3], row[2]) for row in rows[:limit]]
 
 
 async def read_edges(connection: PooledConnection) -> tuple[int, int]:
-    """The positions of the first event that there is and of the last one.
+    """The positions of the first event that was not purged and of the last one.
 
     Where nothing is left, the first is the one that comes next.
     """
@@ -64,4 +65,5 @@ async def read_edges(connection: PooledConnection) -> tuple[int, int]:
     if row is None:
         raise DatabaseUnavailable("The log has no head.")
     head: int = row["head"]
-    return head + 1 if row["first"] is None else row["first"], head
+    first: int = head + 1 if row["first"] is None else row["first"]
+    return max(first, row["cut"] + 1), head

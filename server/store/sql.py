@@ -136,9 +136,10 @@ SELECT position, recorded_at, leaf_hash, CASE WHEN position > $1 THEN entry END 
 FROM events WHERE position >= $1 ORDER BY position LIMIT $2
 """
 
-# Where the log ends, and where it begins: NULL when there is nothing (any more).
+# Where the log ends, where it begins (NULL when there is nothing any more), and what was given up.
 LOG_EDGES = """
-SELECT position AS head, (SELECT position FROM events ORDER BY position LIMIT 1) AS first
+SELECT position AS head, (SELECT position FROM events ORDER BY position LIMIT 1) AS first,
+       (SELECT COALESCE(max(up_to), 0) FROM purges) AS cut
 FROM log_head
 """
 

@@ -19,6 +19,7 @@ import re
 import socket
 import time
 
+import msgspec
 from aiohttp import hdrs, web
 
 from server.core.audit import MAX_POSITION, AuditFilter
@@ -132,7 +133,7 @@ def _asked(request: web.Request) -> tuple[AuditFilter, int | None]:
         return wanted, wanted.after
     if not _position(last) or int(last) > MAX_POSITION:
         raise InvalidInput("Last-Event-ID must be the position of an event.")
-    return wanted, int(last)
+    return msgspec.structs.replace(wanted, after=None), int(last)
 
 
 def _response() -> web.StreamResponse:

@@ -180,6 +180,17 @@ def test_a_server_sent_event_is_one_event(event: ShownEvent) -> None:
 # --- CEF
 
 
+# Of the extension dictionary: those that need a label, and those that have a meaning.
+USER_DEFINED = {
+    *("c6a2", "cn1", "cn2", "cs1", "cs2", "cs3", "cs4"),
+    *("deviceCustomDate1", "deviceCustomDate2"),
+}
+CEF_KEYS = {
+    *("rt", "start", "externalId", "outcome", "reason", "duid", "duser", "suid", "suser", "src"),
+    *("requestClientApplication", *USER_DEFINED, *(f"{key}Label" for key in USER_DEFINED)),
+}
+
+
 def parse_cef(line: str) -> tuple[list[str], dict[str, str]]:
     """A line of CEF taken apart, character by character."""
     header: list[str] = [""]
@@ -246,10 +257,17 @@ def test_cef_reads_back(event: ShownEvent) -> None:
     assert login == (None if event.login is None else cleaned(event.login))
     agent = fields.get("requestClientApplication")
     assert agent == (None if event.user_agent is None else cleaned(event.user_agent))
-    address = [fields[key] for key in ("src", "c6a2", "shost") if key in fields]
+    address = [fields[key] for key in ("src", "c6a2", "cs4") if key in fields]
     assert address == ([] if event.address is None else [cleaned(event.address)])
     assert fields.get("duid") == (str(event.user_id) if event.user_id else None)
     assert fields["outcome"] == ("failure" if event.type == "login_failed" else "success")
+    assert fields.get("cn2") == (None if event.up_to is None else str(event.up_to))
+    for key, told in (("deviceCustomDate1", event.expires_at), ("deviceCustomDate2", event.before)):
+        found = moment(fields[key]) if key in fields else None
+        assert found == (told and told.replace(microsecond=told.microsecond // 1000 * 1000))
+    for key in USER_DEFINED:
+        assert (key in fields) == (f"{key}Label" in fields)
+    assert set(fields) <= CEF_KEYS
 
 
 def moment(ms: str | int) -> datetime:
@@ -258,7 +276,7 @@ def moment(ms: str | int) -> datetime:
 
 @pytest.mark.parametrize(
     ("address", "key"),
-    [("192.0.2.1", "src"), ("2001:db8::1", "c6a2"), ("somewhere", "shost"), ("", "shost")],
+    [("192.0.2.1", "src"), ("2001:db8::1", "c6a2"), ("somewhere", "cs4"), ("", "cs4")],
 )
 def test_cef_addresses_stand_where_their_kind_belongs(address: str, key: str) -> None:
     """src is of IPv4 alone in version 0."""

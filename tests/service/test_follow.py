@@ -11,7 +11,14 @@ import pytest
 
 from server.config import Config
 from server.core.audit import AuditFilter
-from server.core.errors import InvalidInput, LogDamaged, Overloaded, Purged, Unavailable
+from server.core.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    LogDamaged,
+    Overloaded,
+    Purged,
+    Unavailable,
+)
 from server.core.personal import Client
 from server.service.context import Services, open_services
 from server.service.export import LogPages, Opened
@@ -109,6 +116,34 @@ async def test_a_stream_may_begin_ahead_of_the_task(
     await append(database.app, 5)
     assert [frame.position for frame in await read_until(late, 15)] == list(range(11, 16))
     assert [frame.position for frame in await read_until(lasting, 15)] == list(range(1, 16))
+
+
+async def test_short_pages_end_where_the_queue_begins(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is recorded between two short pages comes from the queue, and from there alone."""
+    monkeypatch.setattr("server.store.audit.SCANNED_AT_ONCE", 3)
+    follower = services.follower
+    lasting = await follower.open(EVERYTHING, None)
+    await fail_to_log_in(services, 10)
+    await until(lambda: follower.position == 10)
+    wanted = AuditFilter(address=CLIENT.address, types=("login_failed",))
+    late = await follower.open(wanted, 0)
+    first = await late.next(1)
+    assert [frame.position for frame in first] == [1, 2, 3]
+    await fail_to_log_in(services, 4)
+    await until(lambda: follower.position == 14)
+    rest = await read_until(late, 14)
+    assert [frame.position for frame in rest] == list(range(4, 15))
+    assert await late.next(0.01) == []
+    lasting.close()
+    late.close()
+
+
+async def fail_to_log_in(services: Services, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(InvalidCredentials):
+            await services.accounts.log_in("nobody", PASSWORD, CLIENT)
 
 
 async def grow(database: Dsns, count: int) -> None:

@@ -100,6 +100,43 @@ def test_from_a_dry_run_to_what_is_left(var: Path, log: Dsns) -> None:
     assert verified["purged_at"] > CUT
 
 
+def test_the_tail_leaves_nothing_out_on_its_own(var: Path, log: Dsns, tmp_path: Path) -> None:
+    """Before the cut it stops and says what is missing; from the cut on it goes on."""
+    cursor = tmp_path / "cursor"
+    options = ("log", "tail", "--no-follow", "--format", "ndjson")
+    resumed = (*options, "--cursor", str(cursor))
+    cursor.write_text(json.dumps({"position": SIZE + 5}))
+    assert purge(var, log, "--yes").returncode == 0
+
+    for arguments, first in (
+        ((*options, "--from", "1"), 1),
+        ((*options, "--from", str(CUT)), CUT),
+        ((*options, "--follow", "--from", "7"), 7),
+        (resumed, SIZE + 6),
+        ((*resumed, "--follow", "--from", str(CUT + 1)), SIZE + 6),
+    ):
+        stopped = run(var, log, *arguments)
+        assert (stopped.returncode, stopped.stdout) == (1, ""), arguments
+        told = f"gatelog: The events {first} to {CUT} were purged before they were read here."
+        assert stopped.stderr.startswith(told) and stopped.stderr.count("\n") == 1
+        assert f"give --from {CUT + 1}." in stopped.stderr
+        assert (f"remove the cursor {cursor}" in stopped.stderr) == ("--cursor" in arguments)
+    assert json.loads(cursor.read_text()) == {"position": SIZE + 5}
+
+    whole = run(var, log, *options, "--from", str(CUT + 1))
+    assert (whole.returncode, whole.stderr) == (0, "")
+    positions = [json.loads(line)["position"] for line in whole.stdout.splitlines()]
+    assert positions == list(range(CUT + 1, CUT + 1 + len(positions))) and len(positions) > 2
+    cursor.write_text(json.dumps({"position": CUT}))
+    assert run(var, log, *resumed).stdout == whole.stdout
+    cursor.unlink()
+    new = run(var, log, *resumed)
+    assert (new.returncode, new.stdout) == (0, whole.stdout)
+    assert new.stderr == (
+        f"gatelog: the log begins with position {CUT + 1}: what was before it has been purged\n"
+    )
+
+
 def test_as_of_as_a_table(var: Path, log: Dsns) -> None:
     shown = run(var, log, "as-of", "--at", utc_now().isoformat(), "--limit", "1")
     assert shown.returncode == 0, shown.stderr

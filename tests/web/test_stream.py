@@ -82,8 +82,9 @@ async def test_from_a_position_on(service: Service, auditor: str, database: Dsns
     async with following(service, auditor, "?after=0") as reader:
         everything = await reader.take(900)
     assert positions(everything) == list(range(1, 901))
-    async with following(service, auditor, "?after=3", last="890") as reader:
-        assert positions(await reader.take(5)) == [891, 892, 893, 894, 895]
+    for after in (3, 893):  # what a browser resumes with counts more than the address it has
+        async with following(service, auditor, f"?after={after}", last="890") as reader:
+            assert positions(await reader.take(5)) == [891, 892, 893, 894, 895]
 
 
 async def collect(reader: Reader, into: list[Received]) -> None:
