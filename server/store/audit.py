@@ -28,7 +28,7 @@ from server.store.log import StoredEvent
 if TYPE_CHECKING:
     from server.store.database import PooledConnection
 
-SCANNED_AT_ONCE = 200
+SCANNED_AT_ONCE = 100
 ALL_TYPES = list(EVENT_TYPES)
 
 # For connections that ask such questions. A plan that was made while a partition was small, or

@@ -247,11 +247,30 @@ def questions(history: History, sessions: Sequence[UUID]) -> dict[str, Question]
     }
 
 
+def read_all_files(directory: Path) -> None:
+    """Have the database's files in the system's page cache, as they are where they are asked for.
+
+    What is measured cold is the disk: 0.1 ms for each page of the table.
+    """
+    buffer = bytearray(1 << 20)
+    for path in directory.rglob("base/*/*"):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
 async def queries(bench: Bench, audit: Audit) -> None:
     """The first page and one deep inside, of every question."""
+    read_all_files(bench.directory)
     rng, top = random.Random(1), bench.history.events
     table = make_table(
-        f"A page of {PAGE} events, ms", "filter", "first p50", "p99", "deep p50", "p99", "events"
+        f"A page of {PAGE} events, in the page cache, ms",
+        "filter",
+        "first p50",
+        "p99",
+        "deep p50",
+        "p99",
+        "events",
     )
     with progress_bar("queries") as progress:
         asked = questions(bench.history, await _some_sessions(bench))
