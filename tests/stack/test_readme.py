@@ -22,11 +22,12 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 CURL = [line for line in COMMANDS if line.startswith("curl ")]
 RUN = [line for line in COMMANDS if "run.py" in line]
 MAKE = [line for line in COMMANDS if line.startswith("make ")]
+DOCKER = ["docker compose -f docker/compose.yaml up --detach --wait"]  # see tests/compose
 
 
 def test_nothing_is_left_out() -> None:
     assert len(CURL) == 6
-    assert sorted(CURL + RUN + MAKE) == sorted(COMMANDS)
+    assert sorted(CURL + RUN + MAKE + DOCKER) == sorted(COMMANDS)
 
 
 def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path, data_dir: Path) -> None:
