@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 BATCH = 65_536  # leaves sealed at once; all of them are in memory, 2 MiB
 STANDBY_POLL_S = 1.0  # how often another host's sealer asks whether it is its turn
 RETRY_S = 0.5
-REFUSED_RETRY_S = 30.0  # how often a refusal is told again, after another look
+REFUSED_RETRY_S = 10.0  # how often a refusal is told again, after another look
 
 
 class LastNote:
