@@ -162,6 +162,17 @@ async def exported(connection: Connection) -> list[StoredEvent]:
     return await read_events(connection, 0)
 
 
+async def shown(service: Service, auditor: str) -> bytes:
+    """All that an auditor is shown of the log, in every form."""
+    paths = [f"/v1/audit/export?format={form}&personal=open" for form in ("ndjson", "csv")]
+    answers = [
+        await service.get(path, cookie=auditor)
+        for path in (*paths, "/v1/audit/events?limit=1000", "/v1/audit/sessions?position=10")
+    ]
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    return b"\n".join(answer.body for answer in answers)
+
+
 async def test_nothing_is_left(
     config: Config, database: Dsns, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -179,6 +190,8 @@ async def test_nothing_is_left(
         assert LOGIN in traces(dump(database.superuser))  # the login is in the credential
 
         root = await service.token("root")
+        assert traces(await shown(service, root)) == list(PERSON)
+        before = await exported(connection)
         erased = await service.post(f"/v1/users/{user_id}/erase", cookie=root)
         assert erased.json["ended"] == 1
         async with reading(config) as reader:
@@ -193,6 +206,7 @@ async def test_nothing_is_left(
         assert {LOGIN, ADDRESS, AGENT}.isdisjoint(
             text for found in opened if found for text in (found.login, found.address, found.agent)
         )
+        assert traces(await shown(service, root)) == []
         listed = await service.get(f"/v1/users/{user_id}/sessions", cookie=root)
         assert listed.status == 404
         await pool.close()
