@@ -21,6 +21,7 @@ from typing import Any
 
 from aiohttp import web
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 
 from server.config import Config
@@ -110,7 +111,10 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
 def run(config: Config) -> None:
     """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
     configure_logging(config)
-    WorkerMaster(config, int(sys.argv[2])).run()
+    try:
+        WorkerMaster(config, int(sys.argv[2])).run()
+    except HaltServer as halt:  # one more worker that did not boot, while gunicorn was ending
+        sys.exit(halt.exit_status)
 
 
 def main() -> None:

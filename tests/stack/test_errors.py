@@ -159,7 +159,7 @@ if "server.worker" in sys.orig_argv:
 
 def test_workers_that_do_not_boot(tmp_path: Path, data_dir: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BREAK_WORKERS)
-    done = run_command(data_dir, "serve", PYTHONPATH=str(tmp_path))
+    done = run_command(data_dir, "serve", PYTHONPATH=str(tmp_path), GATELOG_WORKERS="6")
     assert done.returncode == 1
     assert "TypeError: 'NoneType' object is not callable" in done.stderr
     assert "Traceback" not in done.stderr
