@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a bound."""
+"""Waiting for a condition, with a bound: in an event loop, and where there is none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 LOOK_EVERY_S = 0.005
+BLOCKING_LOOK_EVERY_S = 0.05  # what is looked at then is other processes, by starting some
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: float = 15) -> None:
@@ -20,3 +21,12 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], *, within_s: fl
             return
         assert time.monotonic() < deadline, f"not within {within_s} s: {condition}"
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+def eventually(condition: Callable[[], bool], within_s: float, what: str) -> float:
+    """Wait until the condition holds; returns after how many seconds. Fails beyond the limit."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < within_s, f"{what}: not within {within_s} s"
+        time.sleep(BLOCKING_LOOK_EVERY_S)
+    return time.monotonic() - start

@@ -50,7 +50,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = "v1"  # of keys and values; another one makes every replica start anew
 MAX_READERS = 1022
 LOOK_AGAIN_NS = 50_000_000  # how often a reader without a lease looks for another environment
-DEFAULT_MAX_BYTES = 16 << 30  # of address space; memory is taken as it is needed
 
 _LEASE = b"\x00"  # both sort before every digest
 _STATE = b"\x00\x00"

@@ -427,7 +427,7 @@ async def purge_half(bench: Bench, services: Services) -> None:
     process.start()
     alone = await _logins(services, names, asyncio.sleep(bench.plan.logins_s))
     go.set()
-    meanwhile = await _logins(services, names, _ended(process))
+    meanwhile = await _logins(services, names, asyncio.to_thread(process.join))
     if process.exitcode:
         raise RuntimeError("the purge failed")
     done = msgspec.json.decode(result.read_bytes(), type=Purged)
@@ -442,12 +442,6 @@ async def purge_half(bench: Bench, services: Services) -> None:
         f"prepared in {done.prepare_s:.2f} s ({done.sessions_kept:,} sessions kept), purged in"
         f" {done.purge_s:.2f} s, space given back in {done.drop_s:.2f} s"
     )
-
-
-async def _ended(process: multiprocessing.process.BaseProcess) -> None:
-    while process.is_alive():  # noqa: ASYNC110 - a process does not tell
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.5)
 
 
 async def _logins(

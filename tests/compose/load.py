@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -11,6 +10,7 @@ import aiohttp
 
 from tests.compose.stack import Stack
 from tests.faults.load import Load
+from tests.waiting import until
 
 CLIENT_TIMEOUT_S = 30.0  # nginx answers sooner, whatever happens behind it
 RIGHT = {200, 201, 401, 404, 409}  # 401, 404: the session has ended meanwhile; 409: already there
@@ -36,25 +36,14 @@ class FrontLoad(Load):
         timeout_s: float = CLIENT_TIMEOUT_S,
         body: Any = None,
     ) -> tuple[int | None, Any]:
-        assert self._http is not None
-        headers = {"Authorization": f"Bearer {token}"} if token else None
-        what = f"{method} {path.removeprefix('/v1/').partition('/')[0]}"
-        try:
-            async with self._http.request(
-                method,
-                self.workers[worker] + path,
-                json=body,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(CLIENT_TIMEOUT_S),
-            ) as answer:
-                content = await answer.json(content_type=None)
-                self._note(what, answer, content)
-                return answer.status, content
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            self.wrong.append(f"{what}: no answer: {error!r}")
-            return None, None
+        return await super()._ask(
+            worker, method, path, token=token, timeout_s=CLIENT_TIMEOUT_S, body=body
+        )
 
-    def _note(self, what: str, answer: aiohttp.ClientResponse, content: Any) -> None:
+    def _unanswered(self, what: str, error: Exception) -> None:
+        self.wrong.append(f"{what}: no answer: {error!r}")
+
+    def _answered(self, what: str, answer: aiohttp.ClientResponse, content: Any) -> None:
         self.answers[f"{what} {answer.status}"] += 1
         if answer.status in RIGHT:
             return
@@ -68,9 +57,7 @@ class FrontLoad(Load):
     async def grows(self, by: int = 10, within_s: float = 60.0) -> None:
         """Wait for so many further logins."""
         wanted = self.logins() + by
-        async with asyncio.timeout(within_s):
-            while self.logins() < wanted:  # noqa: ASYNC110 - a counter of the clients
-                await asyncio.sleep(0.05)
+        await until(lambda: self.logins() >= wanted, within_s=within_s)
 
     def assert_promise_kept(self) -> None:
         """No session outlived the answer to its end, and no error but 503 with Retry-After."""

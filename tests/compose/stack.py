@@ -10,17 +10,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.stack.service import ROOT
+from tests.waiting import eventually
 
 IMAGE = "gatelog:stack-test"
 COMMAND_TIMEOUT_S = 300.0
 HEALTHY_WITHIN_S = 60.0
-_POLL_S = 0.1
 
 
 def docker(*arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -54,15 +54,6 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
-
-
-def until_true(condition: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait until it holds; returns after how many seconds."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < within_s, f"{what}: not within {within_s} s"
-        time.sleep(_POLL_S)
-    return time.monotonic() - started
 
 
 class Container:
@@ -150,7 +141,7 @@ class Stack:
         return only
 
     def wait_until_healthy(self, service: str, within_s: float = HEALTHY_WITHIN_S) -> float:
-        return until_true(
+        return eventually(
             lambda: all(container.healthy for container in self.containers(service)),
             within_s,
             f"{service} healthy",

@@ -16,8 +16,9 @@ import pytest
 
 from server.store.database import connect
 from tests.compose.load import FrontLoad
-from tests.compose.stack import Container, Stack, docker, running_stack, until_true
+from tests.compose.stack import Container, Stack, docker, running_stack
 from tests.faults.test_failover import nothing_acknowledged_is_missing
+from tests.waiting import eventually
 
 CLIENTS = 4
 PAUSE_S = 10.0
@@ -61,7 +62,7 @@ async def test_a_containers_process_is_killed(stack: Stack) -> None:
         started = victim.state["StartedAt"]
         victim.crash()
         await asyncio.to_thread(
-            until_true, lambda: victim.state["StartedAt"] != started, WELL_WITHIN_S, "a restart"
+            eventually, lambda: victim.state["StartedAt"] != started, WELL_WITHIN_S, "a restart"
         )
 
 

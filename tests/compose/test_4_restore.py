@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from tests.compose.stack import Stack, docker, until_true
+from tests.compose.stack import Stack, docker
 from tests.compose.test_1_up import ask, log_in
+from tests.waiting import eventually
 
 SEALED_WITHIN_S = 40.0  # a sealer that has refused looks again after 10 s
 READY_WITHIN_S = 60.0
@@ -28,7 +29,7 @@ def log_out(stack: Stack, session: dict[str, str]) -> int:
 
 def wait_until_sealed(stack: Stack, position: int) -> None:
     sealer = stack.container("sealer")
-    until_true(
+    eventually(
         lambda: int(sealer.exec("cat", "/sealed/checkpoint").splitlines()[1]) >= position,
         SEALED_WITHIN_S,
         "the logout is signed",
@@ -71,7 +72,7 @@ def test_a_restore_that_nobody_has_told_of_is_refused(stack: Stack) -> None:
     stack.compose("start", "postgres")
     stack.wait_until_healthy("postgres")
 
-    until_true(
+    eventually(
         lambda: b"history_lost" in ask("GET", "/health/ready", port=stack.port).body,
         READY_WITHIN_S,
         "the reason is told",

@@ -158,7 +158,11 @@ class Load:
         timeout_s: float = COMMAND_TIMEOUT_S,
         body: Any = None,
     ) -> tuple[int | None, Any]:
-        """Status and content of the answer; None when there was none."""
+        """Status and content of the answer; None when there was none.
+
+        How often which was the case is for a subclass to count.
+        """
+        what = f"{method} {path.removeprefix('/v1/').partition('/')[0]}"
         assert self._http is not None
         headers = {"Authorization": f"Bearer {token}"} if token else None
         try:
@@ -169,9 +173,18 @@ class Load:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(timeout_s),
             ) as answer:
-                return answer.status, await answer.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ConnectionError):
+                content = await answer.json(content_type=None)
+                self._answered(what, answer, content)
+                return answer.status, content
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            self._unanswered(what, error)
             return None, None
+
+    def _answered(self, what: str, answer: aiohttp.ClientResponse, content: Any) -> None:
+        """An answer has come."""
+
+    def _unanswered(self, what: str, error: Exception) -> None:
+        """None has come in time."""
 
 
 class Followed:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.service import START_TIMEOUT_S, Service, eventually, serving
+from tests.stack.service import START_TIMEOUT_S, Service, serving
+from tests.waiting import eventually
 
 
 def in_temporary_directory() -> tempfile.TemporaryDirectory[str]:

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import psutil
 
 from server.processes import running
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = [sys.executable, str(ROOT / "run.py")]
@@ -31,15 +31,6 @@ CHEAP = {  # as cheap as a hash may be, and short waits for replicas that are no
     "GATELOG_ARGON2_TIME_COST": "1",
 }
 PASSWORD = "correct horse battery staple"
-
-
-def eventually(condition: Callable[[], bool], within_s: float, what: str) -> float:
-    """Wait until the condition holds; returns after how many seconds. Fails beyond the limit."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < within_s, f"{what}: not within {within_s} s"
-        time.sleep(0.02)
-    return time.monotonic() - start
 
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:

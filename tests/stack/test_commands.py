@@ -21,10 +21,10 @@ from tests.stack.service import (
     RUN,
     Service,
     environment,
-    eventually,
     run_command,
     serving,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")

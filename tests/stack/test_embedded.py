@@ -18,7 +18,8 @@ import pytest
 from server.core.errors import ConfigError, OperatorError
 from server.embedded import MAX_LOG_BYTES, MAX_SOCKET_PATH_BYTES, EmbeddedPostgres
 from server.secrets import ensure_secret
-from tests.stack.service import ROOT, eventually
+from tests.stack.service import ROOT
+from tests.waiting import eventually
 
 UNSAFE = {"fsync": "off"}
 

@@ -17,7 +17,8 @@ from server.store.tiles import take_sealer_lock
 from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.service.sealing import append, tampering
-from tests.stack.service import PASSWORD, Service, eventually, run_command
+from tests.stack.service import PASSWORD, Service, run_command
+from tests.waiting import eventually
 
 SIZE = 300
 POSITION = 290

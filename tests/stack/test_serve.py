@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from server.processes import running
-from tests.stack.service import PASSWORD, Service, eventually, run_command, serving
+from tests.stack.service import PASSWORD, Service, run_command, serving
+from tests.waiting import eventually
 
 BACK_WITHIN_S = 5.0
 

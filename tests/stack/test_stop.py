@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.stack.service import Service, eventually
+from tests.stack.service import Service
+from tests.waiting import eventually
 
 CLIENTS = 24
 REQUESTS_BEFORE = 500

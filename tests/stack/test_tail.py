@@ -20,9 +20,9 @@ from tests.stack.service import (
     STOP_TIMEOUT_S,
     Service,
     environment,
-    eventually,
     run_command,
 )
+from tests.waiting import eventually
 
 WITHIN_S = 30.0
 
