@@ -34,6 +34,7 @@ from server.core.sessions import Session
 from server.core.tokens import token_digest
 from server.service.gate import Gate
 from server.web.credentials import UnclearCredentials, read_token, refuse_cross_site
+from server.web.encoded import Encoded
 from server.web.problems import (
     NO_CREDENTIALS,
     NO_SESSION,
@@ -164,6 +165,8 @@ def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
 
 def keep_private(response: web.StreamResponse) -> None:
     """Keep what was answered for one session out of every cache."""
+    if isinstance(response, Encoded):
+        return  # its bytes say so already
     headers = response.headers
     headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     if headers.setdefault(hdrs.VARY, VARY_BY_CREDENTIALS) != VARY_BY_CREDENTIALS:

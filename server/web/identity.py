@@ -14,13 +14,15 @@ before it lets a request through (forward authentication). Rules of ``auth``:
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import CIMultiDict, istr
+from multidict import istr
 
 from server.web.access import SESSION, changes_nothing, keep_private
+from server.web.encoded import Template
 
 ME_PATH: Final = "/v1/me"
 AUTH_PATH: Final = "/v1/auth"
@@ -40,11 +42,11 @@ class Me(msgspec.Struct):
     roles: list[str]
 
 
-def _private(**headers: str) -> CIMultiDict[str]:
-    """Headers of an answer for one session, made once."""
-    template = web.Response(headers=headers)
-    keep_private(template)
-    return template.headers
+def _private(**headers: str) -> Template:
+    """Answers for one session each."""
+    example = web.Response(headers=headers)
+    keep_private(example)
+    return Template(example.headers)
 
 
 _EMPTY = _private()
@@ -53,24 +55,23 @@ _JSON = _private(**{hdrs.CONTENT_TYPE: "application/json"})
 
 async def me(request: web.Request) -> web.StreamResponse:
     """Who is asking, and how long the session lasts."""
-    session = request[SESSION]
-    content = Me(
-        session.subject_text,
-        session.session_text,
-        session.started_at,
-        session.expires_at,
-        sorted(session.roles),
-    )
-    return web.Response(body=_encode(content), headers=_JSON)
+    user, session, started_at, expires_at, roles = request[SESSION].texts()
+    content = Me(user, session, started_at, expires_at, _roles(roles))
+    return _JSON.answer(request, _encode(content))
+
+
+@lru_cache  # there are few combinations
+def _roles(text: str) -> list[str]:
+    return sorted(text.split(",")) if text else []
 
 
 @changes_nothing
 async def auth(request: web.Request) -> web.StreamResponse:
     """Whether to let the request through that a proxy asks about, and whose it is."""
     session = request[SESSION]
-    response = web.Response(headers=_EMPTY)
-    headers = response.headers
-    headers[USER_HEADER] = session.subject_text
-    headers[SESSION_HEADER] = session.session_text
-    headers[ROLES_HEADER] = session.roles_text
-    return response
+    more = (
+        f"{USER_HEADER}: {session.subject_text}\r\n"
+        f"{SESSION_HEADER}: {session.session_text}\r\n"
+        f"{ROLES_HEADER}: {session.roles_text}\r\n"
+    )
+    return _EMPTY.answer(request, more=more)

@@ -47,6 +47,8 @@ def test_what_was_packed_is_read(
     assert session.session_text == str(session_id)
     assert session.subject_text == str(subject_id)
     assert session.roles_text == ",".join(roles)
+    shown = (session.started_at, session.expires_at, session.roles_text)
+    assert session.texts() == (str(subject_id), str(session_id), *shown)
     assert session == Session(record)
     assert tombstone(record) == bytes([ENDED]) + record[1:9]
 
