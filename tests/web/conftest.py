@@ -60,8 +60,9 @@ class Answer(msgspec.Struct, frozen=True):
 class Service:
     """A running service and a client without a cookie jar."""
 
-    def __init__(self, host: str, port: int, client: aiohttp.ClientSession) -> None:
-        self.host, self.port = host, port
+    def __init__(self, runner: web.AppRunner, client: aiohttp.ClientSession) -> None:
+        self.runner = runner
+        self.host, self.port = runner.addresses[0]
         self._client = client
 
     async def send(
@@ -132,11 +133,10 @@ async def serving(app: web.Application, config: Config) -> AsyncIterator[Service
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0]
         client = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
-        yield Service(host, port, client)
+        yield Service(runner, client)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest
 from tests.waiting import until
 from tests.web.conftest import Service
 
-STILL_S = 0.5
+MOST_UNSENT = 128 * 1024
 
 
 async def raw(service: Service, request: str, token: str) -> bytes:
@@ -59,22 +59,25 @@ async def test_who_does_not_read_is_not_answered_on_and_on(alice: Service) -> No
     loop = asyncio.get_running_loop()
     await loop.sock_connect(connection, (alice.host, alice.port))
     one = f"GET /v1/me HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-    taken = 0
 
     async def send() -> None:
-        nonlocal taken
         while True:
-            await loop.sock_sendall(connection, one)
-            taken += 1
+            await loop.sock_sendall(connection, one * 100)
+            await asyncio.sleep(0)
 
-    async def takes_no_more() -> bool:
-        before = taken
-        await asyncio.sleep(STILL_S)
-        return taken == before > 0
+    def unsent() -> int:
+        assert alice.runner.server is not None
+        transports = [each.transport for each in alice.runner.server.connections]
+        return sum(each.get_write_buffer_size() for each in transports if each is not None)
+
+    async def looks_on() -> int:
+        """The most that lies in the service's memory while it goes on being asked."""
+        return max([unsent() for _ in range(1000) if await asyncio.sleep(0.002, result=True)])
 
     sending = asyncio.create_task(send())
     try:
-        await until(takes_no_more, within_s=30)
+        await until(lambda: unsent() > 0, within_s=30)
+        assert await looks_on() < MOST_UNSENT
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
