@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1
 _numbers = itertools.count(1)
+
+# A shell starts what it runs in the background with SIGINT ignored, and children inherit that;
+# some tests stop processes as Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Dsns(msgspec.Struct, frozen=True):
