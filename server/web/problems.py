@@ -4,6 +4,8 @@ Rules:
 
 - What a server-side failure (5xx) was about stays here: its detail may name hosts or tables. Who
   wants to tell it (the readiness check) says so.
+- A database that refuses us or is not migrated is 503, like one that does not answer: nothing can
+  be known until an operator has mended it.
 - A 401 names the scheme that helps (RFC 6750, section 3); a 503 says when to come again.
 - No problem is ever stored by a cache.
 - What is logged of an unexpected exception is its type and the places it passed, never its
@@ -22,11 +24,13 @@ from multidict import CIMultiDict
 
 from server.core.errors import (
     BodyTooLarge,
+    ConfigError,
     GatelogError,
     MethodNotAllowed,
     NotAuthenticated,
     NotFound,
     OperatorError,
+    SchemaMismatch,
     Unavailable,
 )
 
@@ -34,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 VARY_BY_CREDENTIALS = "Cookie, Authorization"
+MENDED_AFTER_S = 5
 REALM = 'Bearer realm="gatelog"'
 
 _encode = msgspec.json.Encoder().encode
@@ -52,6 +57,9 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 def problem(error: GatelogError, *, tell: bool = False) -> web.Response:
     """The response to this error. ``tell``: with the detail of a 5xx, too."""
     if isinstance(error, OperatorError) and not tell:
+        if isinstance(error, ConfigError | SchemaMismatch):
+            logger.error("cannot serve: %s", error)
+            return problem(Unavailable(retry_after_s=MENDED_AFTER_S))
         return internal_error(error)
     status = Unavailable.status if isinstance(error, OperatorError) else error.status
     detail = error.detail if tell or status < HTTPStatus.INTERNAL_SERVER_ERROR else None
