@@ -27,6 +27,8 @@ from server.store.database import connect, translated_errors
 
 VERSION_TABLE = "gatelog_schema"
 _MIGRATION_LOCK = 0x6761746C6F67  # an arbitrary constant: "gatlog"
+# Between two statements this process reads the revisions: on a busy machine that takes seconds.
+_IDLE_LIMIT = {"idle_in_transaction_session_timeout": "60s"}
 
 
 def _alembic() -> AlembicConfig:
@@ -50,7 +52,7 @@ async def migrate(owner_dsn: str) -> list[str]:
     """
 
     async def creator() -> asyncpg.Connection:
-        return await connect(owner_dsn, role=None)
+        return await connect(owner_dsn, role=None, settings=_IDLE_LIMIT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
     try:

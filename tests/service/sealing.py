@@ -14,7 +14,8 @@ from server.store.appender import Appender
 from server.store.database import connect
 from server.store.tiles import take_sealer_lock
 from tests.builders import NOON, failure
-from tests.conftest import Dsns
+from tests.conftest import HELD_OPEN, Dsns
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from server.store.database import Connection
@@ -34,7 +35,7 @@ async def sealing(dsn: str, note: Path, signer: Signer = SIGNER) -> AsyncIterato
     """A sealer that has the lock and has taken up the tree."""
     connection = await connect(dsn)
     try:
-        assert await take_sealer_lock(connection)
+        await until(lambda: take_sealer_lock(connection))  # who had it may still be going
         sealer = Sealer(connection, signer, LastNote(note), lambda: NOON)
         await sealer.load()
         yield sealer
@@ -54,7 +55,7 @@ async def seal(dsn: str, note: Path, *sizes: int) -> None:
 @asynccontextmanager
 async def tampering(database: Dsns) -> AsyncIterator[Connection]:
     """All rights over the database, and no trigger in the way."""
-    connection = await connect(database.superuser, role=None)
+    connection = await connect(database.superuser, role=None, settings=HELD_OPEN)
     try:
         await connection.execute("SET session_replication_role = replica")
         yield connection

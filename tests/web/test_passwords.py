@@ -88,8 +88,9 @@ async def test_threads_of_the_pool_are_nicer_than_the_loop(pool: PasswordPool) -
     def niceness() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert await pool._run(niceness) >= NICENESS
-    assert niceness() < NICENESS
+    own = niceness()  # of who runs the tests, which may be nice already
+    assert await pool._run(niceness) == max(own, NICENESS)
+    assert niceness() == own
 
 
 async def test_a_closed_pool_says_so(config: Config) -> None:

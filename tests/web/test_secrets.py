@@ -85,4 +85,5 @@ async def test_no_request_is_logged_by_default(
 ) -> None:
     caplog.set_level(logging.INFO)
     await service.get("/v1/me")
-    assert not caplog.records
+    # the barrier may say meanwhile that the database takes its time
+    assert not [record for record in caplog.records if record.name != "server.service.barrier"]
