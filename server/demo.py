@@ -38,6 +38,7 @@ REQUEST_TIMEOUT_S = 15.0
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
 CONNECTIONS_PER_WORKER = 100  # opened at most until every worker has been met
+LAST_PAUSE_S = 0.5  # between some of them: a worker may have to start first
 _POLL_S = 0.05
 
 
@@ -235,7 +236,7 @@ async def _client(url: str) -> AsyncIterator[aiohttp.ClientSession]:
 async def _each_worker(url: str, stack: AsyncExitStack) -> dict[int, aiohttp.ClientSession]:
     """A client for each worker, by process id. Raises OperatorError when one is not met."""
     met: dict[int, aiohttp.ClientSession] = {}
-    tried, wanted = 0, 1
+    tried, wanted, pause_s = 0, 1, 0.001
     while len(met) < wanted:
         if tried >= CONNECTIONS_PER_WORKER * wanted:
             raise OperatorError(f"met {len(met)} of {wanted} workers on {tried} connections")
@@ -245,6 +246,9 @@ async def _each_worker(url: str, stack: AsyncExitStack) -> dict[int, aiohttp.Cli
             met.setdefault(worker, client)
             wanted = workers
         tried += len(clients)
+        if len(met) < wanted:
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LAST_PAUSE_S)
     return met
 
 

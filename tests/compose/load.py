@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -54,10 +55,19 @@ class FrontLoad(Load):
     def logins(self) -> int:
         return self.answers["POST login_user 200"]
 
-    async def grows(self, by: int = 10, within_s: float = 60.0) -> None:
+    async def grows(self, by: int = 10, within_s: float = 120.0) -> None:
         """Wait for so many further logins."""
         wanted = self.logins() + by
         await until(lambda: self.logins() >= wanted, within_s=within_s)
+
+    async def grows_undisturbed(self, by: int = 10, within_s: float = 120.0) -> None:
+        """Wait for so many logins during which nothing fails; what began before them may."""
+        async with asyncio.timeout(within_s):
+            while True:
+                failed = self.failed.total()
+                await self.grows(by, within_s=within_s)
+                if self.failed.total() == failed:
+                    return
 
     def assert_promise_kept(self) -> None:
         """No session outlived the answer to its end, and no error but 503 with Retry-After."""

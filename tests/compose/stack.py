@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from tests.waiting import eventually
 
 IMAGE = "gatelog:stack-test"
 COMMAND_TIMEOUT_S = 300.0
-HEALTHY_WITHIN_S = 60.0
+HEALTHY_WITHIN_S = 120.0
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def docker(*arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -50,10 +52,13 @@ def has_engine() -> bool:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A free port that no client gets by chance before the stack listens on it, or again later."""
+    lowest = int(PORT_RANGE.read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, lowest)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 class Container:

@@ -18,7 +18,7 @@ CLIENTS = 4
 OLD_IMAGE = "gatelog:stack-test-old"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_scaled_to_four_under_load(stack: Stack) -> None:
     load = FrontLoad(stack)
     async with load.running(CLIENTS):
@@ -34,7 +34,7 @@ async def test_scaled_to_four_under_load(stack: Stack) -> None:
     load.assert_nothing_failed()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_every_container_restarted_under_load(stack: Stack) -> None:
     before = {container.id: container.state["StartedAt"] for container in stack.containers("api")}
     load = FrontLoad(stack)
@@ -70,7 +70,7 @@ def git(*arguments: str) -> str:
     ).stdout
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 async def test_upgraded_from_the_commit_before_under_load(
     image: str, previous_version: Path
 ) -> None:

@@ -18,13 +18,13 @@ from server.store.database import connect
 from tests.compose.load import FrontLoad
 from tests.compose.stack import Container, Stack, docker, running_stack
 from tests.faults.test_failover import nothing_acknowledged_is_missing
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 CLIENTS = 4
 PAUSE_S = 10.0
 CUT_S = 8.0
 FULL_S = 5.0
-WELL_WITHIN_S = 60.0
+WELL_WITHIN_S = 120.0
 SMALL_DISK = Path(__file__).parent / "small-disk.yaml"
 
 
@@ -38,10 +38,8 @@ async def harmed(stack: Stack) -> AsyncIterator[FrontLoad]:
         ended = time.monotonic()
         await load.grows(20, within_s=WELL_WITHIN_S)
         await asyncio.to_thread(stack.wait_until_healthy, "api")
-        failed = load.failed.total()
-        await load.grows(10)
+        await load.grows_undisturbed(10, within_s=WELL_WITHIN_S)
         print(f"well again after {time.monotonic() - ended:.1f} s: {dict(load.answers)}")  # noqa: T201
-        assert load.failed.total() == failed, "healthy, and still something fails"
     load.assert_promise_kept()
     connection = await connect(stack.owner_dsn(), role=None)
     try:
@@ -55,7 +53,7 @@ def api_of(stack: Stack) -> Container:
     return stack.containers("api")[0]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_containers_process_is_killed(stack: Stack) -> None:
     async with harmed(stack):
         victim = api_of(stack)
@@ -66,7 +64,7 @@ async def test_a_containers_process_is_killed(stack: Stack) -> None:
         )
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_container_is_paused(stack: Stack) -> None:
     async with harmed(stack):
         victim = api_of(stack)
@@ -75,33 +73,40 @@ async def test_a_container_is_paused(stack: Stack) -> None:
         docker("unpause", victim.id)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_container_is_cut_off_from_the_database(stack: Stack) -> None:
     network = stack.network("database")
     async with harmed(stack) as load:
         victim = api_of(stack)
         docker("network", "disconnect", network, victim.id)
-        await asyncio.sleep(CUT_S)
-        docker("network", "connect", "--alias", "api", network, victim.id)
-        assert load.failed, "it went on without a database"
+        try:
+            await asyncio.sleep(CUT_S)
+            await until(lambda: bool(load.failed), within_s=WELL_WITHIN_S)  # it cannot go on
+        finally:
+            docker("network", "connect", "--alias", "api", network, victim.id)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_postgres_is_killed(stack: Stack) -> None:
-    async with harmed(stack) as load:
-        stack.container("postgres").crash()
-        await asyncio.sleep(1)
-        assert load.failed, "it was not missed"
+    async with harmed(stack):
+        postgres = stack.container("postgres")
+        started = postgres.state["StartedAt"]
+        postgres.crash()
+        await asyncio.to_thread(
+            eventually, lambda: postgres.state["StartedAt"] != started, WELL_WITHIN_S, "a restart"
+        )
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_postgres_is_paused(stack: Stack) -> None:
     async with harmed(stack) as load:
         postgres = stack.container("postgres")
         docker("pause", postgres.id)
-        await asyncio.sleep(PAUSE_S)
-        docker("unpause", postgres.id)
-        assert load.failed, "it was not missed"
+        try:
+            await asyncio.sleep(PAUSE_S)
+            await until(lambda: bool(load.failed), within_s=WELL_WITHIN_S)  # it is missed
+        finally:
+            docker("unpause", postgres.id)
 
 
 @pytest.fixture
@@ -111,7 +116,7 @@ def small_disk(image: str) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_database_has_no_room_left(small_disk: Stack) -> None:
     stack, filler = small_disk, "/var/lib/postgresql/filler"
     keeper = stack.container("keeper")

@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """How often there is a pause, and how long it is at most."""
+    """How often there is a pause, and how long it is."""
 
     probability: float = 0.0
     longest_s: float = 0.0
+    shortest_s: float = 0.0
 
     async def __call__(self) -> None:
         if random.random() < self.probability:
-            await asyncio.sleep(random.uniform(0, self.longest_s))
+            await asyncio.sleep(random.uniform(self.shortest_s, self.longest_s))
 
 
 class Hesitation(msgspec.Struct, frozen=True):
@@ -68,6 +69,39 @@ class HesitantProjector(Projector):
     async def _catch_up(self, writer: ReplicaWriter, position: int) -> None:
         await self.hesitation.renewing()
         await super()._catch_up(writer, position)
+        await self.hesitation.renewing()
+
+
+class AimedProjector(HesitantProjector):
+    """Hesitates only where a lease could be granted on old news.
+
+    Between the head and the grant, while nothing up to that head is missing; and what is read of
+    the log then, is applied late. In any other time the log is followed at once, so that replicas
+    know the sessions that end.
+    """
+
+    _aimed = False
+
+    async def _read_page(self, tail: Connection, state: ReplicaState) -> Page | None:
+        page = await Projector._read_page(self, tail, state)
+        if page is not None and self._aimed:
+            await self.hesitation.following()
+        return page
+
+    async def _renew(self, lease: Connection, writer: ReplicaWriter) -> None:
+        try:
+            await super()._renew(lease, writer)
+        finally:
+            self._aimed = False
+
+    async def _write_row(
+        self, lease: Connection, writer: ReplicaWriter, state: ReplicaState, t0_ns: int
+    ) -> None:
+        await Projector._write_row(self, lease, writer, state, t0_ns)
+
+    async def _catch_up(self, writer: ReplicaWriter, position: int) -> None:
+        await Projector._catch_up(self, writer, position)
+        self._aimed = writer.state.position >= position
         await self.hesitation.renewing()
 
 

@@ -7,8 +7,9 @@ Rules that a history must keep:
 3. Nothing but 200, 401 and 503 to a check, and 404 to a revocation. 503 and no answer at all
    say nothing.
 
-An end without an answer, or answered 503, is an open interval: the session may have ended at any
-moment from its request on, or never.
+An end without an answer, or answered 503 or 404, is an open interval: the session may have ended
+at any moment from its request on, or never. 404, because a client or a proxy sends a DELETE again
+when its connection broke: the first one may have done it.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     status: int | None
 
     def may_end(self, login: Login) -> bool:
-        if self.status in (401, 404):
+        if self.status == 401:
             return False
         if self.scope == "one":
             return self.session == login.session
+        if self.status == 200 and self.answered < login.began:
+            return False
         spared = self.scope == "others" and self.session == login.session
         return self.user == login.user and not spared
 
@@ -103,19 +106,26 @@ class History(msgspec.Struct, frozen=True):
         return History([decode(line) for line in path.read_bytes().splitlines()])
 
     def violations(self) -> list[Violation]:
-        ends: dict[str, list[End]] = {}
+        of_one: dict[str, list[End]] = {}  # ends, by session
+        of_many: dict[str, list[End]] = {}  # ends, by user
         checks: dict[str, list[Check]] = {}
+        logins = []
         for record in self.records:
-            if isinstance(record, End):
-                ends.setdefault(record.user, []).append(record)
+            if isinstance(record, End) and record.scope == "one":
+                of_one.setdefault(record.session, []).append(record)
+            elif isinstance(record, End):
+                of_many.setdefault(record.user, []).append(record)
             elif isinstance(record, Check):
                 checks.setdefault(record.session, []).append(record)
-        logins = [record for record in self.records if isinstance(record, Login)]
+            elif isinstance(record, Login):
+                logins.append(record)
         return [
             violation
             for login in logins
             for violation in _violations(
-                login, ends.get(login.user, ()), checks.get(login.session, ())
+                login,
+                [*of_one.get(login.session, ()), *of_many.get(login.user, ())],
+                checks.get(login.session, ()),
             )
         ]
 

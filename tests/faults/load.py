@@ -58,8 +58,6 @@ class Load:
         while True:
             first = await self._log_in(user)
             second = await self._log_in(user)
-            if first is None or second is None:
-                continue
             await asyncio.sleep(self._random.uniform(0, 0.2))
             await self._end(user, first, second)
 
@@ -72,17 +70,19 @@ class Load:
             await self._log_out(user, second)
         elif way == "revoke":
             path = f"/v1/sessions/{second.session_id}"
-            await self._command(user, first, "one", "DELETE", path, ended=second)
+            await self._command(user, first, "one", "DELETE", path, ended=(second,))
             await self._log_out(user, first)
         elif way == "others":
-            await self._command(user, first, "others", "POST", "/v1/sessions/end_others")
+            path = "/v1/sessions/end_others"
+            await self._command(user, first, "others", "POST", path, ended=(second,))
             await self._log_out(user, first)
         else:
-            await self._command(user, first, "all", "POST", "/v1/sessions/end_all")
+            path = "/v1/sessions/end_all"
+            await self._command(user, first, "all", "POST", path, ended=(first, second))
 
     async def _log_out(self, user: str, session: Followed) -> None:
         method = self._random.choice(["GET", "POST"])
-        await self._command(user, session, "one", method, "/v1/logout_user")
+        await self._command(user, session, "one", method, "/v1/logout_user", ended=(session,))
 
     async def _command(
         self,
@@ -90,20 +90,21 @@ class Load:
         session: Followed,
         scope: Scope,
         *request: str,
-        ended: Followed | None = None,
+        ended: tuple[Followed, ...],
     ) -> None:
+        """Ask with this session for the end of those; who knows of it tries them everywhere."""
         worker, began, status = self._any_worker(), time.monotonic_ns(), None
-        subject = ended or session
+        subject = ended[0] if scope == "one" else session
         try:
             status, _ = await self._ask(worker, *request, token=session.token)
         finally:  # also when this run is over: it may have happened
             answered = time.monotonic_ns()
             self.history.add(End(subject.session_id, user, scope, worker, began, answered, status))
+        for each in ended:
+            each.over.set()
         if status == 200:
-            subject.ended.set()
-            await asyncio.gather(*(self._check(subject, worker) for worker in self.workers))
-        else:
-            subject.given_up.set()
+            checks = (self._check(each, worker) for each in ended for worker in self.workers)
+            await asyncio.gather(*checks)
 
     async def _register(self, user: str) -> None:
         body = {"login": user, "password": PASSWORD}
@@ -112,13 +113,14 @@ class Load:
             if status in (201, 409):
                 return
 
-    async def _log_in(self, user: str) -> Followed | None:
+    async def _log_in(self, user: str) -> Followed:
         body = {"login": user, "password": PASSWORD, "token": "bearer"}
-        began = time.monotonic_ns()
-        status, granted = await self._ask(self._any_worker(), "POST", "/v1/login_user", body=body)
-        if status != 200:
+        while True:
+            worker, began = self._any_worker(), time.monotonic_ns()
+            status, granted = await self._ask(worker, "POST", "/v1/login_user", body=body)
+            if status == 200:
+                break
             await asyncio.sleep(0.05)  # what refuses needs no hurry
-            return None
         session = Followed(granted["session_id"], granted["token"])
         self.tokens[session.session_id] = session.token
         self.history.add(Login(session.session_id, user, began, time.monotonic_ns()))
@@ -134,7 +136,7 @@ class Load:
             while time.monotonic() < until:
                 await self._check(session, self._any_worker())
                 await asyncio.sleep(self._random.uniform(0.01, 0.1))
-                if until == float("inf") and (session.ended.is_set() or session.given_up.is_set()):
+                if until == float("inf") and session.over.is_set():
                     until = time.monotonic() + AFTERMATH_TTLS * self._lease_ttl_s
 
     async def _check(self, session: Followed, worker: str) -> None:
@@ -193,5 +195,4 @@ class Followed:
     def __init__(self, session_id: str, token: str) -> None:
         self.session_id = session_id
         self.token = token
-        self.ended = asyncio.Event()
-        self.given_up = asyncio.Event()
+        self.over = asyncio.Event()  # its client has ended it, or does not know whether it has

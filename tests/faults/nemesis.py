@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
+from server.core.errors import DatabaseUnavailable
 from server.store.database import connect
 from tests.faults.cluster import Cluster, Host, Process
 from tests.faults.load import Load
@@ -133,7 +134,10 @@ class Nemesis:
 
     async def _terminate(self) -> None:
         self._load.note("terminate backends")
-        connection = await connect(self._cluster.postgres.superuser_dsn("service"), role=None)
+        try:
+            connection = await connect(self._cluster.postgres.superuser_dsn("service"), role=None)
+        except DatabaseUnavailable:  # a busy machine: another time
+            return
         try:
             await connection.execute(TERMINATE)
         finally:

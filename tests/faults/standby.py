@@ -95,7 +95,7 @@ async def make_synchronous(primary: EmbeddedPostgres) -> None:
             )
         )
 
-    await until(is_synchronous)
+    await until(is_synchronous, within_s=READY_WITHIN_S)
     await connection.close()
 
 
@@ -108,7 +108,7 @@ def kill_at_once(postgres: EmbeddedPostgres) -> None:
     for process in family:
         process.kill()
     postgres.stop()
-    psutil.wait_procs(family, timeout=10)
+    psutil.wait_procs(family, timeout=READY_WITHIN_S)
 
 
 def promote(standby: EmbeddedPostgres) -> None:

@@ -46,6 +46,9 @@ def found(*records: Record) -> list[str]:
         [end(30, 40, scope="others"), check(41, 42, 200)],  # the session itself is spared
         [end(30, 40, scope="all", user="v"), check(41, 42, 200)],
         [end(15, 40, session="t", scope="all"), check(41, 42, 200)],  # at the time of the login
+        [end(5, 9, None, session="t", scope="all"), check(41, 42, 401)],  # it may come late
+        [end(5, 9, 503, session="t", scope="others"), check(41, 42, 401)],
+        [end(30, 40, 404), check(41, 42, 401)],  # it was sent twice
         [check(30, 31, 503), check(30, 31, None)],
     ],
 )
@@ -74,6 +77,7 @@ def test_a_session_that_outlives_its_end_is_found(records: list[Record]) -> None
         [end(30, 40), check(25, 29, 401)],
         [end(30, 40, 401, scope="all"), check(41, 42, 401)],  # nothing has ended it
         [end(30, 40, scope="others"), check(41, 42, 401)],
+        [end(5, 9, session="t", scope="all"), check(41, 42, 401)],  # before the login
     ],
 )
 def test_a_refusal_of_an_active_session_is_found(records: list[Record]) -> None:

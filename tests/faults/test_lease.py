@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,15 +22,18 @@ from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.history import Check, End
 from tests.faults.load import Load
 from tests.faults.nemesis import Nemesis
-from tests.faults.variants import BROKEN, VARIANTS
+from tests.faults.variants import BROKEN, CONTROLS, VARIANTS
+from tests.waiting import until
 
 FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 60))
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
 SHORT_TTL_S = 0.5
-CONTROL_S = 15.0
+CONTROL_S = 15.0  # and until so many logouts have been answered
+CONTROL_WITHIN_S = 90.0
 BROKEN_WITHIN_S = 90.0
 LOOK_EVERY_S = 1.0
+START_S = 150.0  # processes and a database, on a busy machine
 OUTLIVED = "accepted after its end"
 
 
@@ -42,7 +46,7 @@ def words(cluster: Cluster) -> str:
     return "\n".join(f"--- {host.name}\n{host.log()[-3000:]}" for host in cluster.hosts)
 
 
-@pytest.mark.timeout(FAULTS_S + 180)
+@pytest.mark.timeout(FAULTS_S + 2 * START_S)
 async def test_no_session_outlives_its_logout(directory: Path) -> None:
     seed = random.randrange(1 << 32)
     async with running_cluster(directory, lease_ttl_s=TTL_S) as cluster:
@@ -91,21 +95,28 @@ async def small_cluster(directory: Path, variant: str) -> AsyncIterator[Load]:
             yield load
 
 
-@pytest.mark.timeout(BROKEN_WITHIN_S + 120)
+@pytest.mark.timeout(BROKEN_WITHIN_S + START_S)
 @pytest.mark.parametrize("variant", sorted(BROKEN))
 async def test_the_checker_finds_the_broken_variant(directory: Path, variant: str) -> None:
     async with small_cluster(directory, variant) as load:
-        for _ in range(int(BROKEN_WITHIN_S / LOOK_EVERY_S)):
+        began = time.monotonic()
+        while time.monotonic() < began + BROKEN_WITHIN_S:
             await asyncio.sleep(LOOK_EVERY_S)
             if OUTLIVED in rules(load):  # of the others some are open until all is noted
                 break
+        print(f"{time.monotonic() - began:.0f} s")  # noqa: T201  # with -s
 
     assert rules(load) == {OUTLIVED}, load.history.counts()
 
 
-async def test_hesitation_alone_breaks_nothing(directory: Path) -> None:
-    async with small_cluster(directory, "control") as load:
+@pytest.mark.timeout(CONTROL_S + CONTROL_WITHIN_S + START_S)
+@pytest.mark.parametrize("variant", sorted(CONTROLS))
+async def test_hesitation_alone_breaks_nothing(directory: Path, variant: str) -> None:
+    async with small_cluster(directory, variant) as load:
         await asyncio.sleep(CONTROL_S)
+        await until(
+            lambda: load.history.counts().get("end 200", 0) > CONTROL_S,
+            within_s=CONTROL_WITHIN_S,
+        )
 
     assert rules(load) == set(), load.history.violations()[0]
-    assert load.history.counts()["end 200"] > CONTROL_S, load.history.counts()

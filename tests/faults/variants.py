@@ -14,13 +14,12 @@ import msgspec
 
 from server.core.commands import Command
 from server.core.lease import lease_deadline
-from server.projector import Projector
 from server.service.barrier import Barrier, Waited
 from server.store.batch import Recorded
-from server.store.feed import Page
 from server.store.leases import EpochHead, read_epoch_head
 from server.store.replica import boottime_ns
 from tests.faults.hesitation import (
+    AimedProjector,
     HesitantAppender,
     HesitantLookup,
     HesitantProjector,
@@ -31,39 +30,30 @@ from tests.faults.hesitation import (
 if TYPE_CHECKING:
     from server.core.sessions import Session
     from server.store.database import Connection
-    from server.store.replica import ReplicaState, ReplicaWriter
+    from server.store.replica import ReplicaWriter
 
 
-class RowAndHeadInOneSnapshot(HesitantProjector):
+class RowAndHeadInOneSnapshot(AimedProjector):
     """The head is read in the transaction that writes the row: before anybody can see the row.
 
-    It matters when the row was not there before, and only what comes meanwhile is missed: so the
-    log is followed late in that time, and at once in any other.
+    It matters when the row was not there before: so it rests until the row has been removed.
     """
-
-    _joining = False
 
     async def _renew(self, lease: Connection, writer: ReplicaWriter) -> None:
         await self.hesitation.resting()
         t0_ns = self._clock_ns()
         state = writer.state
-        async with lease.transaction():
-            await Projector._write_row(self, lease, writer, state, t0_ns)
-            head = await read_epoch_head(lease, state.position)
-            self._joining = True
-            await self.hesitation.renewing()
-        await Projector._catch_up(self, writer, head.position)
-        self._grant(writer, head, t0_ns)
-        self._joining = False
-
-    async def _read_page(self, tail: Connection, state: ReplicaState) -> Page | None:
-        page = await Projector._read_page(self, tail, state)
-        if page is not None and self._joining:
-            await self.hesitation.following()
-        return page
+        try:
+            async with lease.transaction():
+                await self._write_row(lease, writer, state, t0_ns)
+                head = await read_epoch_head(lease, state.position)
+                await self._catch_up(writer, head.position)
+            self._grant(writer, head, t0_ns)
+        finally:
+            self._aimed = False
 
 
-class DeadlineFromTheReply(HesitantProjector):
+class DeadlineFromTheReply(AimedProjector):
     def _grant(self, writer: ReplicaWriter, head: EpochHead, t0_ns: int) -> None:
         super()._grant(writer, head, self._clock_ns())
 
@@ -134,39 +124,58 @@ FAITHFUL = Variant(
         answering=Pause(0.02, 1.0),
     )
 )
-# For a lease of half a second: what is broken is found by its breach, not by the hesitation.
-CONTROL = Variant(
-    hesitation=Hesitation(
-        following=Pause(0.1, 1.5),
-        renewing=Pause(0.3, 0.4),
-        resting=Pause(0.3, 1.5),
-        committing=Pause(0.3, 0.5),
-        answering=Pause(0.1, 0.3),
-    )
-)
+# For a lease of half a second. A pause that the breach needs is longer than a logout waits.
+LATE = Pause(0.1, 1.5, shortest_s=0.7)
+LATE_WHERE_IT_MATTERS = Pause(1.0, 1.2, shortest_s=0.7)
+LATE_COMMIT = Pause(0.3, 1.0, shortest_s=0.7)
+UNTIL_THE_ROW_IS_GONE = Pause(1.0, 1.2, shortest_s=0.8)
+BEFORE_THE_GRANT = Pause(1.0, 0.35, shortest_s=0.15)
+BEFORE_THE_ANSWER = Pause(0.3, 0.3)
 BROKEN = {
     "row and head in one snapshot": Variant(
         projector=RowAndHeadInOneSnapshot,
         hesitation=Hesitation(
-            following=Pause(0.5, 1.0), renewing=Pause(0.9, 0.3), resting=Pause(0.9, 1.5)
+            following=LATE_WHERE_IT_MATTERS,
+            renewing=BEFORE_THE_GRANT,
+            resting=UNTIL_THE_ROW_IS_GONE,
         ),
     ),
     "deadline counted from the reply": Variant(
         projector=DeadlineFromTheReply,
-        hesitation=Hesitation(following=Pause(0.1, 1.5), renewing=Pause(0.3, 1.0)),
+        hesitation=Hesitation(following=LATE_WHERE_IT_MATTERS, renewing=BEFORE_THE_GRANT),
     ),
     "granting before catching up": Variant(
-        projector=GrantBeforeCatchingUp, hesitation=Hesitation(following=Pause(0.1, 1.5))
+        projector=GrantBeforeCatchingUp, hesitation=Hesitation(following=LATE)
     ),
     "timer started before the commit": Variant(
         appender=NotingAppender,
         barrier=TimerBeforeTheCommit,
-        hesitation=Hesitation(following=Pause(0.1, 1.5), committing=Pause(0.3, 1.0)),
+        hesitation=Hesitation(following=LATE, committing=LATE_COMMIT),
     ),
     "the answer of an earlier query": Variant(
         lookup=AnswerOfAnEarlierQuery,
-        hesitation=Hesitation(answering=Pause(0.3, 0.3)),
+        hesitation=Hesitation(answering=BEFORE_THE_ANSWER),
         needs_projectors=False,
     ),
 }
-VARIANTS = {"faithful": FAITHFUL, "control": CONTROL} | BROKEN
+# The same hesitation without a breach: what is found is found by the breach.
+CONTROLS = {
+    "late anywhere": Variant(
+        hesitation=Hesitation(
+            following=LATE,
+            renewing=Pause(0.3, 0.4),
+            resting=Pause(0.3, 1.5),
+            committing=LATE_COMMIT,
+            answering=BEFORE_THE_ANSWER,
+        )
+    ),
+    "late where it matters": Variant(
+        projector=AimedProjector,
+        hesitation=Hesitation(
+            following=LATE_WHERE_IT_MATTERS,
+            renewing=BEFORE_THE_GRANT,
+            resting=msgspec.structs.replace(UNTIL_THE_ROW_IS_GONE, probability=0.5),
+        ),
+    ),
+}
+VARIANTS = {"faithful": FAITHFUL} | CONTROLS | BROKEN

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = [sys.executable, str(ROOT / "run.py")]
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
-COMMAND_TIMEOUT_S = 60.0
+# Limits on what takes a moment, for a machine that does much else.
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 90.0
+COMMAND_TIMEOUT_S = 120.0
+REQUEST_TIMEOUT_S = 60.0
 CHEAP = {  # as cheap as a hash may be, and short waits for replicas that are not there
     "GATELOG_LEASE_TTL_S": "0.5",
     "GATELOG_ARGON2_MEMORY_KIB": "8",
@@ -42,6 +44,12 @@ def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
         "GATELOG_PORT": "0",
     }
     return kept | own | CHEAP | dict(settings)
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a command said on standard error for itself; warnings of what it runs are none."""
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("gatelog: ")]
 
 
 def run_command(
@@ -143,7 +151,7 @@ class Service:
         self, method: str, path: str, body: Any = None, cookie: str | None = None
     ) -> Answer:
         """One request on a connection of its own."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if cookie is not None:
             headers["Cookie"] = cookie
@@ -167,7 +175,21 @@ class Service:
     def is_ready(self) -> bool:
         try:
             return self.request("GET", "/health/ready").status == 200
-        except OSError:
+        except (OSError, HTTPException):
+            return False
+
+    def accepts(self, cookie: str) -> bool:
+        """Whether this session was accepted; no answer is none, as while a worker ends."""
+        try:
+            return self.me(cookie) == 200
+        except (OSError, HTTPException):
+            return False
+
+    def takes_logins(self, login: str = "ada") -> bool:
+        """Whether this user's login was accepted."""
+        try:
+            return self.log_in(login).status == 200
+        except (OSError, HTTPException):
             return False
 
     # processes
@@ -181,14 +203,22 @@ class Service:
         return self._children("server.worker")
 
     def workers(self) -> list[psutil.Process]:
-        return [worker for master in self.master() for worker in master.children()]
+        found: list[psutil.Process] = []
+        for master in self.master():
+            with suppress(psutil.NoSuchProcess):
+                found += master.children()
+        return found
 
     def sealer(self) -> list[psutil.Process]:
         return self._children("server.sealer")
 
     def _children(self, word: str) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children()
-        return [child for child in children if running(child.pid) and word in child.cmdline()]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                if running(child.pid) and word in child.cmdline():
+                    found.append(child)
+        return found
 
     def everything(self) -> list[psutil.Process]:
         return [psutil.Process(self.process.pid), *self._descendants()]

@@ -81,7 +81,7 @@ def forgetful_service() -> Iterator[str]:
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(60)
         yield address[0]
     finally:
         stop.set()

@@ -175,7 +175,7 @@ async def test_a_killed_postmaster_and_a_backend_at_work(data_dir: Path) -> None
     try:
         eventually(
             lambda: not backend.is_running() or backend.status() == psutil.STATUS_ZOMBIE,
-            5,
+            60,
             "the end of the backend",
         )
         assert await value(postgres.app_dsn(), "SELECT 1") == 1

@@ -15,6 +15,7 @@ from server.store.database import connect
 from server.store.migrate import newest_revision
 from tests.conftest import Dsns
 from tests.stack.service import Service, run_command, serving
+from tests.waiting import eventually
 
 NOBODY = "postgresql://gatelog:hunter2@127.0.0.1:1/gatelog"
 
@@ -58,7 +59,7 @@ def test_a_second_copy_on_the_same_directory(shared_service: Service) -> None:
     line = refused(shared_service.data_dir, "serve")
     assert line.startswith("GATELOG_DATA_DIR: ")
     assert f"process {shared_service.process.pid} (serve)" in line
-    assert shared_service.is_ready()
+    eventually(shared_service.is_ready, 60, "the first copy, which goes on")
 
 
 def test_the_directory_cannot_be_made(data_dir: Path) -> None:

@@ -147,8 +147,7 @@ def test_what_does_not_verify_is_told_in_one_line(
     assert json.loads(done.stdout)["code"] == "invalid_proof"
 
 
-SEALED_WITHIN_S = 1.0
-LOADED = 10.0  # a machine that runs other tests at the same time is slower
+SEALED_WITHIN_S = 60.0  # a second where there is nothing else to do, and a process starts first
 
 
 def sealed_after(service: Service, cookie: str, position: int) -> float:
@@ -156,7 +155,7 @@ def sealed_after(service: Service, cookie: str, position: int) -> float:
     path = f"/v1/log/proof?position={position}"
     return eventually(
         lambda: service.request("GET", path, cookie=cookie).status == 200,
-        SEALED_WITHIN_S * LOADED,
+        SEALED_WITHIN_S,
         "a proof",
     )
 

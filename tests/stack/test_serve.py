@@ -6,16 +6,17 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from server.processes import running
-from tests.stack.service import PASSWORD, Service, run_command, serving
+from tests.stack.service import PASSWORD, START_TIMEOUT_S, Service, run_command, serving
 from tests.waiting import eventually
 
-BACK_WITHIN_S = 5.0
+BACK_WITHIN_S = 60.0  # on a busy machine; tests/faults/test_kill.py measures it
 
 
 def walk(service: Service, user: str) -> list[int]:
@@ -72,11 +73,11 @@ def test_a_stop_lets_requests_in_flight_finish(data_dir: Path, number: signal.Si
             )
             connection.sendall(head.encode())
             assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")  # the handler is at work
+            everything = service.everything()
             service.process.send_signal(number)
             service.wait_until_logged("stopping")
             connection.sendall(body)
             assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        everything = service.everything()
         assert service.wait() == 0
         assert not alive(everything)
     assert "ended (" not in service.logged  # nothing died before its turn
@@ -84,7 +85,7 @@ def test_a_stop_lets_requests_in_flight_finish(data_dir: Path, number: signal.Si
 
 def test_a_stop_during_the_start_leaves_nothing(data_dir: Path) -> None:
     service = Service(data_dir)
-    eventually((data_dir / "postgres").is_dir, 30, "the start")
+    eventually((data_dir / "postgres").is_dir, START_TIMEOUT_S, "the start")
     children = service.everything()[1:]
     assert service.stop() == 0
     assert not alive(children)
@@ -108,8 +109,8 @@ def test_what_is_killed_comes_back(service: Service, what: str) -> None:
         process.kill()
     eventually(lambda: not alive(killed), BACK_WITHIN_S, "the death of what was killed")
     eventually(service.is_ready, BACK_WITHIN_S, "the service")
-    eventually(lambda: service.me(cookie) == 200, BACK_WITHIN_S, "the session")
-    assert service.log_in().status == 200
+    eventually(lambda: service.accepts(cookie), BACK_WITHIN_S, "the session")
+    eventually(service.takes_logins, BACK_WITHIN_S, "a login")
     eventually(lambda: len(service.workers()) == 2, BACK_WITHIN_S, "both workers")
 
 
@@ -127,10 +128,10 @@ def test_nothing_outlives_a_killed_supervisor(service: Service) -> None:
 def test_a_start_after_everything_was_killed(service: Service) -> None:
     service.register()
     cookie = service.log_in().cookie
-    for process in service.everything():
-        process.suspend()  # so that none of them sees another one die
-    for process in service.everything():
-        process.kill()
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # so that none of them sees another one die
+        for process in service.everything():
+            with suppress(psutil.NoSuchProcess):  # a backend that had done its work
+                process.send_signal(number)
     service.wait()
     with serving(service.data_dir, **service.settings) as again:
         assert again.me(cookie) == 200

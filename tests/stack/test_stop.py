@@ -10,6 +10,7 @@ from tests.waiting import eventually
 
 CLIENTS = 24
 REQUESTS_BEFORE = 500
+PATIENCE_S = 60.0  # what knocks while the service stops is refused when it knocks again
 HEADERS = ("Host: localhost", "Content-Length: 0", "Connection: close")
 REQUEST = "\r\n".join(("POST /v1/logout_user HTTP/1.1", *HEADERS, "", "")).encode()
 
@@ -25,7 +26,7 @@ class Client:
     def run(self) -> None:
         while True:
             try:
-                connection = socket.create_connection(("127.0.0.1", self.port), 10)
+                connection = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
             except ConnectionRefusedError:
                 return
             with connection:
@@ -47,9 +48,11 @@ def test_a_stop_loses_no_connection(service: Service) -> None:
     clients = [Client(service.port) for _ in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         running = [pool.submit(client.run) for client in clients]
-        eventually(lambda: sum(client.answered for client in clients) > REQUESTS_BEFORE, 30, "load")
+        eventually(
+            lambda: sum(client.answered for client in clients) > REQUESTS_BEFORE, PATIENCE_S, "load"
+        )
         assert service.stop() == 0
         for client in running:
-            client.result(30)
+            client.result(2 * PATIENCE_S)
 
     assert [lost for client in clients for lost in client.lost] == []
