@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import settings
 
 from server.core.lease import lease_terms
 from server.embedded import EmbeddedPostgres
@@ -25,7 +27,19 @@ if TYPE_CHECKING:
 
 TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1
+# Of a connection that a test keeps in a transaction on purpose: however long the test is held up,
+# the transaction stays.
+HELD_OPEN = {"idle_in_transaction_session_timeout": "0"}
 _numbers = itertools.count(1)
+
+# A shell starts what it runs in the background with SIGINT ignored, and every process inherits
+# that; the tests stop some with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# An example may take long because the machine is busy; the limit is that of the whole test.
+settings.register_profile("gatelog", deadline=None)
+settings.load_profile("gatelog")
 
 
 class Dsns(msgspec.Struct, frozen=True):

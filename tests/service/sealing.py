@@ -14,7 +14,7 @@ from server.store.appender import Appender
 from server.store.database import connect
 from server.store.tiles import take_sealer_lock
 from tests.builders import NOON, failure
-from tests.conftest import Dsns
+from tests.conftest import HELD_OPEN, Dsns
 
 if TYPE_CHECKING:
     from server.store.database import Connection
@@ -54,7 +54,7 @@ async def seal(dsn: str, note: Path, *sizes: int) -> None:
 @asynccontextmanager
 async def tampering(database: Dsns) -> AsyncIterator[Connection]:
     """All rights over the database, and no trigger in the way."""
-    connection = await connect(database.superuser, role=None)
+    connection = await connect(database.superuser, role=None, settings=HELD_OPEN)
     try:
         await connection.execute("SET session_replication_role = replica")
         yield connection
