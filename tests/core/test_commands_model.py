@@ -354,6 +354,5 @@ TestSessions = Sessions.TestCase
 TestSessions.settings = settings(
     max_examples=150,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -432,6 +432,7 @@ class RepeatedLogoutAnsweredAtOnce(RepeatedLogout):
         return g._replace(position=s.head, answered=0)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("protocol", "replicas", "logouts", "states"),
     [

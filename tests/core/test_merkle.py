@@ -330,7 +330,7 @@ def test_tiles_are_told_before_they_are_read() -> None:
         assert read == tiles_for(way)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_flipped_bit_anywhere_is_found(data: st.DataObject) -> None:
     size = data.draw(st.integers(2, 300))

@@ -33,7 +33,8 @@ from server.store.audit import PLANNED_FOR_INDEXES
 from server.store.database import Database, connect
 from server.store.log import read_events
 from tests.builders import MASTER_KEY
-from tests.conftest import Clock, Dsns
+from tests.conftest import HELD_OPEN, Clock, Dsns
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from server.store.database import Connection
@@ -168,16 +169,24 @@ async def test_who_may_not_read_is_refused_and_not_recorded(
 async def test_what_cannot_be_recorded_fails_and_is_tried_again(
     host: Host, database: Dsns, clock: Clock, connection: Connection, audrey: UUID
 ) -> None:
-    blocker = await connect(database.app)
+    blocker = await connect(database.app, settings=HELD_OPEN)
     pool = Database(database.app, timeout_s=0.3, pool_size=1)
     async with Appender(pool.connect, timeout_s=0.3) as appender:
         audit = Audit(CONFIG, database=pool, appender=appender, now=clock)
+
+        async def is_recorded() -> bool:
+            try:
+                await audit.recorded_read(audrey, "events", DESK)
+            except Unavailable:
+                return False
+            assert len(await reads(connection)) == 1, "it is durable before anything is shown"
+            return True
+
         async with blocker.transaction():
             await blocker.execute("SELECT FROM log_head FOR UPDATE")
             with pytest.raises(Unavailable):
                 await audit.recorded_read(audrey, "events", DESK)
-        assert await reads(connection) == []
-        await audit.recorded_read(audrey, "events", DESK)
+        await until(is_recorded)  # what was in flight may have arrived, and is the one event then
     assert len(await reads(connection)) == 1
     await pool.close()
     await blocker.close()
@@ -186,7 +195,7 @@ async def test_what_cannot_be_recorded_fails_and_is_tried_again(
 async def test_a_caller_who_goes_away_takes_nobody_along(
     host: Host, database: Dsns, connection: Connection, audrey: UUID
 ) -> None:
-    blocker = await connect(database.app)
+    blocker = await connect(database.app, settings=HELD_OPEN)
     async with blocker.transaction():
         await blocker.execute("SELECT FROM log_head FOR UPDATE")
         first = asyncio.create_task(host.audit.recorded_read(audrey, "events", DESK))

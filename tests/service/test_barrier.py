@@ -1,4 +1,4 @@
-"""The barrier on real rows, with short leases."""
+"""The barrier on real rows, with leases that only the test's clock sees the end of."""
 
 from __future__ import annotations
 
@@ -22,8 +22,23 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from server.store.database import Connection
 
-TERMS = lease_terms(0.3)
-MS = 1_000_000
+S = 1_000_000_000
+TERMS = lease_terms(60)  # far longer than any test, however often it is held up
+SHORT = lease_terms(0.3)
+SOON_NS = 15 * S  # by the test's clock nothing has happened meanwhile
+
+
+class Clock:
+    """CLOCK_BOOTTIME, which the test can put forward."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = 0
+
+    def __call__(self) -> int:
+        return boottime_ns() + self._ahead_ns
+
+    def advance(self, ns: int) -> None:
+        self._ahead_ns += ns
 
 
 @pytest.fixture
@@ -32,15 +47,31 @@ def waits() -> list[Waited]:
 
 
 @pytest.fixture
-async def barrier(database: Dsns, waits: list[Waited]) -> AsyncIterator[Barrier]:
-    """A barrier that has known the epoch for long enough."""
-    async with Barrier(lambda: connect(database.app), terms=TERMS, on_wait=waits.append) as barrier:
-        await until(lambda: _age_ns(barrier) > TERMS.wait_ns)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def young(database: Dsns, waits: list[Waited], clock: Clock) -> AsyncIterator[Barrier]:
+    """A barrier that has just begun."""
+    async with Barrier(
+        lambda: connect(database.app), terms=TERMS, clock_ns=clock, on_wait=waits.append
+    ) as barrier:
         yield barrier
 
 
-def _age_ns(barrier: Barrier) -> int:
-    return boottime_ns() - barrier._seen.since_ns if barrier._seen else 0
+@pytest.fixture
+async def barrier(young: Barrier, clock: Clock) -> Barrier:
+    """A barrier that has known the epoch for long enough."""
+    await until(lambda: young.looks > 0)
+    clock.advance(TERMS.wait_ns)
+    return young
+
+
+async def looked_again(barrier: Barrier) -> None:
+    """Return when the rows have been read for those who wait now; they were not answered then."""
+    looks = barrier.looks
+    await until(lambda: barrier.looks > looks + 1)
 
 
 async def joined(
@@ -54,21 +85,22 @@ async def joined(
 
 
 async def test_without_replicas_the_answer_comes_at_once(
-    barrier: Barrier, waits: list[Waited]
+    barrier: Barrier, waits: list[Waited], clock: Clock
 ) -> None:
-    waited = await barrier.wait(5, boottime_ns())
+    waited = await barrier.wait(5, clock())
 
     assert (waited.outcome, waited.reason) == (Verdict.ACKNOWLEDGED, None)
-    assert waited.waited_ns < TERMS.ttl_ns
+    assert waited.waited_ns < SOON_NS
     assert waits == [waited]
 
 
-async def test_the_answer_waits_for_every_replica(barrier: Barrier, connection: Connection) -> None:
+async def test_the_answer_waits_for_every_replica(
+    barrier: Barrier, connection: Connection, clock: Clock
+) -> None:
     epoch = await joined(connection, "a", applied=5)
     await joined(connection, "b", applied=4)
-    waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
-    looks = barrier.looks
-    await until(lambda: barrier.looks > looks + 1)
+    waiting = asyncio.create_task(barrier.wait(5, clock()))
+    await looked_again(barrier)
     assert not waiting.done()
 
     await acknowledge(connection, "b", epoch=epoch, position=5)
@@ -78,81 +110,103 @@ async def test_the_answer_waits_for_every_replica(barrier: Barrier, connection: 
 
 
 async def test_a_replica_that_says_nothing_is_waited_out(
-    barrier: Barrier, connection: Connection
+    barrier: Barrier, connection: Connection, clock: Clock
 ) -> None:
     await joined(connection, applied=4)
-    waited = await barrier.wait(5, boottime_ns())
+    waiting = asyncio.create_task(barrier.wait(5, clock()))
+    await looked_again(barrier)
+    clock.advance(TERMS.wait_ns - SOON_NS)
+    await looked_again(barrier)
+    assert not waiting.done()
+
+    clock.advance(SOON_NS)
+    waited = await waiting
 
     assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.REPLICA_BEHIND)
-    assert TERMS.wait_ns <= waited.waited_ns < TERMS.wait_ns + 150 * MS
+    assert TERMS.wait_ns <= waited.waited_ns < TERMS.wait_ns + SOON_NS
 
 
 async def test_a_row_of_another_epoch_acknowledges_nothing(
-    barrier: Barrier, connection: Connection
+    barrier: Barrier, connection: Connection, clock: Clock
 ) -> None:
     await joined(connection, applied=900, epoch="an old one")
 
-    assert (await barrier.wait(5, boottime_ns())).outcome is Verdict.WAITED_OUT
+    assert (await waited_out(barrier, clock)).outcome is Verdict.WAITED_OUT
+
+
+async def waited_out(barrier: Barrier, clock: Clock) -> Waited:
+    """A wait in which the full time passes as soon as the rows have been read."""
+    waiting = asyncio.create_task(barrier.wait(5, clock()))
+    await looked_again(barrier)
+    clock.advance(TERMS.wait_ns)
+    return await waiting
 
 
 async def test_a_dead_replica_delays_only_the_first_logouts(
-    barrier: Barrier, connection: Connection
+    barrier: Barrier, connection: Connection, clock: Clock
 ) -> None:
     await joined(connection, applied=4)
-    assert (await barrier.wait(5, boottime_ns())).outcome is Verdict.WAITED_OUT
+    assert (await waited_out(barrier, clock)).outcome is Verdict.WAITED_OUT
 
     async def is_removed() -> bool:
         return (await read_leases(connection)).rows == ()
 
     await until(is_removed)
-    assert (await barrier.wait(6, boottime_ns())).outcome is Verdict.ACKNOWLEDGED
+    assert (await barrier.wait(6, clock())).outcome is Verdict.ACKNOWLEDGED
 
 
-async def test_a_young_process_does_not_trust_the_rows(database: Dsns) -> None:
-    async with Barrier(lambda: connect(database.app), terms=TERMS) as barrier:
-        waited = await barrier.wait(5, boottime_ns())
+async def test_a_young_process_does_not_trust_the_rows(young: Barrier, clock: Clock) -> None:
+    waited = await waited_out(young, clock)
 
-    assert waited.reason is Verdict.YOUNG_EPOCH
-    assert waited.waited_ns >= TERMS.wait_ns - 50 * MS
+    assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.YOUNG_EPOCH)
+    assert waited.waited_ns >= TERMS.wait_ns
 
 
 async def test_another_epoch_makes_the_process_young_again(
-    barrier: Barrier, database: Dsns
+    barrier: Barrier, database: Dsns, clock: Clock
 ) -> None:
-    assert (await barrier.wait(5, boottime_ns())).reason is None
+    assert (await barrier.wait(5, clock())).reason is None
     owner = await connect(database.owner, role=None)
     await owner.execute(sql.BUMP_EPOCH)
     await owner.close()
 
-    waited = await barrier.wait(5, boottime_ns())
+    waited = await waited_out(barrier, clock)
 
     assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.YOUNG_EPOCH)
 
 
-async def test_the_timer_counts_from_the_commit(barrier: Barrier, connection: Connection) -> None:
+async def test_the_timer_counts_from_the_commit(
+    barrier: Barrier, connection: Connection, clock: Clock
+) -> None:
     await joined(connection, applied=4)
-    committed_at_ns = boottime_ns() - TERMS.wait_ns // 2
+    committed_at_ns = clock() - TERMS.wait_ns // 2
+    waiting = asyncio.create_task(barrier.wait(5, committed_at_ns))
+    await looked_again(barrier)
+    assert not waiting.done()
 
-    waited = await barrier.wait(5, committed_at_ns)
+    clock.advance(TERMS.wait_ns // 2)
+    waited = await waiting
 
     assert waited.waited_ns >= TERMS.wait_ns
-    assert boottime_ns() - committed_at_ns < TERMS.wait_ns + 150 * MS
+    assert clock() - committed_at_ns < TERMS.wait_ns + SOON_NS
 
 
 async def test_without_a_database_the_timer_is_enough(database: Dsns) -> None:
     async def refused() -> Connection:
         raise DatabaseUnavailable
 
-    async with Barrier(refused, terms=TERMS) as barrier:
+    async with Barrier(refused, terms=SHORT) as barrier, asyncio.timeout(15):
         waited = await barrier.wait(5, boottime_ns())
 
     assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, None)
-    assert waited.waited_ns >= TERMS.wait_ns
+    assert waited.waited_ns >= SHORT.wait_ns
 
 
-async def test_a_lost_connection_is_replaced(barrier: Barrier, connection: Connection) -> None:
+async def test_a_lost_connection_is_replaced(
+    barrier: Barrier, connection: Connection, clock: Clock
+) -> None:
     epoch = await joined(connection, applied=4)
-    waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    waiting = asyncio.create_task(barrier.wait(5, clock()))
     assert barrier._connection is not None
     barrier._connection.terminate()
     await acknowledge(connection, "a", epoch=epoch, position=5)
@@ -160,18 +214,20 @@ async def test_a_lost_connection_is_replaced(barrier: Barrier, connection: Conne
     assert (await waiting).outcome is Verdict.ACKNOWLEDGED
 
 
-async def test_one_look_serves_all_who_wait(barrier: Barrier, connection: Connection) -> None:
+async def test_one_look_serves_all_who_wait(
+    barrier: Barrier, connection: Connection, clock: Clock
+) -> None:
     await joined(connection, applied=100)
     before = barrier.looks
 
-    waited = await asyncio.gather(*(barrier.wait(n, boottime_ns()) for n in range(100)))
+    waited = await asyncio.gather(*(barrier.wait(n, clock()) for n in range(100)))
 
     assert {w.outcome for w in waited} == {Verdict.ACKNOWLEDGED}
     assert barrier.looks - before <= 3
 
 
 async def test_a_wait_takes_no_look_that_was_sent_before_it(
-    barrier: Barrier, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    barrier: Barrier, connection: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look comes back with everything acknowledged; meanwhile a replica has joined behind."""
     sent, come_back = asyncio.Event(), asyncio.Event()
@@ -183,32 +239,34 @@ async def test_a_wait_takes_no_look_that_was_sent_before_it(
         return look
 
     monkeypatch.setattr("server.service.barrier.read_leases", slow_look)
-    first = asyncio.create_task(barrier.wait(4, boottime_ns()))
+    first = asyncio.create_task(barrier.wait(4, clock()))
     await sent.wait()
     await joined(connection, applied=4)
-    second = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    second = asyncio.create_task(barrier.wait(5, clock()))
     await asyncio.sleep(0)  # it waits now
     come_back.set()
 
     assert (await first).outcome is Verdict.ACKNOWLEDGED
+    await looked_again(barrier)
+    clock.advance(TERMS.wait_ns)
     assert (await second).outcome is Verdict.WAITED_OUT
 
 
-async def test_projectors_are_woken(barrier: Barrier, connection: Connection) -> None:
+async def test_projectors_are_woken(barrier: Barrier, connection: Connection, clock: Clock) -> None:
     woken = asyncio.Event()
     await connection.add_listener(LOG_CHANNEL, lambda *_: woken.set())
 
-    await barrier.wait(5, boottime_ns())
+    await barrier.wait(5, clock())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await woken.wait()
     await connection.remove_listener(LOG_CHANNEL, lambda *_: None)
 
 
 async def test_a_stop_reports_an_unknown_outcome(database: Dsns, connection: Connection) -> None:
     await joined(connection, applied=4)
-    async with Barrier(lambda: connect(database.app), terms=TERMS) as barrier:
-        waiting = asyncio.create_task(barrier.wait(5, boottime_ns()))
+    async with Barrier(lambda: connect(database.app), terms=TERMS) as stopping:
+        waiting = asyncio.create_task(stopping.wait(5, boottime_ns()))
         await asyncio.sleep(0)
 
     with pytest.raises(OutcomeUnknown):

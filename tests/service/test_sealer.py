@@ -19,7 +19,7 @@ from server.config import Config
 from server.core.errors import ConfigError, LogDamaged, OperatorError, SealingRefused
 from server.core.merkle import EMPTY_ROOT, Edge, grow, leaf_hashes, partial_tiles
 from server.core.tlog import Checkpoint, open_checkpoint, sign_checkpoint
-from server.sealer import existing_key, last_note, signing_key
+from server.sealer import HEARTBEAT_FILE, existing_key, last_note, signing_key
 from server.service import sealer as module
 from server.service.sealer import LastNote, Sealer, keep_sealing
 from server.service.verify import LiveLog, verify_log
@@ -34,6 +34,7 @@ from server.store.tiles import (
 from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.service.sealing import OTHER_SIGNER, SIGNER, append, seal, sealing, tampering
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from server.store.database import Connection
@@ -521,8 +522,12 @@ async def test_kill_9_again_and_again(
         size = stored.size
     done.set()
     await growing
+    await append(database.app, 1)
+    heartbeat = tmp_path / "var" / HEARTBEAT_FILE
+    heartbeat.unlink(missing_ok=True)
     process = processes(database, tmp_path / "var")
-    await until_sealed(connection, size + 1)
+    await until_sealed(connection, size + 1)  # perhaps by what the last one had sent
+    await until(heartbeat.exists, within_s=30)  # this one listens to signals
     process.terminate()
     assert await asyncio.to_thread(process.wait, 20) == 0
     key = existing_key(config)

@@ -607,7 +607,7 @@ async def test_an_export_of_a_purged_log(
     assert named(await verify_export(tmp_path / "export")).startswith("1: the event at position 1")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_single_mutation_of_an_export_is_found(
     exported_once: tuple[Path, list[Path]], data: st.DataObject

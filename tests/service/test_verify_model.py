@@ -153,7 +153,7 @@ def logs(draw: st.DrawFn) -> tuple[Memory, int]:
     return Memory(size, signed, draw(st.sampled_from([0, 1, 30]))), size
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(logs(), st.data())
 def test_any_change_of_an_event_is_found_and_named(
     log_and_size: tuple[Memory, int], data: st.DataObject
@@ -173,7 +173,7 @@ def test_any_change_of_an_event_is_found_and_named(
         assert report.first.position == position
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(logs(), st.data())
 def test_any_change_of_tiles_checkpoints_or_the_end_is_found(
     log_and_size: tuple[Memory, int], data: st.DataObject

@@ -82,9 +82,7 @@ filters = st.builds(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     wanted=filters,
     address=maybe(*ADDRESSES, bytes(16)),
@@ -321,7 +319,7 @@ async def test_the_indexes_are_made_while_the_service_runs(
         upgrade = alembic_command.upgrade
         patch.setattr(alembic_command, "upgrade", lambda config, _: upgrade(config, "0004"))
         await migrate(owner)
-    async with Appender(lambda: connect(app), timeout_s=10) as appender:
+    async with Appender(lambda: connect(app), timeout_s=60) as appender:
         await asyncio.gather(*(appender.submit(failure()) for _ in range(2000)))
         migrating = asyncio.create_task(migrate(owner))
         appended = 0

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
 from server.core.errors import DatabaseUnavailable
 from server.embedded import PORT, EmbeddedPostgres
+from server.store import database as module
 from server.store.database import connect
 from tests.conftest import Dsns
 from tests.faults.proxy import proxying
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
 
 
 class OtherServer:
@@ -65,9 +70,18 @@ async def servers(
 async def test_the_primary_is_found_behind_a_server_that_fails(
     postgres: EmbeddedPostgres, database: Dsns, hangs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.store.database.CONNECT_TIMEOUT_S", 0.5)
+    connect_to = module._connect
     async with servers(postgres, database) as (url, other):
         other.hangs = hangs
+
+        async def connect_in_time(
+            server: str, timeout_s: float, settings: Mapping[str, str]
+        ) -> Connection:
+            limit_s = 0.5 if f":{other.port}/" in server else 30.0
+            monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", limit_s)
+            return await connect_to(server, timeout_s, settings)
+
+        monkeypatch.setattr(module, "_connect", connect_in_time)
         first = await connect(url)
         second = await connect(url)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from server.core.errors import DatabaseUnavailable, Overloaded
@@ -72,9 +71,7 @@ async def test_nobody_takes_the_answer_of_a_query_sent_before(database: Dsns) ->
         await owner.close()
 
 
-async def test_a_lost_connection_costs_one_more_try(
-    database: Dsns, lookup: PrimaryLookup, connection: asyncpg.Connection[asyncpg.Record]
-) -> None:
+async def test_a_lost_connection_costs_one_more_try(database: Dsns, lookup: PrimaryLookup) -> None:
     assert await lookup.find(b"\0" * 32) is None
     killer = await connect(database.superuser, role=None)
     await killer.execute(
