@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Accept = Callable[[Connection], Awaitable[None]]
 
 APP_ROLE = "gatelog_app"
+# Of a transaction in which this process has much to do between two statements.
+PATIENT = {"idle_in_transaction_session_timeout": "60s"}
 CONNECT_TIMEOUT_S = 3.0
 REST_S = 0.1  # between tries to connect, while the database is away
 

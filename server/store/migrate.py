@@ -8,6 +8,8 @@ versions can run side by side during an upgrade.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +18,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -23,12 +26,10 @@ import migrations
 from migrations import OLDEST_SERVED
 from server.core.errors import SchemaMismatch
 from server.store import sql
-from server.store.database import connect, translated_errors
+from server.store.database import PATIENT, connect, translated_errors
 
 VERSION_TABLE = "gatelog_schema"
 _MIGRATION_LOCK = 0x6761746C6F67  # an arbitrary constant: "gatlog"
-# Between two statements this process reads the revisions: on a busy machine that takes seconds.
-_IDLE_LIMIT = {"idle_in_transaction_session_timeout": "60s"}
 
 
 def _alembic() -> AlembicConfig:
@@ -52,15 +53,27 @@ async def migrate(owner_dsn: str) -> list[str]:
     """
 
     async def creator() -> asyncpg.Connection:
-        return await connect(owner_dsn, role=None, settings=_IDLE_LIMIT)
+        return await connect(owner_dsn, role=None, settings=PATIENT)
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=creator, poolclass=NullPool)
     try:
-        with translated_errors():
+        with translated_errors(), _errors_of_the_driver():
             async with engine.begin() as connection:
                 return await connection.run_sync(_upgrade)
     finally:
         await engine.dispose()
+
+
+@contextmanager
+def _errors_of_the_driver() -> Iterator[None]:
+    """SQLAlchemy's errors become those that they were made of."""
+    try:
+        yield
+    except DBAPIError as error:
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if isinstance(cause, Exception):
+            raise cause from error
+        raise
 
 
 def _upgrade(connection: Connection) -> list[str]:

@@ -22,7 +22,7 @@ from server.core.errors import LogDamaged
 from server.core.state import ActiveSession, PutSession, User, evolve, evolve_user
 from server.store import sql
 from server.store.asof import retained
-from server.store.database import connect, translated_errors
+from server.store.database import PATIENT, connect, translated_errors
 from server.store.retention import cut_position
 from server.store.users import user_of
 
@@ -114,7 +114,7 @@ def _no_progress(position: int, head: int) -> None:
 
 async def check(dsn: str, progress: Progress = _no_progress) -> Report:
     """Fold the log and compare it with the projection row by row, in one snapshot."""
-    connection = await connect(dsn)
+    connection = await connect(dsn, settings=PATIENT)
     try:
         with translated_errors():
             async with connection.transaction(isolation="repeatable_read", readonly=True):
