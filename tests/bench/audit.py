@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import multiprocessing
 import os
 import random
@@ -472,6 +473,8 @@ async def measure(bench: Bench, parts: Sequence[str]) -> None:
         await seal(bench)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(bench.config, bench.app))
+        gc.collect()
+        gc.freeze()  # as a worker does when it has started
         if "queries" in parts:
             await queries(bench, services.audit)
         if "asof" in parts:
