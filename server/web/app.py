@@ -34,7 +34,7 @@ from server.web.audit import audit_routes
 from server.web.bodies import MAX_BODY_BYTES
 from server.web.export import export_routes
 from server.web.handlers import CONFIG, SERVICES, routes
-from server.web.identity import AUTH_PATH, ME_PATH, auth, me
+from server.web.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from server.web.log import log_routes
 from server.web.metrics import metrics_routes
 from server.web.nowhere import Nowhere
@@ -83,7 +83,7 @@ def build_app(
 
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[CONFIG] = config
-    app[SHORTCUTS] = {AUTH_PATH: guarded(door, auth), ME_PATH: guarded(door, me)}
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
     app.cleanup_ctx.append(serving)
     app.on_shutdown.append(_end_streams)
     own = (*routes(config), *user_routes(), *log_routes(), *audit_routes(), *metrics_routes(config))
@@ -141,8 +141,11 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
     """A GET of the identity goes straight to its handler; everything else takes the routes.
 
     Those two are asked for before every request to other services; finding a route would cost
-    them as much as the check does. What they answer is the same either way.
+    them as much as the check does. What they answer is the same either way. An application that
+    wants to see every request or response itself has no shortcuts.
     """
+    if app.middlewares or app.on_response_prepare:
+        return routed
     find = app[SHORTCUTS].get
 
     def answer(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:

@@ -4,9 +4,9 @@ aiohttp makes a response out of a map of headers; for a small answer that is a t
 of the whole request. Rules:
 
 - Whoever reads the answer cannot tell the difference: the same headers in the same order.
-- Only the common case is taken, a GET by HTTP/1.1 on a connection that stays open. Everything
-  else becomes an ordinary response.
-- ``on_response_prepare``, a signal of applications, is not sent for these answers.
+- Only the common case is taken, a GET by HTTP/1.1 on a connection that stays open, in an
+  application without middlewares and without the signal ``on_response_prepare``. Everything else
+  becomes an ordinary response.
 """
 
 from __future__ import annotations
@@ -33,24 +33,28 @@ class Template:
         )
         self._end_s = -1
 
-    def answer(
-        self, request: web.BaseRequest, body: bytes = b"", more: str = ""
-    ) -> web.StreamResponse:
-        """The answer with this body.
+    def response(self, body: bytes = b"", more: str = "") -> web.Response:
+        """An ordinary response with this body.
 
         ``more``: further header lines, each ``name: value`` and CR LF, in ASCII; nothing in them
         may come from a client.
         """
+        response = web.Response(body=body, headers=self._headers)
+        for line in more.splitlines():
+            name, _, value = line.partition(": ")
+            response.headers[name] = value
+        return response
+
+    def encoded(
+        self, request: web.BaseRequest, body: bytes = b"", more: str = ""
+    ) -> web.StreamResponse:
+        """The same, where it may be in bytes."""
         if (
             request.method != hdrs.METH_GET
             or request.version != HttpVersion11
             or not request.keep_alive
         ):
-            response = web.Response(body=body, headers=self._headers)
-            for line in more.splitlines():
-                name, _, value = line.partition(": ")
-                response.headers[name] = value
-            return response
+            return self.response(body, more)
         now_s = int(time.time())
         if now_s != self._end_s:
             self._end_s = now_s

@@ -7,9 +7,14 @@ import re
 import socket
 
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from server.config import Config
+from server.web.app import create_app
+from tests.conftest import Dsns
 from tests.waiting import until
-from tests.web.conftest import Service
+from tests.web.conftest import Service, serving
 
 MOST_UNSENT = 128 * 1024
 
@@ -25,6 +30,33 @@ async def raw(service: Service, request: str, token: str) -> bytes:
     writer.close()
     await writer.wait_closed()
     return re.sub(rb"\r\nDate: [^\r]+ GMT\r\n", b"\r\nDate: now\r\n", head) + body
+
+
+async def mark(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["X-Seen"] = "yes"
+
+
+@web.middleware
+async def marking(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    await mark(request, response)
+    return response
+
+
+@pytest.mark.parametrize("by", ["signal", "middleware"])
+@pytest.mark.parametrize("path", ["/v1/me", "/v1/auth"])
+async def test_an_application_sees_every_response_if_it_wants_to(
+    config: Config, database: Dsns, path: str, by: str
+) -> None:
+    app = create_app(config, database.app)
+    if by == "signal":
+        app.on_response_prepare.append(mark)
+    else:
+        app.middlewares.append(marking)
+    async with serving(app, config) as service:
+        await service.register()
+        answer = await service.get(path, cookie=await service.token())
+    assert (answer.status, answer.headers["X-Seen"]) == (200, "yes")
 
 
 @pytest.mark.parametrize("path", ["/v1/me", "/v1/auth"])
