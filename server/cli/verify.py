@@ -56,12 +56,12 @@ def key(config: Config, as_json: bool) -> None:
     "checkpoints",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A checkpoint that was kept: the log must still extend it. May be repeated.",
+    help="A checkpoint that was kept: the log must still extend it. May be repeated; a consistency"
+    " proof takes one.",
 )
 @click.option(
     "--purged-to",
     type=click.IntRange(min=0),
-    default=0,
     help="Entries up to this position may be gone, whatever the log itself says of a purge.",
 )
 @click.option(
@@ -77,26 +77,66 @@ def verify(
     source: Path | None,
     key: str | None,
     checkpoints: tuple[Path, ...],
-    purged_to: int,
+    purged_to: int | None,
     entry: Path | None,
     as_json: bool,
 ) -> int:
     """Verify the log, an export of it (a directory) or one proof (a file).
 
-    An export and a proof need nothing but the KEY: no database, no service.
+    A file is the proof of one event (a tlog-proof), or the proof that the log of a CHECKPOINT that
+    was kept has only been added to. An export and a proof need nothing but the KEY: no database,
+    no service.
     """
+    if source is not None and source.is_file():
+        if purged_to is not None:
+            raise click.UsageError("--purged-to is for a log, not for a proof.")
+        return _verify_file(source, _verifier(config, key), checkpoints, entry, as_json)
+    if entry is not None:
+        raise click.UsageError("--entry is for the proof of one event.")
+    verifier = _verifier(config, key)
+    return _verify_log(
+        config, source, verifier, checkpoints, purged_to=purged_to or 0, as_json=as_json
+    )
+
+
+def _verify_log(
+    config: Config,
+    source: Path | None,
+    verifier: Verifier,
+    checkpoints: tuple[Path, ...],
+    *,
+    purged_to: int,
+    as_json: bool,
+) -> int:
     from server.service.verify import kept_checkpoint
 
-    verifier = _verifier(config, key)
-    if source is not None and source.is_file():
-        return _verify_proof(source, verifier, entry, as_json)
     kept = [kept_checkpoint(_read(path), str(path)) for path in checkpoints]
-    with progress_bar("verify") as progress:
-        if source is not None:
+    if source is not None:
+        with progress_bar("verify") as progress:
             report = _verify_export(source, verifier, kept, purged_to, progress)
-        else:
-            report = _verify_live(config, verifier, kept, purged_to, progress)
-    return _tell(report, as_json)
+        return _tell(report, as_json)
+    own = _own_checkpoint(config)
+    kept += own
+    with progress_bar("verify") as progress:
+        report = _verify_live(config, verifier, kept, purged_to, progress)
+    return _tell(report, as_json, with_own=bool(own))
+
+
+def _own_checkpoint(config: Config) -> list[SignedNote]:
+    """The checkpoint that this host's sealer keeps; none, and a warning, when it is not there."""
+    from server.sealer import last_note
+    from server.service.verify import kept_checkpoint
+
+    file = last_note(config)
+    note = file.read()
+    if note is None:
+        click.echo(
+            f"gatelog: {file.path} is not there: that the log was not cut back, or signed anew, is"
+            " shown by checkpoints alone that were kept elsewhere (--checkpoint)",
+            err=True,
+        )
+        return []
+    return [kept_checkpoint(note, str(file.path))]
 
 
 def _verifier(config: Config, key: str | None) -> Verifier:
@@ -123,16 +163,55 @@ def _read(path: Path) -> bytes:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _verify_proof(source: Path, verifier: Verifier, entry: Path | None, as_json: bool) -> int:
-    from server.service.verify import verify_proof
+def _verify_file(
+    source: Path,
+    verifier: Verifier,
+    checkpoints: tuple[Path, ...],
+    entry: Path | None,
+    as_json: bool,
+) -> int:
+    from server.service.verify import is_consistency_proof
 
+    text = _read(source)
     try:
-        verified = verify_proof(_read(source), verifier, _read(entry) if entry else None)
+        if not is_consistency_proof(text):
+            if checkpoints:
+                raise click.UsageError("--checkpoint is for a log or a consistency proof.")
+            return _verify_proof(text, verifier, entry, as_json)
+        if entry is not None:
+            raise click.UsageError("--entry is for the proof of one event.")
+        if len(checkpoints) != 1:
+            raise click.UsageError(
+                "A consistency proof needs the one older checkpoint that it starts from:"
+                " --checkpoint FILE."
+            )
+        return _verify_extension(text, verifier, _read(checkpoints[0]), as_json)
     except NotVerified as error:
         if not as_json:
             raise
         print_json({"verified": False, "code": error.code, "error": str(error)})
         return 1
+
+
+def _verify_extension(text: bytes, verifier: Verifier, old: bytes, as_json: bool) -> int:
+    from server.service.verify import verify_extension
+
+    kept, checkpoint = verify_extension(text, verifier, old)
+    if as_json:
+        found = {"verified": True, "origin": checkpoint.origin}
+        print_json(found | {"old_size": kept.size, "size": checkpoint.size})
+    else:
+        click.echo(
+            f"{checkpoint.origin} with {checkpoint.size} events is the log that had {kept.size}"
+            " events: it was only added to."
+        )
+    return 0
+
+
+def _verify_proof(text: bytes, verifier: Verifier, entry: Path | None, as_json: bool) -> int:
+    from server.service.verify import verify_proof
+
+    verified = verify_proof(text, verifier, _read(entry) if entry else None)
     shown = (verified.entry or b"").decode(errors="backslashreplace")
     if as_json:
         origin, size = verified.checkpoint.origin, verified.checkpoint.size
@@ -167,14 +246,8 @@ def _verify_live(
     progress: Progress,
 ) -> Report:
     from server.database import reachable_database
-    from server.sealer import last_note
-    from server.service.verify import LiveLog, kept_checkpoint, verify_log
+    from server.service.verify import LiveLog, verify_log
     from server.store.database import connect, translated_errors
-
-    note = last_note(config)
-    noted = note.read()
-    if noted is not None:
-        kept = [*kept, kept_checkpoint(noted, str(note.path))]
 
     async def run(dsn: str) -> Report:
         connection = await connect(dsn)
@@ -194,11 +267,14 @@ def _verify_live(
         return asyncio.run(run(urls.app))
 
 
-def _tell(report: Report, as_json: bool) -> int:
+def _tell(report: Report, as_json: bool, *, with_own: bool | None = None) -> int:
+    """``with_own``: whether the live log was held against its sealer's own checkpoint."""
     first = report.first
     if as_json:
+        own = {} if with_own is None else {"checkpoint_file": with_own}
         print_json(
-            {
+            own
+            | {
                 "verified": first is None,
                 "first_position": first.position if first else None,
                 "events": report.events,

@@ -223,7 +223,7 @@ class Accounts:
         user = await self._users.state(subject_id)
         if user is None:
             raise NotFound(NO_SUCH_USER)
-        if not is_admin(user):  # an administrator may still be refused
+        if by is None or not is_admin(user):  # an administrator's may still be refused
             await self._personal.before_erasing(subject_id)
         event = ev.UserErased(**self._act(subject_id, by))
         if event.actor_id is not None:  # what is their own would not be opened by anybody

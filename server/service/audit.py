@@ -3,8 +3,8 @@
 Rules:
 
 - Who reads about others leaves an event, ``audit_read``: at most one for each caller and clock
-  minute, whatever worker or host was asked. Its id derives from both, so the log itself refuses
-  the second one.
+  minute, whatever worker or host was asked; who reads for longer leaves one in each. Its id
+  derives from both, so the log itself refuses the second one.
 - The event is durable before anything is shown; where it cannot be recorded, nothing is.
 - To an auditor or administrator everything personal is opened that has a key left. To a user only
   what they sealed themselves: where somebody else acted on them, not from where.
@@ -32,6 +32,8 @@ from server.store.appender import Appender
 from server.store.audit import EventPage, is_about, read_page
 from server.store.database import Database
 from server.store.log import StoredEvent
+
+RECORDED_EVERY_S = 60  # a clock minute; the same in every process
 
 
 class ShownPage(msgspec.Struct, frozen=True):
@@ -112,7 +114,7 @@ class Audit:
         Raises Unavailable when it cannot be recorded, NotAuthenticated when the caller has lost
         the role for it.
         """
-        minute = int(self._now().timestamp()) // 60
+        minute = int(self._now().timestamp()) // RECORDED_EVERY_S
         if minute != self._minute:
             self._minute, self._recording = minute, {}
         recording = self._recording

@@ -56,11 +56,12 @@ COME_AGAIN_S = 5
 class Frame:
     """One event as it goes to readers, and how it looks when nothing in it is opened."""
 
-    __slots__ = ("_sealed", "data", "person", "position")
+    __slots__ = ("_sealed", "data", "is_read", "person", "position")
 
     def __init__(self, opened: Opened, encode: Callable[[ShownEvent], bytes]) -> None:
         self.position: Final = opened.shown.position
         self.person: Final = opened.person
+        self.is_read: Final = opened.shown.type == _AUDIT_READ
         self.data = encode(opened.shown)
         self._sealed = encode(opened.sealed()) if opened.person is not None else self.data
 
@@ -336,5 +337,6 @@ class Follower:
             await asyncio.sleep(0)
 
 
+_AUDIT_READ = str(ev.AuditRead.__struct_config__.tag)
 _SESSION_ENDED = str(ev.SessionEnded.__struct_config__.tag)
 _USER_ERASED = str(ev.UserErased.__struct_config__.tag)

@@ -11,6 +11,10 @@ Rules:
   the stored tiles must lead to both roots, and where the file is ahead (a kill between the two
   writes, a failover that lost events), the events must lead to its root. Within one connection
   the edge of the signed tree is kept in memory and only ever grows.
+- A sealer that waits for its turn is a witness: again and again it looks whether the newest
+  checkpoint extends the one in its own file, and then keeps that. So whoever takes over knows what
+  was signed elsewhere up to its last look. Each sealer has a file of its own; without one it takes
+  the newest checkpoint for true (trust on first use), and says so.
 - When that cannot be shown, sealing stops with SealingRefused, loudly, until an operator has seen
   to it; nothing is signed over what was signed before.
 """
@@ -27,8 +31,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from server.core.errors import GatelogError, LogDamaged, NotVerified, OperatorError, SealingRefused
-from server.core.merkle import Edge, Tile, edge_at, grow, partial_tiles, subtree_root, tiles_for
+from server.core.merkle import (
+    Edge,
+    Tile,
+    check_consistency,
+    consistency_path,
+    edge_at,
+    grow,
+    partial_tiles,
+    path_hashes,
+    tiles_for,
+)
 from server.core.tlog import Checkpoint, Signer, open_checkpoint, sign_checkpoint
 from server.store.database import LOST, translated_errors
 from server.store.tiles import (
@@ -46,7 +62,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 65_536  # leaves sealed at once; all of them are in memory, 2 MiB
-STANDBY_POLL_S = 1.0  # how often another host's sealer asks whether it is its turn
+STANDBY_POLL_S = 1.0  # how often a sealer asks whether it is its turn, and looks what was signed
 RETRY_S = 0.5
 REFUSED_RETRY_S = 10.0  # how often a refusal is told again, after another look
 
@@ -103,6 +119,25 @@ class LastNote:
             os.close(descriptor)
 
 
+class _Signed(msgspec.Struct, frozen=True):
+    """A signed note, and what it says."""
+
+    note: bytes
+    checkpoint: Checkpoint
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """The newest checkpoint of the database and the file's, and the edge of the stored tree."""
+
+    signed: _Signed | None
+    noted: _Signed | None
+    edge: Edge
+
+    def is_file_ahead(self) -> bool:
+        """Whether the file knows of a larger tree than the database."""
+        return self.noted is not None and self.noted.checkpoint.size > self.edge.size
+
+
 class Sealer:
     """Seals over one connection, which holds the lock. Call ``load`` first."""
 
@@ -130,27 +165,63 @@ class Sealer:
         Raises SealingRefused unless tiles and events lead to what the database's and the file's
         last note say.
         """
-        stored = await read_last_checkpoint(self._connection)
-        signed = self._opened(stored.note, "the database's last checkpoint") if stored else None
-        if stored and signed and stored.size != signed.size:
-            raise SealingRefused(f"the checkpoint of {signed.size} is filed under {stored.size}")
-        note = self._last_note.read()
-        noted = self._opened(note, str(self._last_note.path)) if note is not None else None
-        size = signed.size if signed else 0
-        self._edge = await self._stored_edge(size)
-        if signed and self._edge.root() != signed.root:
-            raise SealingRefused(f"the stored tiles do not lead to the signed root of size {size}")
-        if note is not None and noted and noted.size > size:
-            await self._catch_up(note, noted)
-        elif noted and await self._stored_root(noted.size) != noted.root:
-            raise self._not_an_extension(noted)
-        if stored and note is None:
-            logger.warning("%s is not there yet; the database alone vouches", self._last_note.path)
-            self._last_note.write(stored.note)
+        found = await self._found()
+        self._edge = found.edge
+        if found.is_file_ahead() and found.noted is not None:
+            await self._catch_up(found.noted)
+        else:
+            self._keep(found)
 
-    def _opened(self, note: bytes, what: str) -> Checkpoint:
+    async def witness(self) -> None:
+        """Keep what another sealer has signed last, if it extends what is kept.
+
+        Raises SealingRefused if it does not, and LogDamaged.
+        """
+        kept, stored = self._last_note.read(), await read_last_checkpoint(self._connection)
+        if stored is not None and stored.note == kept:
+            return
+        found = await self._found()
+        if found.is_file_ahead() and found.noted is not None:  # that one is about to store it
+            await self._check_events(found.edge, found.noted.checkpoint)
+        else:
+            self._keep(found)
+
+    async def _found(self) -> _Found:
+        """What the database and the file have. The stored tiles lead to both roots, or to the
+        database's alone where the file is ahead."""
+        note, stored = self._last_note.read(), await read_last_checkpoint(self._connection)
+        signed = self._opened(stored.note, "the database's last checkpoint") if stored else None
+        if stored and signed and stored.size != signed.checkpoint.size:
+            raise SealingRefused(
+                f"the checkpoint of {signed.checkpoint.size} is filed under {stored.size}"
+            )
+        noted = self._opened(note, str(self._last_note.path)) if note is not None else None
+        found = _Found(signed, noted, await self._stored_edge(stored.size if stored else 0))
+        if signed and found.edge.root() != signed.checkpoint.root:
+            raise SealingRefused(
+                f"the stored tiles do not lead to the signed root of size {found.edge.size}"
+            )
+        if noted and signed and not found.is_file_ahead():
+            await self._check_extends(noted.checkpoint, signed.checkpoint)
+        return found
+
+    def _keep(self, found: _Found) -> None:
+        """Have in the file what was signed last."""
+        if found.signed is None:
+            return
+        if found.noted is None:
+            logger.warning(
+                "%s is not there yet: the newest checkpoint, of size %d, is taken for true, and the"
+                " database alone vouches for what was signed before",
+                self._last_note.path,
+                found.edge.size,
+            )
+        if found.noted is None or found.noted.checkpoint.size < found.edge.size:
+            self._last_note.write(found.signed.note)
+
+    def _opened(self, note: bytes, what: str) -> _Signed:
         try:
-            return open_checkpoint(note, self._signer.verifier)
+            return _Signed(note, open_checkpoint(note, self._signer.verifier))
         except NotVerified as error:
             raise SealingRefused(f"{what} is not ours: {error}") from error
 
@@ -162,26 +233,38 @@ class Sealer:
                 raise SealingRefused(f"tile {key[1]} of level {key[0]} is missing or too short")
         return edge_at(size, lambda *key: tiles[key])
 
-    async def _stored_root(self, size: int) -> bytes | None:
-        """The root of an earlier tree by the stored tiles; None when they do not reach."""
-        tree = [(0, size)]
-        tiles = await read_tiles(self._connection, tiles_for(tree))
+    async def _check_extends(self, noted: Checkpoint, signed: Checkpoint) -> None:
+        """See that the stored tiles prove that one tree extends the other."""
+        if noted.size == 0:
+            return
+        path = consistency_path(noted.size, signed.size)
+        tiles = await read_tiles(self._connection, tiles_for(path))
         try:
-            return subtree_root(tree[0], lambda *key: tiles[key])
-        except (KeyError, NotVerified):
-            return None
+            check_consistency(
+                old_size=noted.size,
+                old_root=noted.root,
+                size=signed.size,
+                root=signed.root,
+                proof=path_hashes(path, lambda *key: tiles[key]),
+            )
+        except (KeyError, NotVerified) as error:
+            raise self._not_an_extension(noted) from error
 
-    async def _catch_up(self, note: bytes, noted: Checkpoint) -> None:
-        """The file is ahead: see that the events lead to its root, then store that note."""
-        edge = self._edge
+    async def _check_events(self, edge: Edge, noted: Checkpoint) -> None:
+        """See that the events behind this edge lead to what the file says was signed."""
         while edge.size < noted.size:
             edge, _ = grow(edge, await self._leaves(edge, noted.size))
         if edge.root() != noted.root:
             raise self._not_an_extension(noted)
-        while self._edge.size < noted.size:
-            edge, full = grow(self._edge, await self._leaves(self._edge, noted.size))
-            await self._store(edge, full, note if edge.size == noted.size else None)
-        logger.info("sealed up to %d again, as %s says", noted.size, self._last_note.path)
+
+    async def _catch_up(self, noted: _Signed) -> None:
+        """The file is ahead: store its note, if the events lead to it."""
+        size = noted.checkpoint.size
+        await self._check_events(self._edge, noted.checkpoint)
+        while self._edge.size < size:
+            edge, full = grow(self._edge, await self._leaves(self._edge, size))
+            await self._store(edge, full, noted.note if edge.size == size else None)
+        logger.info("sealed up to %d again, as %s says", size, self._last_note.path)
 
     async def _leaves(self, edge: Edge, end: int) -> bytes:
         limit = min(BATCH, end - edge.size)
@@ -255,16 +338,29 @@ async def keep_sealing(
             connection = await connect()
             try:
                 with translated_errors():
+                    sealer = Sealer(connection, signer, last_note, now)
                     while not await take_sealer_lock(connection):
-                        beat()
-                        await asyncio.sleep(STANDBY_POLL_S)
-                    await _tenure(Sealer(connection, signer, last_note, now), interval_s, beat)
+                        await _stand_by(sealer, beat)
+                    await _tenure(sealer, interval_s, beat)
             finally:
                 with suppress(*LOST):
                     await connection.close(timeout=1)
         except GatelogError as error:
             logger.warning("sealer: %s; trying again", error)
             await asyncio.sleep(RETRY_S)
+
+
+async def _stand_by(sealer: Sealer, beat: Callable[[], None]) -> None:
+    """Look once what another sealer has signed, and wait. What does not fit keeps nobody from the
+    lock: with it this sealer refuses to sign, and no other one can."""
+    try:
+        await sealer.witness()
+    except (SealingRefused, LogDamaged) as error:
+        logger.critical("THE LOG IS NOT WHAT THIS HOST SAW SIGNED: %s", error)
+        await asyncio.sleep(REFUSED_RETRY_S)
+    else:
+        beat()
+        await asyncio.sleep(STANDBY_POLL_S)
 
 
 async def _tenure(sealer: Sealer, interval_s: float, beat: Callable[[], None]) -> None:

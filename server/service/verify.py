@@ -50,8 +50,10 @@ from server.core.tlog import (
     Verifier,
     open_checkpoint,
     parse_checkpoint,
+    parse_consistency_proof,
     parse_inclusion_proof,
     parse_note,
+    verify_consistency,
     verify_inclusion,
 )
 from server.store.log import read_head
@@ -603,6 +605,20 @@ def verify_proof(text: bytes, verifier: Verifier, entry: bytes | None = None) ->
         raise MalformedProof("the proof carries no entry: give the entry that it is about")
     checkpoint = verify_inclusion(proof, leaf_hash(shown), verifier)
     return VerifiedProof(proof.index + 1, checkpoint, shown)
+
+
+def is_consistency_proof(text: bytes) -> bool:
+    """Whether this is meant as a consistency proof; if not, as a tlog-proof."""
+    return text.startswith(b"old ")
+
+
+def verify_extension(text: bytes, verifier: Verifier, old: bytes) -> tuple[Checkpoint, Checkpoint]:
+    """Verify a consistency proof from an old checkpoint, a note, on; returns that and the new one.
+
+    Raises NotVerified (MalformedProof, InvalidProof, InvalidSignature).
+    """
+    kept = open_checkpoint(old, verifier)
+    return kept, verify_consistency(parse_consistency_proof(text), kept, verifier)
 
 
 def kept_checkpoint(note: bytes, where: str) -> SignedNote:

@@ -79,12 +79,11 @@ class KeyStore:
     async def destroy_day_keys(self, before: date) -> int:
         """Destroy the keys of earlier days, and what leads to the events they sealed.
 
-        Returns how many keys it destroyed. Many may call it.
+        Returns how many keys it destroyed. Many may call it, and what somebody left who was
+        interrupted is cleared by the next one.
         """
         async with self._database.acquire() as connection:
             destroyed = _count(await connection.execute(sql.DESTROY_DAY_KEYS, before))
-            if not destroyed:
-                return 0
             last: int = await connection.fetchval(sql.LAST_SEALED_FOR_NOBODY, before)
             while _count(
                 await connection.execute(sql.CLEAR_NOBODYS_ADDRESSES, last, CLEARED_AT_ONCE)

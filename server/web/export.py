@@ -2,7 +2,8 @@
 
 Rules:
 
-- Who asks is checked again all the way: an export ends with the session that asked for it.
+- Who asks is checked again all the way: an export ends with the session that asked for it. That
+  they read is recorded all the way as well, in every minute that it takes.
 - An export that cannot be finished never looks finished: the connection is reset in the middle of
   the chunked body (which HTTP/1.0 does not have).
 - It shows the log up to one position, which the header ``X-Gatelog-Position`` tells at the start:
@@ -109,6 +110,7 @@ async def _sent(
         if not await asker.is_there():
             logger.info("an export ends with the session that asked for it")
             return False
+        await record_read(request, "export")
         async with asyncio.timeout(PATIENCE_S):
             await response.write(piece)
     return True

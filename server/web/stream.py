@@ -7,6 +7,8 @@ Rules:
   the log. While nothing that is wanted happens, heartbeats move the id on.
 - The session of who reads is checked again before anything is shown and every ``RECHECK_S``; the
   stream ends with it.
+- Who reads is recorded at the beginning, and again in every minute in which something is sent. An
+  audit read alone does not count: two auditors would keep each other going on an idle log.
 - A client that does not read is cut off: when too much waits for it, or after ``PATIENCE_S``.
 - When the service stops, streams end at once; a browser connects again by itself.
 """
@@ -89,6 +91,8 @@ class _Sender:
             frames = await self._stream.next(min(RECHECK_S, self._heartbeat_s))
             if self._request.transport is None or not await self._asker.is_there():
                 return
+            if not all(frame.is_read for frame in frames):
+                await record_read(self._request, "stream")
             if self._stream.ended:
                 return
             silent_s = time.monotonic() - spoke

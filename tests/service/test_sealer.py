@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,8 +108,22 @@ async def test_another_host_takes_over_without_the_file(
     other = note.with_name("other")
     with caplog.at_level(logging.WARNING):
         await seal(database.app, other)
-    assert "the database alone vouches" in caplog.text
+    assert "of size 10, is taken for true" in caplog.text
     assert other.read_bytes() == note.read_bytes()
+
+
+async def test_what_another_host_signed_is_kept_at_takeover(
+    database: Dsns, connection: Connection, note: Path
+) -> None:
+    """A file that is behind is brought up, when the log extends what it says."""
+    other = note.with_name("other")
+    await append(database.app, 10)
+    await seal(database.app, other)
+    await append(database.app, 300)
+    await seal(database.app, note)
+    async with sealing(database.app, other) as sealer:
+        assert sealer.size == 310
+        assert other.read_bytes() == note.read_bytes()
 
 
 # --- killed between any two steps
@@ -352,6 +366,11 @@ async def kept_sealed(
         await asyncio.gather(task, return_exceptions=True)
 
 
+def is_kept(note: Path, size: int) -> bool:
+    """Whether this file holds the checkpoint of this size."""
+    return note.exists() and open_checkpoint(note.read_bytes(), SIGNER.verifier).size == size
+
+
 async def until_sealed(connection: Connection, size: int, within_s: float = 30) -> None:
     async with asyncio.timeout(within_s):
         while True:
@@ -361,8 +380,15 @@ async def until_sealed(connection: Connection, size: int, within_s: float = 30) 
             await asyncio.sleep(0.01)
 
 
-async def test_two_sealers_at_once(database: Dsns, connection: Connection, note: Path) -> None:
-    """One seals, the other waits for its turn; each with a file of its own."""
+async def test_two_sealers_at_once(
+    database: Dsns,
+    connection: Connection,
+    note: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One seals, the other is its witness and waits for its turn; each with a file of its own."""
+    monkeypatch.setattr(module, "STANDBY_POLL_S", 0.01)
     first: list[Connection] = []
     second = note.with_name("second")
     async with kept_sealed(database.app, note, first):
@@ -371,12 +397,124 @@ async def test_two_sealers_at_once(database: Dsns, connection: Connection, note:
         async with kept_sealed(database.app, second):
             await append(database.app, 300)
             await until_sealed(connection, 310)
-            assert not second.exists()
+            await until(lambda: is_kept(second, 310), within_s=30)
             first[0].terminate()
             await append(database.app, 5)
             await until_sealed(connection, 315)
+    assert "NOT WHAT THIS HOST SAW SIGNED" not in caplog.text
     report = await verify_log(LiveLog(connection), SIGNER.verifier)
     assert (report.findings, report.sealed) == ([], 315)
+
+
+async def rewrite(database: Dsns, size: int, instead: int) -> None:
+    """Cut the log back to the checkpoint of this size, and record other events in their place."""
+    async with tampering(database) as owner:
+        await roll_back(owner, size)
+    await append(database.app, instead)
+
+
+async def told(caplog: pytest.LogCaptureFixture, what: str, reason: str) -> None:
+    def is_told() -> bool:
+        return any(what in line and reason in line for line in caplog.messages)
+
+    await until(is_told, within_s=30)
+
+
+@pytest.mark.parametrize("instead", [400, 500, 900])
+async def test_history_rewritten_between_two_hosts_is_signed_by_neither(
+    database: Dsns,
+    connection: Connection,
+    note: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    instead: int,
+) -> None:
+    """What one host signed last is taken away, fewer, as many or more other events take its place,
+    and its sealer is ended. The other host has signed nothing itself, but it has looked."""
+    monkeypatch.setattr(module, "STANDBY_POLL_S", 0.01)
+    monkeypatch.setattr(module, "REFUSED_RETRY_S", 0.01)
+    second = note.with_name("second")
+    await append(database.app, 600)
+    async with AsyncExitStack() as hosts:
+        first = AsyncExitStack()
+        sealer = await first.enter_async_context(sealing(database.app, note))
+        hosts.push_async_callback(first.aclose)
+        await hosts.enter_async_context(kept_sealed(database.app, second))
+        await sealer.seal_next(100)
+        await until(lambda: is_kept(second, 100), within_s=30)
+        await sealer.seal_next()
+        await until(lambda: is_kept(second, 600), within_s=30)
+        await rewrite(database, 100, instead)
+        await told(caplog, "NOT WHAT THIS HOST SAW SIGNED", "size 600")
+        await first.aclose()
+        await told(caplog, "SEALING HAS STOPPED", "size 600")
+        assert not await take_sealer_lock(connection)
+        assert (await signed(connection)).size == 100
+    for file in (second, note):
+        assert is_kept(file, 600)
+        with pytest.raises(SealingRefused, match="size 600"):
+            async with sealing(database.app, file):
+                pytest.fail("taken up")
+
+
+async def test_a_witness_tells_of_another_history(
+    sealed: Dsns,
+    connection: Connection,
+    note: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The key signs a rewritten log on a host that knows less: every other one says so, keeps what
+    it has, and does not go on from there."""
+    monkeypatch.setattr(module, "STANDBY_POLL_S", 0.01)
+    monkeypatch.setattr(module, "REFUSED_RETRY_S", 0.01)
+    right = note.read_bytes()
+    await rewrite(sealed, 100, 900)
+    async with kept_sealed(sealed.app, note.with_name("elsewhere")):
+        await until_sealed(connection, 1000)
+        async with kept_sealed(sealed.app, note):
+            await told(caplog, "NOT WHAT THIS HOST SAW SIGNED", "history was rewritten")
+            assert note.read_bytes() == right
+    async with refused(sealed, note, "history was rewritten"):
+        await append(sealed.app, 1)
+
+
+async def test_a_witness_of_tiles_that_fit_only_its_own_checkpoint(
+    sealed: Dsns, connection: Connection, note: Path
+) -> None:
+    """An old tile that leads to the old root is no proof; it must lead to the new one as well."""
+    edge, _ = grow(Edge(), (await read_leaves(connection, 1, 300)).hashes)
+    note.write_bytes(sign_checkpoint(Checkpoint(SIGNER.name, 300, edge.root()), SIGNER))
+    old = (await read_tiles(connection, [(0, 1)]))[0, 1]
+    async with tampering(sealed) as owner:
+        await owner.execute("DELETE FROM checkpoints; DELETE FROM tiles")
+        await owner.execute("UPDATE events SET leaf_hash = sha256('') WHERE position = 280")
+    await seal(sealed.app, note.with_name("elsewhere"))
+    async with refused(sealed, note, "history was rewritten"), tampering(sealed) as owner:
+        await owner.execute("UPDATE tiles SET hashes = $1 WHERE level = 0 AND tile_index = 1", old)
+
+
+async def test_a_witness_of_a_note_that_is_not_stored_yet(
+    sealed: Dsns, connection: Connection, note: Path
+) -> None:
+    """Killed before it was stored, and now another host's turn: nothing is wrong with that."""
+    await append(sealed.app, 50)
+    edge, _ = grow(Edge(), (await read_leaves(connection, 1, 620)).hashes)
+    ahead = sign_checkpoint(Checkpoint(SIGNER.name, 620, edge.root()), SIGNER)
+    note.write_bytes(ahead)
+    watching = await connect(sealed.app)
+    witness = Sealer(watching, SIGNER, LastNote(note), lambda: NOON)
+    await witness.witness()
+    assert note.read_bytes() == ahead
+    await seal(sealed.app, note.with_name("elsewhere"))
+    await witness.witness()
+    assert is_kept(note, 650)
+    edge, _ = grow(Edge(), bytes(32) * 640)
+    note.write_bytes(sign_checkpoint(Checkpoint(SIGNER.name, 640, edge.root()), SIGNER))
+    with pytest.raises(SealingRefused, match="history was rewritten"):
+        await witness.witness()
+    await watching.close()
 
 
 async def test_lost_connections(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from server.cli import run
 from server.config import Config
 from server.sealer import last_note, signing_key
 from server.service.proofs import Proofs
@@ -18,7 +20,7 @@ from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.service.sealing import append, tampering
 from tests.stack.service import PASSWORD, Service, run_command
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 SIZE = 300
 POSITION = 290
@@ -70,6 +72,7 @@ def test_the_live_log(proof: Path, database: Dsns, var: Path) -> None:
         "events": SIZE,
         "sealed": SIZE,
         "checkpoints": 2,  # the stored one and the file's
+        "checkpoint_file": True,
         "without_entry": 0,
         "purged_to": 0,
         "purged_at": 0,
@@ -145,6 +148,102 @@ def test_what_does_not_verify_is_told_in_one_line(
         assert done.stdout == ""
     done = run_command(elsewhere, "log", "verify", str(changed), "--key", key, "--json")
     assert json.loads(done.stdout)["code"] == "invalid_proof"
+
+
+def test_a_missing_checkpoint_file_is_told(proof: Path, database: Dsns, var: Path) -> None:
+    """A log that was cut back with everything in it is found by nothing then."""
+    settings = {"GATELOG_DATABASE_URL": database.app}
+    (var / "checkpoint").unlink()
+    done = run_command(var, "log", "verify", "--json", **settings)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["checkpoint_file"] is False
+    assert f"{var / 'checkpoint'} is not there" in done.stderr
+
+
+async def grow_log(database: Dsns, config: Config) -> tuple[bytes, bytes]:
+    """Seal some more events; the old checkpoint, and the proof that the log was only added to."""
+    old = last_note(config).read()
+    assert old is not None
+    await append(database.app, 50)
+    connection = await connect(database.app)
+    await until(lambda: take_sealer_lock(connection))
+    sealer = Sealer(connection, signing_key(config), last_note(config), lambda: NOON)
+    await sealer.load()
+    assert await sealer.seal_next() == 50
+    await connection.close()
+    opened = Database(database.app, timeout_s=10, pool_size=1)
+    grown = (await Proofs(opened).consistency(SIZE)).text()
+    await opened.close()
+    return old, grown
+
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def verify(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Said:
+    """``log verify`` in this process, where there is nothing but the key."""
+    monkeypatch.setenv("GATELOG_DATA_DIR", str(tmp_path / "elsewhere"))
+
+    def run_it(*arguments: object) -> tuple[int, str, str]:
+        status = run(["log", "verify", *map(str, arguments)])
+        return status, *capsys.readouterr()
+
+    return run_it
+
+
+def test_what_was_only_added_to(
+    proof: Path, database: Dsns, var: Path, tmp_path: Path, verify: Said
+) -> None:
+    """An auditor has two checkpoints and the proof between them, nothing else."""
+    key = str(signing_key(Config(data_dir=str(var))).verifier)
+    old, grown = asyncio.run(grow_log(database, Config(data_dir=str(var))))
+    files = {"old": old, "grown": grown}
+    files["changed"] = grown.replace(b"\n\n", b"\n" + b"A" * 43 + b"=\n\n", 1)
+    files["new"] = grown.partition(b"\n\n")[2]
+    files["forged"] = old.replace(b"\n300\n", b"\n299\n")
+    paths = {name: tmp_path / name for name in files}
+    for name, content in files.items():
+        paths[name].write_bytes(content)
+
+    given = (paths["grown"], "--checkpoint", paths["old"], "--key", key)
+    status, said, _ = verify(*given)
+    assert status == 0
+    assert "with 350 events is the log that had 300 events" in said
+    status, said, _ = verify(*given, "--json")
+    assert (json.loads(said)["old_size"], json.loads(said)["size"]) == (SIZE, SIZE + 50)
+    for what, old_one, reason in (
+        ("changed", "old", "the consistency proof"),
+        ("grown", "new", "starts from size 300, not 350"),
+        ("grown", "forged", "does not hold"),
+        ("grown", "grown", "does not hold"),
+    ):
+        status, said, told = verify(paths[what], "--checkpoint", paths[old_one], "--key", key)
+        assert (status, said) == (1, ""), what
+        assert reason in told
+
+
+def test_options_that_do_not_apply_are_refused(
+    proof: Path, database: Dsns, var: Path, tmp_path: Path, verify: Said
+) -> None:
+    key = str(signing_key(Config(data_dir=str(var))).verifier)
+    extension, directory = tmp_path / "extension", tmp_path / "directory"
+    extension.write_bytes(b"old 3\n\n")
+    directory.mkdir()
+    checkpoint = ("--checkpoint", str(var / "checkpoint"))
+    for source, options, reason in (
+        (proof, checkpoint, "--checkpoint is for"),
+        (proof, ("--purged-to", "3"), "--purged-to is for"),
+        (extension, (), "needs the one older checkpoint"),
+        (extension, checkpoint * 2, "needs the one older checkpoint"),
+        (extension, (*checkpoint, "--entry", str(proof)), "--entry is for"),
+        (directory, ("--entry", str(proof)), "--entry is for"),
+    ):
+        status, said, told = verify(source, *options, "--key", key)
+        assert (status, said) == (2, ""), options
+        assert reason in told
 
 
 SEALED_WITHIN_S = 60.0  # a second where there is nothing else to do, and a process starts first

@@ -144,7 +144,7 @@ async def test_two_hundred_auditors_and_one_who_never_reads(one_worker: Service)
         for _ in range(EVENTS // 500):
             await append(dsn, 500)
         last = await head(dsn)
-        await until(lambda: all(a.positions[-1:] == [last] for a in auditors), within_s=240)
+        await until(lambda: all(a.positions[-1:] >= [last] for a in auditors), within_s=240)
         grown = psutil.Process(worker.pid).memory_info().rss - before
         # whatever it had still to read: the connection is closed
         await until(lambda: tcp_state(stuck) == TCP_CLOSE)
@@ -152,7 +152,8 @@ async def test_two_hundred_auditors_and_one_who_never_reads(one_worker: Service)
     for auditor in auditors:
         first = auditor.positions[0]  # who began before a full minute sees who read after it
         assert first <= begun + 1
-        assert auditor.positions == list(range(first, last + 1))
+        end = auditor.positions[-1]  # that they read is recorded in each minute
+        assert auditor.positions == list(range(first, end + 1))
     assert last - begun >= EVENTS + LOGINS
     logger.info("logins %s; %s", told("alone", alone), told("with streams", together))
     logger.info("memory %.1f MiB for %d streams", grown / MIB, AUDITORS)

@@ -6,16 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 
 from server.config import Config
+from server.service.clock import utc_now
 from server.service.context import open_services
 from tests.conftest import Dsns
 from tests.service.sealing import append
+from tests.waiting import until
 from tests.web.conftest import PASSWORD, Service
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
 
 STREAM = "/v1/audit/events/stream"
 WITHIN_S = 60.0
@@ -39,6 +44,18 @@ async def append_many(database: Dsns, count: int) -> None:
     """Append so many events, as quickly as it goes."""
     for start in range(0, count, APPENDED_AT_ONCE):
         await append(database.app, min(APPENDED_AT_ONCE, count - start))
+
+
+async def count_reads(connection: Connection) -> int:
+    """How often it is recorded that somebody read about others."""
+    count = await connection.fetchval("SELECT count(*) FROM events WHERE type = 'audit_read'")
+    return int(count or 0)
+
+
+async def next_second() -> None:
+    """Wait until the clock shows another second."""
+    now = int(utc_now().timestamp())
+    await until(lambda: int(utc_now().timestamp()) > now)
 
 
 class Reader:

@@ -10,7 +10,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
@@ -21,14 +21,18 @@ from server.config import Config
 from server.core.audit import AuditFilter, ShownEvent
 from server.core.formats import COLUMNS
 from server.core.personal import Client
+from server.service import audit as audit_module
 from server.service.context import open_services
 from server.service.export import PIECE
 from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
-from tests.web.auditing import add_auditor, append_many
+from tests.web.auditing import add_auditor, append_many, count_reads, next_second
 from tests.web.conftest import PASSWORD, Service, serving
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
 
 EXPORT = "/v1/audit/export"
 MIB = 2**20
@@ -223,6 +227,25 @@ async def waits_for_nothing(database: Dsns) -> bool:
         if await queries(database):
             return False
     return True
+
+
+async def test_it_is_recorded_as_long_as_it_takes(
+    service: Service,
+    auditor: str,
+    database: Dsns,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who takes their time leaves a second audit read, in a minute that is as short as can be."""
+    await append_many(database, 30_000)
+    monkeypatch.setattr(audit_module, "RECORDED_EVERY_S", 1)
+    async with slowly(service, auditor, "format=ndjson") as reader:
+        await until(lambda: waits_for_nothing(database), within_s=60)
+        reads = await count_reads(connection)
+        assert reads >= 1
+        await next_second()
+        assert len(await chunked(reader)) > 5 * MIB
+    assert await count_reads(connection) > reads
 
 
 async def test_no_more_exports_than_the_limit(

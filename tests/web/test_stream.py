@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from random import Random
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
@@ -16,17 +17,36 @@ import pytest
 
 from server.config import Config
 from server.core.audit import ShownEvent
+from server.service import audit as audit_module
 from server.service.clock import utc_now
 from server.service.context import open_services
 from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
-from tests.web.auditing import STREAM, Reader, Received, add_auditor, append_many, following
+from tests.web.auditing import (
+    STREAM,
+    Reader,
+    Received,
+    add_auditor,
+    append_many,
+    count_reads,
+    following,
+    next_second,
+)
 from tests.web.conftest import Service, serving
+
+if TYPE_CHECKING:
+    from server.store.database import Connection
 
 AT_ONCE_S = 10.0  # far less than what ends a stream otherwise; more than a pause of the machine
 TCP_CLOSE = 7  # of Linux' tcp_states.h
+
+
+@pytest.fixture(autouse=True)
+def recorded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test goes from one minute to the next, which would record once more who reads."""
+    monkeypatch.setattr(audit_module, "RECORDED_EVERY_S", 10**10)
 
 
 @pytest.fixture
@@ -172,6 +192,46 @@ async def test_reading_is_recorded(service: Service, auditor: str) -> None:
     async with following(service, auditor, "?after=0&type=audit_read") as reader:
         (read,) = await reader.take(1)
     assert read.shown["what"] == "stream"
+
+
+async def take_next(reader: Reader, kind: str, by: str | None = None) -> None:
+    """Read on to the next event of this type, and of this user if one is given."""
+    while True:
+        (event,) = await reader.take(1)
+        if event.type == kind and (by is None or event.shown["user_id"] == by):
+            return
+
+
+async def test_who_goes_on_reading_is_recorded_again_and_again(
+    service: Service,
+    auditor: str,
+    *,
+    config: Config,
+    database: Dsns,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two read, in minutes that are as short as can be. That others read is no reason."""
+    for login in ("audra", "aude"):
+        await add_auditor(config, database, login)
+    other, third = await service.token("audra"), await service.log_in("aude")
+    async with following(service, auditor) as reader, following(service, other) as too:
+        await reader.begun()
+        await too.begun()
+        monkeypatch.setattr(audit_module, "RECORDED_EVERY_S", 1)
+        reads = await count_reads(connection)
+        for _ in range(3):
+            await next_second()
+            await append_many(database, 1)
+            await take_next(reader, "login_failed")
+            await take_next(too, "login_failed")
+            reads += 2  # before it was shown
+            assert await count_reads(connection) == reads
+        await next_second()
+        assert (await service.get("/v1/audit/events", cookie=third.token)).status == 200
+        for each in (reader, too):
+            await take_next(each, "audit_read", third.json["user_id"])
+        assert await count_reads(connection) == reads + 1
 
 
 async def test_what_was_purged_cannot_be_resumed(
