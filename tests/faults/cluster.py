@@ -6,15 +6,21 @@ it has its own replica; they differ from real hosts only in sharing a machine.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Self, TypeVar, TypeVarTuple, Unpack
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -28,6 +34,47 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_WITHIN_S = 120.0
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+_joined = re.compile(r"^(\S+ \S+) .*: replica \S+ has joined at position", re.MULTILINE)
+
+
+class Server(EmbeddedPostgres):
+    """A PostgreSQL whose steps are taken in a thread: clients and proxies go on meanwhile.
+
+    It ends with the thread that has started it; so one thread takes all steps, in their order,
+    and lives as long as the context.
+    """
+
+    def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
+        super().__init__(data_dir, settings=settings)
+        self._thread = ThreadPoolExecutor(1, "postgres")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await self.take(self.stop)
+        finally:
+            self._thread.shutdown()
+
+    async def take(self, step: Callable[[Unpack[Arguments]], T], *arguments: *Arguments) -> T:
+        """Take this step; once begun it is finished, even if nobody waits for it any more."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, step, *arguments)
+
+    async def kill(self) -> None:
+        """kill -9 of the postmaster; its children find out."""
+        await self.take(self._kill)
+
+    def _kill(self) -> None:
+        pid = self.running_pid()
+        if pid is not None:
+            psutil.Process(pid).kill()
+        self.stop()
 
 
 class Process:
@@ -121,11 +168,17 @@ class Host:
     def log(self) -> str:
         return self._log.read_text()
 
+    def joins(self) -> list[int]:
+        """When its replica has joined: nanoseconds of CLOCK_MONOTONIC, exact to a millisecond."""
+        ahead_ns = time.time_ns() - time.monotonic_ns()
+        times = [datetime.fromisoformat(found).timestamp() for found in _joined.findall(self.log())]
+        return [int(at * 1e9) - ahead_ns for at in times]
+
 
 class Cluster:
     """The database and the hosts."""
 
-    def __init__(self, postgres: EmbeddedPostgres, hosts: list[Host]) -> None:
+    def __init__(self, postgres: Server, hosts: list[Host]) -> None:
         self.postgres = postgres
         self.hosts = hosts
 
@@ -138,26 +191,21 @@ class Cluster:
             for number, port in enumerate(host.ports)
         }
 
-    def restart_postgres(self) -> None:
-        """kill -9 it, and start it again: what was committed synchronously is still there."""
-        pid = self.postgres.running_pid()
-        if pid is not None:
-            psutil.Process(pid).kill()
-        self.postgres.stop()
-        self.postgres.start()
+    def joins(self) -> list[int]:
+        """When replicas have joined."""
+        return [at for host in self.hosts for at in host.joins()]
 
 
 @asynccontextmanager
-async def fresh_postgres(directory: Path, **settings: str) -> AsyncIterator[EmbeddedPostgres]:
+async def fresh_postgres(directory: Path, **settings: str) -> AsyncIterator[Server]:
     """A migrated database server of the test's own."""
-    postgres = EmbeddedPostgres(directory / "pg", settings={"max_connections": "200", **settings})
-    postgres.start()
-    try:
-        postgres.create_database("service")
+    async with Server(
+        directory / "pg", settings={"max_connections": "200", **settings}
+    ) as postgres:
+        await postgres.take(postgres.start)
+        await postgres.take(postgres.create_database, "service")
         await migrate(postgres.owner_dsn("service"))
         yield postgres
-    finally:
-        postgres.stop()
 
 
 def app_url(postgres: EmbeddedPostgres, proxies: list[Proxy]) -> str:
@@ -177,8 +225,8 @@ async def running_cluster(
     hesitant: int = 1000,
     lease_ttl_s: float = 1.0,
     projectors: bool = True,
-    postgres: EmbeddedPostgres | None = None,
-    standby: EmbeddedPostgres | None = None,
+    postgres: Server | None = None,
+    standby: Server | None = None,
 ) -> AsyncIterator[Cluster]:
     """The whole service in many processes, all of them up, on a server of its own unless given.
 

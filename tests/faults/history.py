@@ -9,7 +9,8 @@ Rules that a history must keep:
 
 An end without an answer, or answered 503 or 404, is an open interval: the session may have ended
 at any moment from its request on, or never. 404, because a client or a proxy sends a DELETE again
-when its connection broke: the first one may have done it.
+when its connection broke: the first one may have done it. A change of the password is an end of
+all the user's sessions but the one that it starts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Login(msgspec.Struct, frozen=True, tag="login"):
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
-    """A request that ends ``session``, or the user's ``others`` beside it, or ``all`` of them."""
+    """A request that ends ``session``, or the user's ``others`` beside it, or ``all`` of them.
+
+    ``started`` is the session that the answer brought in their place.
+    """
 
     session: str
     user: str
@@ -42,9 +46,10 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     began: int
     answered: int
     status: int | None
+    started: str | None = None
 
     def may_end(self, login: Login) -> bool:
-        if self.status == 401:
+        if self.status == 401 or self.started == login.session:
             return False
         if self.scope == "one":
             return self.session == login.session
@@ -128,6 +133,24 @@ class History(msgspec.Struct, frozen=True):
                 checks.get(login.session, ()),
             )
         ]
+
+    def joined_while_ending(self, joins: Iterable[int]) -> int:
+        """How many of these moments were while a request was under way that ended something."""
+        ends = [r for r in self.records if isinstance(r, End) and r.status == 200]
+        return sum(any(end.began < at < end.answered for end in ends) for at in joins)
+
+    def checks_between(self, first: str, then: str) -> int:
+        """How many checks were sent and answered after one incident and before the other."""
+        since: int | None = None
+        spans = []
+        for record in self.records:
+            if isinstance(record, Incident) and record.what == first:
+                since = record.at
+            elif isinstance(record, Incident) and record.what == then and since is not None:
+                spans.append((since, record.at))
+                since = None
+        checks = [r for r in self.records if isinstance(r, Check) and r.status is not None]
+        return sum(any(a < c.began and c.answered < b for a, b in spans) for c in checks)
 
     def counts(self) -> dict[str, int]:
         """How much of what there is; a run that saw nothing has shown nothing."""

@@ -1,4 +1,7 @@
-"""Clients that log in, look, and log out in every way there is, and note all of it."""
+"""Clients that log in, look, and end sessions in every way that a user has, and note all of it.
+
+What administrators may do is not among it.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from typing import Any
 
 import aiohttp
+import msgspec
 
 from tests.faults.history import Check, End, History, Incident, Login, Scope
 
-PASSWORD = "a rather long phrase"
+PASSWORDS = ("a rather long phrase", "an even longer phrase")  # everybody has one of them
 CHECK_TIMEOUT_S = 1.5
 COMMAND_TIMEOUT_S = 10.0
 AFTERMATH_TTLS = 1.5  # for how long a session is still tried after its end was answered
@@ -29,6 +34,9 @@ class Load:
         self.workers = workers
         self._lease_ttl_s = lease_ttl_s
         self._random = random.Random(seed)
+        self.refused_logins = 0
+        self._names = f"{seed:x}"  # so that no user is known from an earlier run
+        self._passwords: dict[str, str] = {}  # of users, as long as it is certain
         self._http: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._followers = asyncio.Semaphore(MAX_FOLLOWED)
@@ -41,7 +49,7 @@ class Load:
         """So many clients at work until the context ends."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as self._http:
-            tasks = [asyncio.create_task(self._client(f"user{n}")) for n in range(clients)]
+            tasks = [asyncio.create_task(self._client(str(number))) for number in range(clients)]
             try:
                 yield
             finally:
@@ -52,17 +60,33 @@ class Load:
             if isinstance(result, Exception):
                 raise result
 
-    async def _client(self, user: str) -> None:
-        """Two sessions at a time, ended in turn in one of the ways."""
+    async def hold(self, name: str, sessions: int) -> set[str]:
+        """Start sessions that nobody ends: they are tried as long as this runs."""
+        user = self._user(name)
         await self._register(user)
-        while True:
+        return {(await self._log_in(user)).session_id for _ in range(sessions)}
+
+    def _user(self, name: str) -> str:
+        return f"user-{self._names}-{name}"
+
+    async def _client(self, name: str) -> None:
+        """One user after the other: who does not know the password any more is somebody new."""
+        for number in count():
+            with suppress(LoginRefused):
+                await self._be(self._user(f"{name}-{number}"))
+
+    async def _be(self, user: str) -> None:
+        """Two sessions at a time, ended in turn in one of the ways, while the password is known."""
+        await self._register(user)
+        while user in self._passwords:
             first = await self._log_in(user)
             second = await self._log_in(user)
             await asyncio.sleep(self._random.uniform(0, 0.2))
             await self._end(user, first, second)
 
     async def _end(self, user: str, first: Followed, second: Followed) -> None:
-        way = self._random.choice(["log out", "log out twice", "revoke", "others", "all"])
+        ways = ["log out", "log out twice", "revoke", "others", "all", "password"]
+        way = self._random.choice(ways)
         if way == "log out":
             await asyncio.gather(self._log_out(user, first), self._log_out(user, second))
         elif way == "log out twice":
@@ -76,6 +100,8 @@ class Load:
             path = "/v1/sessions/end_others"
             await self._command(user, first, "others", "POST", path, ended=(second,))
             await self._log_out(user, first)
+        elif way == "password":
+            await self._change_password(user, first, second)
         else:
             path = "/v1/sessions/end_all"
             await self._command(user, first, "all", "POST", path, ended=(first, second))
@@ -84,6 +110,21 @@ class Load:
         method = self._random.choice(["GET", "POST"])
         await self._command(user, session, "one", method, "/v1/logout_user", ended=(session,))
 
+    async def _change_password(self, user: str, first: Followed, second: Followed) -> None:
+        """It ends every session and starts one."""
+        current = self._passwords.pop(user)
+        (new,) = {*PASSWORDS} - {current}
+        body = {"current_password": current, "new_password": new}
+        request = ("POST", "/v1/change_password")
+        status, started = await self._command(
+            user, first, "all", *request, ended=(first, second), body=body
+        )
+        if status == 401:  # an earlier end has come late
+            self._passwords[user] = current
+        elif started is not None:
+            self._passwords[user] = new
+            await self._log_out(user, started)
+
     async def _command(
         self,
         user: str,
@@ -91,39 +132,57 @@ class Load:
         scope: Scope,
         *request: str,
         ended: tuple[Followed, ...],
-    ) -> None:
-        """Ask with this session for the end of those; who knows of it tries them everywhere."""
-        worker, began, status = self._any_worker(), time.monotonic_ns(), None
+        body: Any = None,
+    ) -> tuple[int | None, Followed | None]:
+        """Ask with this session for the end of those; who knows of it tries them everywhere.
+
+        Returns the status of the answer, and the session that it brought, if it did.
+        """
+        worker, began, status, granted = self._any_worker(), time.monotonic_ns(), None, None
         subject = ended[0] if scope == "one" else session
         try:
-            status, _ = await self._ask(worker, *request, token=session.token)
+            status, content = await self._ask(worker, *request, token=session.token, body=body)
+            granted = content if status == 200 and "token" in content else None
         finally:  # also when this run is over: it may have happened
             answered = time.monotonic_ns()
-            self.history.add(End(subject.session_id, user, scope, worker, began, answered, status))
+            end = End(subject.session_id, user, scope, worker, began, answered, status)
+            if granted:
+                end = msgspec.structs.replace(end, started=granted["session_id"])
+            self.history.add(end)
+        started = self._started(user, granted, began, answered) if granted else None
         for each in ended:
             each.over.set()
         if status == 200:
             checks = (self._check(each, worker) for each in ended for worker in self.workers)
             await asyncio.gather(*checks)
+        return status, started
 
     async def _register(self, user: str) -> None:
-        body = {"login": user, "password": PASSWORD}
+        body = {"login": user, "password": PASSWORDS[0]}
         while True:
             status, _ = await self._ask(self._any_worker(), "POST", "/v1/register_user", body=body)
             if status in (201, 409):
+                self._passwords[user] = PASSWORDS[0]
                 return
 
     async def _log_in(self, user: str) -> Followed:
-        body = {"login": user, "password": PASSWORD, "token": "bearer"}
+        """A new session. Raises LoginRefused."""
+        body = {"login": user, "password": self._passwords[user], "token": "bearer"}
         while True:
             worker, began = self._any_worker(), time.monotonic_ns()
             status, granted = await self._ask(worker, "POST", "/v1/login_user", body=body)
             if status == 200:
-                break
+                return self._started(user, granted, began, time.monotonic_ns())
+            if status == 401:
+                self.refused_logins += 1
+                raise LoginRefused
             await asyncio.sleep(0.05)  # what refuses needs no hurry
+
+    def _started(self, user: str, granted: Any, began: int, answered: int) -> Followed:
+        """Note a session that an answer has brought, and follow it."""
         session = Followed(granted["session_id"], granted["token"])
         self.tokens[session.session_id] = session.token
-        self.history.add(Login(session.session_id, user, began, time.monotonic_ns()))
+        self.history.add(Login(session.session_id, user, began, answered))
         task = asyncio.create_task(self._follow(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -187,6 +246,10 @@ class Load:
 
     def _unanswered(self, what: str, error: Exception) -> None:
         """None has come in time."""
+
+
+class LoginRefused(Exception):
+    """The password is another one, or there is no such user; only lost events can do that."""
 
 
 class Followed:

@@ -1,17 +1,27 @@
-"""Who does all the harm: stops, kills, cuts and restarts, one thing after the other, at random."""
+"""Who does all the harm: stops, kills, cuts and restarts, one thing after the other.
+
+Everything has its turn, in another order each time, and for a while of another length.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from server.core.errors import DatabaseUnavailable
 from server.store.database import connect
 from tests.faults.cluster import Cluster, Host, Process
 from tests.faults.load import Load
 
+if TYPE_CHECKING:
+    from server.store.database import Connection
+
+Harm = Callable[[], Coroutine[Any, Any, None]]
+
+POSTGRES_IS_KILLED, POSTGRES_IS_BACK = "kill PostgreSQL", "PostgreSQL is back"
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND datname = current_database() AND random() < 0.5
@@ -26,40 +36,42 @@ class Nemesis:
         self._load = load
         self._ttl_s = lease_ttl_s
         self._random = random.Random(seed)
-        self.done: dict[str, int] = {}
+        self._to_processes: list[Harm] = [
+            self._stop_projector,
+            self._stop_worker,
+            self._kill_projector,
+            self._kill_worker,
+            self._restart_projector,
+        ]
+        self._to_connections: list[Harm] = [
+            self._drop,
+            self._refuse,
+            self._freeze,
+            self._freeze,
+            self._terminate,
+            self._kill_postgres,
+        ]
+        self.done = {_name(harm): 0 for harm in self._to_processes + self._to_connections}
+
+    @property
+    def missing(self) -> list[str]:
+        """What has not been done to the end so far."""
+        return [name for name, times in self.done.items() if not times]
 
     async def harm_processes(self) -> None:
         """Stop, kill and restart projectors and workers, until cancelled."""
-        await self._forever(
-            [
-                self._stop_projector,
-                self._stop_worker,
-                self._kill_projector,
-                self._kill_worker,
-                self._restart_projector,
-            ]
-        )
+        await self._forever(self._to_processes)
 
     async def harm_connections(self) -> None:
-        """Cut, refuse, freeze and terminate connections, and restart PostgreSQL."""
-        await self._forever(
-            [
-                self._drop,
-                self._refuse,
-                self._freeze,
-                self._freeze,
-                self._terminate,
-                self._restart_postgres,
-            ]
-        )
+        """Cut, refuse, freeze and terminate connections, and kill PostgreSQL."""
+        await self._forever(self._to_connections)
 
-    async def _forever(self, harms: list[Callable[[], Awaitable[None]]]) -> None:
+    async def _forever(self, harms: list[Harm]) -> None:
         while True:
-            await asyncio.sleep(self._random.uniform(0, 0.5 * self._ttl_s))
-            harm = self._random.choice(harms)
-            name = harm.__name__.strip("_")
-            self.done[name] = self.done.get(name, 0) + 1
-            await harm()
+            for harm in self._random.sample(harms, len(harms)):
+                await asyncio.sleep(self._random.uniform(0, 0.5 * self._ttl_s))
+                await harm()
+                self.done[_name(harm)] += 1
 
     async def _a_while(self) -> None:
         await asyncio.sleep(self._random.uniform(0, 2.5 * self._ttl_s))
@@ -134,16 +146,28 @@ class Nemesis:
 
     async def _terminate(self) -> None:
         self._load.note("terminate backends")
-        try:
-            connection = await connect(self._cluster.postgres.superuser_dsn("service"), role=None)
-        except DatabaseUnavailable:  # a busy machine: another time
-            return
+        connection = await self._connect()
         try:
             await connection.execute(TERMINATE)
         finally:
             await connection.close()
 
-    async def _restart_postgres(self) -> None:
-        self._load.note("kill PostgreSQL")
-        self._cluster.restart_postgres()
-        self._load.note("PostgreSQL is back")
+    async def _connect(self) -> Connection:
+        while True:
+            try:
+                return await connect(self._cluster.postgres.superuser_dsn("service"), role=None)
+            except DatabaseUnavailable:  # a busy machine
+                await self._a_while()
+
+    async def _kill_postgres(self) -> None:
+        """What was committed synchronously is still there afterwards."""
+        postgres = self._cluster.postgres
+        self._load.note(POSTGRES_IS_KILLED)
+        await postgres.kill()
+        await self._a_while()
+        await postgres.take(postgres.start)
+        self._load.note(POSTGRES_IS_BACK)
+
+
+def _name(harm: Harm) -> str:
+    return harm.__name__.strip("_")

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+# Rounds of the event loop that are enough from accept(2) to ``_accept``: it takes two.
+ACCEPTING = 5
+
 
 class Proxy:
     """Listens on a loopback port; every connection goes on to the server's Unix socket."""
@@ -95,6 +98,7 @@ async def proxying(socket: Path) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        await asyncio.sleep(0)  # what was accepted a moment ago is ours, too
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)  # what was accepted a moment ago is ours, too
         await proxy.close()
         await server.wait_closed()

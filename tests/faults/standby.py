@@ -12,24 +12,23 @@ from pathlib import Path
 import psutil
 
 from server.embedded import POSTGRES_BIN_PATH, SUPERUSER, EmbeddedPostgres
+from server.processes import running
 from server.store.database import connect
-from tests.waiting import until
+from tests.faults.cluster import Server
+from tests.waiting import eventually, until
 
 READY_WITHIN_S = 60.0
 
 
 @asynccontextmanager
-async def standby_of(primary: EmbeddedPostgres, directory: Path) -> AsyncIterator[EmbeddedPostgres]:
+async def standby_of(primary: Server, directory: Path) -> AsyncIterator[Server]:
     """A streaming standby, caught up."""
-    _allow_replication(primary)
-    standby = EmbeddedPostgres(directory / "standby", settings={"max_connections": "200"})
-    _copy(primary, standby)
-    try:
-        _start(standby)
+    await primary.take(_allow_replication, primary)
+    async with Server(directory / "standby", settings={"max_connections": "200"}) as standby:
+        await standby.take(_copy, primary, standby)
+        await standby.take(_start, standby)
         await until(lambda: _streams(primary), within_s=READY_WITHIN_S)
         yield standby
-    finally:
-        standby.stop()
 
 
 def _allow_replication(primary: EmbeddedPostgres) -> None:
@@ -99,18 +98,31 @@ async def make_synchronous(primary: EmbeddedPostgres) -> None:
     await connection.close()
 
 
-def kill_at_once(postgres: EmbeddedPostgres) -> None:
-    """kill -9 of all its processes, as when the machine is gone."""
+async def kill_at_once(postgres: Server) -> int:
+    """kill -9 of all its processes, as when the machine is gone; returns when it was.
+
+    In nanoseconds of CLOCK_MONOTONIC: what it has answered was asked before.
+    """
+    return await postgres.take(_kill_at_once, postgres)
+
+
+def _kill_at_once(postgres: EmbeddedPostgres) -> int:
     pid = postgres.running_pid()
     assert pid is not None
     postmaster = psutil.Process(pid)
+    postmaster.suspend()  # no child is born any more
     family = [postmaster, *postmaster.children(recursive=True)]
     for process in family:
         process.kill()
+    killed_ns = time.monotonic_ns()
     postgres.stop()
-    psutil.wait_procs(family, timeout=READY_WITHIN_S)
+    # whether they are reaped, too, is up to somebody else
+    eventually(
+        lambda: not any(running(process.pid) for process in family), READY_WITHIN_S, "its end"
+    )
+    return killed_ns
 
 
-def promote(standby: EmbeddedPostgres) -> None:
+async def promote(standby: Server) -> None:
     """Make it the primary; returns when it takes writes."""
-    standby._psql("SELECT pg_promote();")
+    await standby.take(standby._psql, "SELECT pg_promote();")

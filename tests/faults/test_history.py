@@ -19,8 +19,9 @@ def end(
     session: str = "s",
     scope: Scope = "one",
     user: str = "u",
+    started: str | None = None,
 ) -> End:
-    return End(session, user, scope, "w", began, answered, status)
+    return End(session, user, scope, "w", began, answered, status, started)
 
 
 def check(began: int, answered: int, status: int | None) -> Check:
@@ -50,6 +51,8 @@ def found(*records: Record) -> list[str]:
         [end(5, 9, 503, session="t", scope="others"), check(41, 42, 401)],
         [end(30, 40, 404), check(41, 42, 401)],  # it was sent twice
         [check(30, 31, 503), check(30, 31, None)],
+        # a change of the password started it, and ended others
+        [end(10, 20, session="t", scope="all", started="s"), check(21, 25, 200)],
     ],
 )
 def test_what_is_allowed(records: list[Record]) -> None:
@@ -63,6 +66,7 @@ def test_what_is_allowed(records: list[Record]) -> None:
         [end(30, 40), end(30, 90), check(41, 42, 200)],  # the first answer counts
         [end(30, 40, session="t", scope="all"), check(41, 42, 200)],
         [end(30, 40, session="t", scope="others"), check(41, 42, 200)],
+        [end(30, 40, session="t", scope="all", started="x"), check(41, 42, 200)],
         [end(30, 40, 503), end(50, 60), check(61, 62, 200)],
     ],
 )
@@ -78,6 +82,7 @@ def test_a_session_that_outlives_its_end_is_found(records: list[Record]) -> None
         [end(30, 40, 401, scope="all"), check(41, 42, 401)],  # nothing has ended it
         [end(30, 40, scope="others"), check(41, 42, 401)],
         [end(5, 9, session="t", scope="all"), check(41, 42, 401)],  # before the login
+        [end(10, 20, session="t", scope="all", started="s"), check(41, 42, 401)],  # it began so
     ],
 )
 def test_a_refusal_of_an_active_session_is_found(records: list[Record]) -> None:
@@ -87,6 +92,15 @@ def test_a_refusal_of_an_active_session_is_found(records: list[Record]) -> None:
 @pytest.mark.parametrize("record", [check(21, 25, 500), check(21, 25, 403), end(21, 25, 500)])
 def test_an_answer_that_means_nothing_is_found(record: Record) -> None:
     assert found(record) == ["an answer that means nothing"]
+
+
+def test_what_happened_meanwhile_is_counted() -> None:
+    away = [Incident("away", 20), Incident("back", 30), Incident("away", 40), Incident("back", 50)]
+    checks = [check(19, 25, 200), check(21, 29, 503), check(31, 39, 200), check(41, 49, 200)]
+    history = History([*away, *checks, check(42, 43, None), end(60, 70), end(80, 90, 503)])
+
+    assert history.checks_between("away", "back") == 2
+    assert history.joined_while_ending([59, 65, 71, 85]) == 1
 
 
 def test_a_history_can_be_written_and_read(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The guarantee under faults: when a logout has been answered, nobody accepts that session again.
 
 Real projectors and workers on three hosts, clients that note what they were told, and a nemesis.
-``FAULTS=long`` makes it go on for ten minutes, ``FAULTS_S`` for as many seconds. The history is
-written to the path in ``FAULTS_HISTORY``, for an outside checker. The same checker must find every
-broken variant.
+``FAULTS=long`` makes it go on for ten minutes, ``FAULTS_S`` for as many seconds, and in any case
+until every harm has been done, clients have gone on without PostgreSQL, and a projector has joined
+while a session was being ended. The history is written to the path in ``FAULTS_HISTORY``, for an
+outside checker. The same checker must find every broken variant.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,13 +22,14 @@ import pytest
 from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.history import Check, End
 from tests.faults.load import Load
-from tests.faults.nemesis import Nemesis
+from tests.faults.nemesis import POSTGRES_IS_BACK, POSTGRES_IS_KILLED, Nemesis
 from tests.faults.variants import BROKEN, CONTROLS, VARIANTS
 from tests.waiting import until
 
 FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 60))
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
+EVERYTHING_WITHIN_S = 150.0  # beyond that: one round of all harms, on a busy machine
 SHORT_TTL_S = 0.5
 CONTROL_S = 15.0  # and until so many logouts have been answered
 CONTROL_WITHIN_S = 90.0
@@ -46,35 +48,67 @@ def words(cluster: Cluster) -> str:
     return "\n".join(f"--- {host.name}\n{host.log()[-3000:]}" for host in cluster.hosts)
 
 
-@pytest.mark.timeout(FAULTS_S + 2 * START_S)
+async def do_harm(nemesis: Nemesis, is_enough: Callable[[], bool]) -> None:
+    """For as long as it shall be, and until it is enough."""
+    harms = [
+        asyncio.create_task(nemesis.harm_processes()),
+        asyncio.create_task(nemesis.harm_connections()),
+    ]
+
+    def is_over() -> bool:  # a harm that ends has failed
+        return any(harm.done() for harm in harms) or is_enough()
+
+    try:
+        await asyncio.wait(harms, timeout=FAULTS_S, return_when=asyncio.FIRST_COMPLETED)
+        await until(is_over, within_s=EVERYTHING_WITHIN_S)
+    except AssertionError:
+        raise AssertionError(f"not everything was tried: {nemesis.done}") from None
+    finally:
+        for harm in harms:
+            harm.cancel()
+        results = await asyncio.gather(*harms, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+@pytest.mark.timeout(FAULTS_S + EVERYTHING_WITHIN_S + 2 * START_S)
 async def test_no_session_outlives_its_logout(directory: Path) -> None:
     seed = random.randrange(1 << 32)
     async with running_cluster(directory, lease_ttl_s=TTL_S) as cluster:
         load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=seed)
+        history = load.history
         nemesis = Nemesis(cluster, load, lease_ttl_s=TTL_S, seed=seed)
-        async with load.running(clients=10):
-            harms = [
-                asyncio.create_task(nemesis.harm_processes()),
-                asyncio.create_task(nemesis.harm_connections()),
-            ]
-            done, _ = await asyncio.wait(harms, timeout=FAULTS_S)
-            for harm in harms:
-                harm.cancel()
-            await asyncio.gather(*harms, return_exceptions=True)
-        for harm in done:
-            harm.result()
-        if HISTORY:
-            load.history.write(Path(HISTORY))
-        violations = load.history.violations()
-        report = f"seed {seed}, {load.history.counts()}, {nemesis.done}"
+
+        def everything_was_tried() -> bool:
+            return (
+                not nemesis.missing
+                and any(isinstance(r, End) and r.started for r in history.records)
+                and history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK) > 0
+                and history.joined_while_ending(cluster.joins()) > 0
+            )
+
+        try:
+            async with load.running(clients=10):
+                await do_harm(nemesis, everything_was_tried)
+        finally:
+            if HISTORY:
+                history.write(Path(HISTORY))
+        violations = history.violations()
+        away = history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK)
+        report = (
+            f"seed {seed}, {history.counts()}, {nemesis.done}, {away} checks without PostgreSQL, "
+            f"{history.joined_while_ending(cluster.joins())} joins while a session was being ended"
+        )
         assert not violations, f"{report}\n{violations[0]}\n{words(cluster)}"
+        assert not load.refused_logins, f"{report}\n{words(cluster)}"
 
     print(report)  # noqa: T201  # what was tried, with -s
-    checks = [r for r in load.history.records if isinstance(r, Check)]
-    ends = [r for r in load.history.records if isinstance(r, End)]
+    checks = [r for r in history.records if isinstance(r, Check)]
+    ends = [r for r in history.records if isinstance(r, End)]
     assert sum(c.status == 200 for c in checks) > FAULTS_S, report
     assert sum(c.status == 401 for c in checks) > FAULTS_S, report
-    assert sum(e.status == 200 for e in ends) > FAULTS_S / 2, report
+    assert sum(e.status == 200 for e in ends) > FAULTS_S / 6, report
 
 
 @asynccontextmanager
