@@ -20,12 +20,12 @@ from server.config import Config
 from server.core.commands import StartSession
 from server.core.events import leaf_hash
 from server.core.sessions import Session
-from server.projector import Projector, make_projector
+from server.service.projector import Projector
 from server.store import sql
 from server.store.appender import Appender
 from server.store.database import connect
 from server.store.leases import Look, leave, read_leases
-from server.store.replica import ReplicaPlace, ReplicaReader, ReplicaWriter
+from server.store.replica import ReplicaPlace, ReplicaReader, ReplicaState, ReplicaWriter
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
 from tests.waiting import until
@@ -50,7 +50,7 @@ def config(tmp_path: Path) -> Iterator[Config]:
 @pytest.fixture
 def patient(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The same with a long lease, which also limits each statement, and with time to leave."""
-    monkeypatch.setattr("server.projector.LEAVE_TIMEOUT_S", LONG_TTL_S)
+    monkeypatch.setattr("server.service.projector.LEAVE_TIMEOUT_S", LONG_TTL_S)
     return msgspec.structs.replace(config, lease_ttl_s=LONG_TTL_S)
 
 
@@ -63,7 +63,7 @@ def reader(config: Config) -> Iterator[ReplicaReader]:
 
 @asynccontextmanager
 async def running(config: Config, database: Dsns) -> AsyncIterator[Projector]:
-    projector = make_projector(config, database.app)
+    projector = Projector.configured(config, database.app)
     task = asyncio.create_task(projector.run())
     try:
         yield projector
@@ -173,6 +173,55 @@ async def test_a_restart_goes_on_with_the_same_replica(
         assert second.rebuilds == 0
 
 
+@pytest.mark.parametrize(
+    ("before_s", "ttl_s", "kept"),
+    [(60, 60, True), (60, 6, False), (33.3, 33.3, True), (20, 60, True)],
+)
+async def test_a_longer_lease_of_a_killed_projector_ends_before_its_row_says_less(
+    *,
+    config: Config,
+    database: Dsns,
+    appender: Appender,
+    reader: ReplicaReader,
+    before_s: float,
+    ttl_s: float,
+    kept: bool,
+) -> None:
+    (command,) = await logged_in(appender)
+    longer = msgspec.structs.replace(config, lease_ttl_s=before_s)
+    async with running(longer, database) as first:
+        await until(knows(reader, command))
+        killed(first)
+    await until(lambda: reader.leased)
+
+    leased: list[bool] = []
+    async with running(msgspec.structs.replace(config, lease_ttl_s=ttl_s), database) as second:
+        write_row = second._write_row
+
+        async def noting(
+            lease: Connection, writer: ReplicaWriter, state: ReplicaState, t0_ns: int
+        ) -> None:
+            leased.append(reader.leased)
+            await write_row(lease, writer, state, t0_ns)
+
+        second._write_row = noting  # type: ignore[method-assign]
+        await until(lambda: bool(leased))
+        await until(knows(reader, command))
+
+        assert leased[0] is kept
+        assert second.rebuilds == 0, "what the replica holds is as good as before"
+
+
+def killed(projector: Projector) -> None:
+    """Let it end as by kill -9, but for what a process cannot do to itself."""
+
+    async def let_go() -> None:
+        assert projector._writer is not None
+        projector._writer.close()
+
+    projector._stop = let_go  # type: ignore[method-assign]
+
+
 async def test_a_removed_row_is_joined_anew(
     config: Config, database: Dsns, reader: ReplicaReader, connection: Connection
 ) -> None:
@@ -195,7 +244,7 @@ async def test_rows_of_replicas_that_are_gone_are_removed(
     config: Config, database: Dsns, reader: ReplicaReader, connection: Connection, tmp_path: Path
 ) -> None:
     other = Config(data_dir=str(tmp_path / "other"), lease_ttl_s=TTL_S, replica_max_mib=64)
-    gone = make_projector(other, database.app)
+    gone = Projector.configured(other, database.app)
     task = asyncio.create_task(gone.run())
     with contextlib.closing(ReplicaReader(ReplicaPlace(other))) as others_reader:
         await until(lambda: others_reader.leased)
@@ -436,7 +485,7 @@ async def test_a_replica_that_is_not_caught_up_gets_no_lease(
     place = ReplicaPlace(config)
     async with running(config, database):
         await until(lambda: acknowledged(connection))
-    projector = make_projector(config, database.app)
+    projector = Projector.configured(config, database.app)
     stuck = asyncio.Event()
 
     async def never(*_: object) -> None:
@@ -522,7 +571,7 @@ async def test_an_event_of_a_newer_version_ends_the_lease_until_it_is_past(
     reader: ReplicaReader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.projector.NOT_UNDERSTOOD_RETRY_S", RETRY_S)
+    monkeypatch.setattr("server.service.projector.NOT_UNDERSTOOD_RETRY_S", RETRY_S)
     active, ending = await logged_in(appender, 2)
     async with running(patient, database) as projector:
         await until(knows(reader, active))

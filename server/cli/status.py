@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +19,9 @@ class HostStatus(msgspec.Struct, frozen=True):
     """One host's replica, as its row in the database tells.
 
     ``mode``: "memory" while its lease is renewed in time and it knows this log, else "primary":
-    then its workers ask the database. ``sessions``: active ones at the last renewal.
+    then its workers ask the database. It is the replica's: workers with GATELOG_CHECK=strict ask
+    the database in any case. ``sessions``: active ones at the last renewal. ``renewed_s_ago`` is by
+    the database's clock.
     """
 
     host: str
@@ -37,7 +38,12 @@ class HostStatus(msgspec.Struct, frozen=True):
 @json_option
 @click.pass_obj
 def status(config: Config, as_json: bool) -> None:
-    """Show the log's head and, for each host: mode, lease, applied position, lag, sessions."""
+    """Show the log's head and, for each host: mode, lease, applied position, lag, sessions.
+
+    The mode is "memory" where the host's replica may answer, else "primary": its workers ask the
+    database. Workers with GATELOG_CHECK=strict always do, whatever the mode; "check" is the setting
+    of this command's environment.
+    """
     from server.database import reachable_database
 
     with reachable_database(config, "status") as urls:
@@ -64,7 +70,7 @@ async def _look(dsn: str) -> Look:
 
 def _host(lease: HostLease, look: Look) -> HostStatus:
     row = lease.row
-    age_s = (datetime.now(UTC) - lease.renewed_at).total_seconds()
+    age_s = lease.age.total_seconds()
     lease_s = row.ttl_ns / 1e9
     memory = row.epoch == look.epoch and age_s < lease_s
     return HostStatus(

@@ -60,7 +60,7 @@ from server.service.personal import PersonalData
 from server.store.appender import Appender
 from server.store.batch import Recorded
 from server.store.database import Database
-from server.store.log import read_head
+from server.store.log import read_head, settle
 from server.store.replica import boottime_ns
 from server.store.sessions import FoundSession, SessionList
 from server.store.users import Credential, ListedUser, Users
@@ -336,7 +336,7 @@ class Accounts:
         """End the session behind this token digest, if there is one; never an error if not."""
         found, position = await self._sessions.by_digest(digest)
         if found is None:
-            await self._wait_for_replicas(position)  # they may not know of that end yet
+            await self._wait_for_what_ended(position)
             return Ended(0, position)
         return await self._end_one(found, "logout", client)
 
@@ -363,15 +363,17 @@ class Accounts:
         self, session: Session, session_id: UUID, client: Client = UNKNOWN_CLIENT
     ) -> Ended:
         """End one session of the same user. Raises NotFound for what is not theirs."""
-        found = await self._sessions.by_id(session_id)
+        found, position = await self._sessions.by_id(session_id)
         if found is None or found.session.subject_id != session.subject_id:
+            await self._wait_for_what_ended(position)  # for others', too: time must not tell
             raise NotFound("You have no such session.")
         return await self._end_one(found, "revoked", client)
 
     async def revoke_session(self, session_id: UUID) -> Ended:
         """End any session, as an operator may. Raises NotFound."""
-        found = await self._sessions.by_id(session_id)
+        found, position = await self._sessions.by_id(session_id)
         if found is None:
+            await self._wait_for_what_ended(position)
             raise NotFound("There is no such session.")
         return await self._end_one(found, "revoked", UNKNOWN_CLIENT)
 
@@ -484,7 +486,10 @@ class Accounts:
     async def _end(self, command: Command, client: Client) -> Ended:
         """Record the command; returns when no replica accepts any more what it ended."""
         recorded = await self._submit(command, client)
-        await self._wait_for_replicas(recorded.position)
+        if recorded.events:
+            await self._wait_for_replicas(recorded.position)
+        else:
+            await self._wait_for_what_ended(recorded.position)
         return Ended(recorded.ended, recorded.position)
 
     async def _grant(self, token: str, command: Command, client: Client) -> Grant:
@@ -497,6 +502,15 @@ class Accounts:
                 if isinstance(change, PutSession):
                     return Grant(token, change.session, recorded.position)
         raise AssertionError("a login without a session")
+
+    async def _wait_for_what_ended(self, position: int) -> None:
+        """Before it is said that there is nothing to end: the end may be a millisecond old.
+
+        Replicas may not know of it yet, and a failover could take it back.
+        """
+        async with self._database.acquire() as connection:
+            await settle(connection)
+        await self._wait_for_replicas(position)
 
     async def _wait_for_replicas(self, position: int) -> None:
         await self._barrier.wait(position, boottime_ns())

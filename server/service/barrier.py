@@ -3,7 +3,8 @@
 Rules:
 
 - Everything that says "this session is over" waits here first, for the position that it saw:
-  also a logout that found the session ended, because replicas may not know of that end yet.
+  also a logout that found the session ended, and a "not found", because replicas may not know of
+  that end yet.
 - The rows are read after the commit, on the primary, in one statement with the epoch. One read
   serves all who waited when it was sent.
 - The timer alone suffices: without the database the answer comes after the full wait.

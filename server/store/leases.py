@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,11 +34,14 @@ class EpochHead(msgspec.Struct, frozen=True):
 
 
 class HostLease(msgspec.Struct, frozen=True):
-    """A lease row with what only people look at."""
+    """A lease row with what only people look at.
+
+    ``age``: since it was renewed, by the database's clock.
+    """
 
     row: LeaseRow
     host: str
-    renewed_at: datetime
+    age: timedelta
     sessions: int | None
 
 
@@ -64,12 +67,16 @@ async def writes_durably(connection: Connection) -> None:
     await connection.execute(sql.COMMIT_DURABLY)
 
 
+def written_ttl_ns(ttl_ns: int) -> int:
+    """How long a lease lasts by its row, in whole milliseconds: never less than it does."""
+    return math.ceil(ttl_ns / _NS_PER_MS) * _NS_PER_MS
+
+
 async def write_lease(
     connection: Connection,
     row: LeaseRow,
     *,
     host: str,
-    now: datetime,
     sessions: int | None = None,
 ) -> bool:
     """Insert or renew this row and commit; True if it was not there (any more).
@@ -83,8 +90,7 @@ async def write_lease(
         row.renewal_seq,
         row.applied_position,
         row.epoch,
-        math.ceil(row.ttl_ns / _NS_PER_MS),
-        now,
+        written_ttl_ns(row.ttl_ns) // _NS_PER_MS,
         sessions,
     )
     return bool(joined)
@@ -113,7 +119,7 @@ async def read_leases(connection: PooledConnection) -> Look:
                 row["ttl_ms"] * _NS_PER_MS,
             ),
             row["host"],
-            row["renewed_at"],
+            row["age"],
             row["sessions"],
         )
         for row in rows

@@ -6,8 +6,9 @@ How it is written stands in ``server.store.appender``.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import msgspec
 
 from server.core import events as ev
@@ -42,6 +43,27 @@ async def read_head(connection: PooledConnection) -> Head:
     if row is None:
         raise DatabaseUnavailable("The log has no head.")
     return Head(row["position"], row["recorded_at"], row["epoch"])
+
+
+async def settle(connection: PooledConnection) -> None:
+    """Return when all that could be read before this call is as durable as a commit gets.
+
+    A commit whose wait for a standby was cut short is seen by everybody, and a failover would take
+    it back. Raises DatabaseUnavailable when this wait was cut short, too.
+    """
+    warnings: list[str] = []
+
+    def note(_: Any, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            warnings.append(message.message)
+
+    connection.add_log_listener(note)
+    try:
+        await connection.fetch(sql.SETTLE)
+    finally:
+        connection.remove_log_listener(note)
+    if warnings:
+        raise DatabaseUnavailable("The wait for a standby was cut short.")
 
 
 async def next_epoch(connection: Connection) -> int:

@@ -191,6 +191,13 @@ def _found(row: asyncpg.Record | Sequence[Any]) -> FoundSession:
     return FoundSession(_active(session), key)
 
 
+def _found_at(rows: Sequence[asyncpg.Record]) -> tuple[FoundSession | None, int]:
+    if not rows:
+        raise DatabaseUnavailable("The log has no head.")
+    position, *found = rows[0]
+    return (_found(found) if found[0] is not None else None), position
+
+
 class SessionList:
     """The active sessions in their table, to list them and to find one by its public id."""
 
@@ -215,13 +222,13 @@ class SessionList:
         """The session behind a digest, if it is active, and the log's position at that moment."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(sql.FIND_SESSIONS_AT_HEAD, [digest])
-        position, *found = rows[0]
-        return (_found(found) if found[0] is not None else None), position
+        return _found_at(rows)
 
-    async def by_id(self, session_id: UUID) -> FoundSession | None:
+    async def by_id(self, session_id: UUID) -> tuple[FoundSession | None, int]:
+        """The same for a session's public id."""
         async with self._database.acquire() as connection:
-            row = await connection.fetchrow(sql.FIND_SESSION, session_id)
-        return _found(row) if row is not None else None
+            rows = await connection.fetch(sql.FIND_SESSION, session_id)
+        return _found_at(rows)
 
     async def subjects(self, after: UUID, limit: int) -> list[UUID]:
         """A page of the users who have sessions, by id. Start with the nil UUID."""

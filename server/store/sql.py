@@ -123,6 +123,13 @@ DELETE FROM event_addresses WHERE subject_id = ANY($1::uuid[])
 # The head: the position of the last event and when it was recorded.
 READ_HEAD = "SELECT position, recorded_at, epoch FROM log_head"
 
+# Where commits wait for standbys: wait until these have all that could be read before, by a commit
+# that comes later in the WAL. Elsewhere nothing is written.
+SETTLE = """
+SELECT pg_logical_emit_message(true, 'gatelog', ''::text)
+WHERE current_setting('synchronous_standby_names') <> ''
+"""
+
 # Events after a position, in order. $1 position, $2 how many at most
 READ_EVENTS = """
 SELECT position, recorded_at, entry, leaf_hash
@@ -174,11 +181,13 @@ SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
 FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
 """
 
-# One active session by its public id, and the key of its user. $1 session
+# The same for one session by its public id. $1 session
 FIND_SESSION = """
-SELECT s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
+SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
        k.wrapped_key, k.master_key_id
-FROM active_sessions s LEFT JOIN subject_keys k USING (subject_id) WHERE s.session_id = $1
+FROM log_head h
+LEFT JOIN active_sessions s ON s.session_id = $1
+LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 """
 
 # Users with sessions whose time is over. $1 now, $2 how many at most
@@ -688,11 +697,11 @@ FROM pg_control_system() c, log_head h
 """
 
 # Join or renew: write the own row. $1 replica, $2 host, $3 renewal_seq, $4 applied position,
-# $5 epoch, $6 ttl in ms, $7 now
+# $5 epoch, $6 ttl in ms, $7 active sessions
 WRITE_LEASE = """
 INSERT INTO replica_lease AS r (replica_id, host, renewal_seq, applied_position, epoch, ttl_ms,
                                 renewed_at, sessions)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7)
 ON CONFLICT (replica_id) DO UPDATE
 SET host = EXCLUDED.host, renewal_seq = EXCLUDED.renewal_seq,
     applied_position = GREATEST(r.applied_position, EXCLUDED.applied_position),
@@ -711,7 +720,8 @@ FROM log_head h LEFT JOIN events e ON e.position = $1
 # All leases together with the head and the epoch, in one snapshot.
 READ_LEASES = f"""
 SELECT h.position AS head, ({READ_EPOCH}) AS epoch, r.replica_id, r.host, r.renewal_seq,
-       r.applied_position, r.epoch AS replica_epoch, r.ttl_ms, r.renewed_at, r.sessions
+       r.applied_position, r.epoch AS replica_epoch, r.ttl_ms, r.sessions,
+       clock_timestamp() - r.renewed_at AS age
 FROM log_head h LEFT JOIN replica_lease r ON true
 """  # noqa: S608
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final, cast
 
 from aiohttp import hdrs, web
@@ -28,6 +28,7 @@ from aiohttp.typedefs import Handler
 from server.config import Config
 from server.core.errors import BadRequest
 from server.service.context import Services, open_services, sweeping
+from server.service.projector import projecting
 from server.web.access import Door, bind, guarded, refuse_unguarded
 from server.web.asof import asof_routes
 from server.web.audit import audit_routes
@@ -54,15 +55,23 @@ OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 access_logger = logging.getLogger("gatelog.access")
 
 
-def create_app(config: Config, dsn: str, hosted: Iterable[web.RouteDef] = ()) -> web.Application:
+def create_app(
+    config: Config, dsn: str, hosted: Iterable[web.RouteDef] = (), *, projector: bool = False
+) -> web.Application:
     """The application on this database. ``hosted``: routes beside the product's own.
 
     A hosted handler is protected like the product's own, unless it is marked public.
+    ``projector``: follow the log in this process, for a single worker; where none does on this
+    host, every check asks the primary.
     """
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
-        async with open_services(config, dsn) as services, sweeping(services.accounts):
+        async with (
+            projecting(config, dsn) if projector else nullcontext(),
+            open_services(config, dsn) as services,
+            sweeping(services.accounts),
+        ):
             yield services
 
     return build_app(config, opened, hosted)

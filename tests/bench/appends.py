@@ -41,6 +41,7 @@ from tests.builders import registration, start
 if TYPE_CHECKING:
     from server.store.database import Connection
 
+GOAL_PER_S = 25_000
 ROUNDS = 7
 EVENTS_PER_ROUND = 20 * MAX_BATCH
 USERS = 20_000
@@ -151,6 +152,7 @@ async def measure(server: EmbeddedPostgres, console: Console) -> None:
         numbers = (statistics.median(rates), min(rates), max(rates))
         table.add_row(name, *(f"{number:,.0f}" for number in numbers), f"{share:.2f}")
     console.print(table)
+    console.print(f"goal: at least {GOAL_PER_S:,} events/s through decide and projection")
     console.print(
         f"32 clients, one append each at a time: p50 {times[len(times) // 2]:.2f} ms,"
         f" p99 {times[len(times) * 99 // 100]:.2f} ms"

@@ -11,7 +11,7 @@ import msgspec
 import uvloop
 
 from server.config import Config
-from server.projector import projecting
+from server.service.projector import projecting
 
 
 async def run(config: Config, dsn: str) -> None:

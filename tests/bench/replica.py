@@ -30,7 +30,7 @@ from rich.console import Console
 from server.config import Config
 from server.core.sessions import Session
 from server.core.tokens import token_digest
-from server.projector import projecting
+from server.service.projector import projecting
 from server.store import sql
 from server.store.database import connect
 from server.store.replica import ReplicaPlace, ReplicaReader

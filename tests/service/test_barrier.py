@@ -15,7 +15,6 @@ from server.store import sql
 from server.store.database import connect
 from server.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
 from server.store.replica import boottime_ns
-from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.waiting import until
 
@@ -80,7 +79,7 @@ async def joined(
     """Write a row; returns the epoch it has, the current one unless told otherwise."""
     epoch = epoch or (await read_leases(connection)).epoch
     row = LeaseRow(replica_id, boottime_ns(), applied, epoch, TERMS.ttl_ns)
-    await write_lease(connection, row, host="here", now=NOON)
+    await write_lease(connection, row, host="here")
     return epoch
 
 

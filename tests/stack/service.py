@@ -209,6 +209,9 @@ class Service:
                 found += master.children()
         return found
 
+    def projector(self) -> list[psutil.Process]:
+        return self._children("server.projector")
+
     def sealer(self) -> list[psutil.Process]:
         return self._children("server.sealer")
 

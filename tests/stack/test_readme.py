@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from server.config import Config, variable
-from tests.stack.service import PASSWORD, ROOT, Service, environment, run_command
+from tests.conftest import Dsns
+from tests.stack.service import (
+    PASSWORD,
+    REQUEST_TIMEOUT_S,
+    ROOT,
+    START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
+    Answer,
+    Service,
+    environment,
+    run_command,
+)
+from tests.waiting import eventually
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -75,6 +90,70 @@ def at_a_terminal(data_dir: Path, arguments: list[str], answers: list[str]) -> i
             pass
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def test_the_program_protects_its_handlers(tmp_path: Path, data_dir: Path, database: Dsns) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "program.py").write_text(program)
+    port = free_port()
+    settings = {
+        "GATELOG_DATABASE_URL": database.app,
+        "GATELOG_PORT": str(port),
+        "GATELOG_LEASE_TTL_S": "60",
+        "PYTHONPATH": str(ROOT),
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py")], env=environment(data_dir, settings)
+    )
+
+    def ask(path: str, body: object = None, cookie: str = "") -> Answer:
+        connection = HTTPConnection("127.0.0.1", port, timeout=REQUEST_TIMEOUT_S)
+        headers = {"Content-Type": "application/json"} if body else {"Cookie": cookie}
+        try:
+            connection.request(
+                "POST" if body else "GET", path, json.dumps(body) if body else None, headers
+            )
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            connection.close()
+
+    def answers() -> bool:
+        assert process.poll() is None
+        try:
+            return ask("/health/ready").status == 200
+        except OSError:
+            return False
+
+    def lookups() -> bytes:
+        (line,) = re.findall(rb"^gatelog_primary_lookups_total .*$", ask("/metrics").body, re.M)
+        return bytes(line)
+
+    def from_memory() -> bool:
+        before = lookups()
+        assert ask("/orders", cookie=login.cookie).status == 200
+        return lookups() == before
+
+    try:
+        eventually(answers, START_TIMEOUT_S, "the program")
+        assert ask("/prices").json == {"apple": 1}
+        assert ask("/orders").status == 401
+        credentials = {"login": "ada", "password": PASSWORD}
+        assert ask("/v1/register_user", credentials).status == 201
+        login = ask("/v1/login_user", credentials)
+        orders = ask("/orders", cookie=login.cookie)
+        assert orders.json == {"user": login.json["user_id"]}
+        eventually(from_memory, START_TIMEOUT_S, "an answer from memory")
+        process.terminate()
+        assert process.wait(STOP_TIMEOUT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("line", MAKE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import stat
@@ -97,7 +98,14 @@ KILLED: dict[str, Callable[[Service], list[psutil.Process]]] = {
     "one worker": lambda service: service.workers()[:1],
     "all workers": lambda service: service.workers(),
     "their master": lambda service: service.master(),
+    "the projector": lambda service: service.projector(),
 }
+
+
+def follows_the_log(service: Service) -> bool:
+    """Whether the host's only replica has all that is in the log, and a lease."""
+    hosts = json.loads(run_command(service.data_dir, "status", "--json").stdout)["hosts"]
+    return [(host["mode"], host["lag"]) for host in hosts] == [("memory", 0)]
 
 
 @pytest.mark.parametrize("what", KILLED)
@@ -105,6 +113,7 @@ def test_what_is_killed_comes_back(service: Service, what: str) -> None:
     service.register()
     cookie = service.log_in().cookie
     killed = KILLED[what](service)
+    assert killed
     for process in killed:
         process.kill()
     eventually(lambda: not alive(killed), BACK_WITHIN_S, "the death of what was killed")
@@ -112,6 +121,8 @@ def test_what_is_killed_comes_back(service: Service, what: str) -> None:
     eventually(lambda: service.accepts(cookie), BACK_WITHIN_S, "the session")
     eventually(service.takes_logins, BACK_WITHIN_S, "a login")
     eventually(lambda: len(service.workers()) == 2, BACK_WITHIN_S, "both workers")
+    eventually(lambda: len(service.projector()) == 1, BACK_WITHIN_S, "the projector")
+    eventually(lambda: follows_the_log(service), BACK_WITHIN_S, "the replica's lease")
 
 
 def test_nothing_outlives_a_killed_supervisor(service: Service) -> None:

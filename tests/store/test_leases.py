@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,7 @@ from server.store.leases import (
     reap,
     write_lease,
 )
-from tests.builders import NOON, registration
+from tests.builders import registration
 from tests.conftest import Dsns
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def a_row(name: str = "a", *, seq: int = 1, applied: int = 5, epoch: str = "e") 
 
 async def written(connection: Connection, *rows: LeaseRow) -> None:
     for row in rows:
-        await write_lease(connection, row, host="here", now=NOON)
+        await write_lease(connection, row, host="here")
 
 
 async def test_without_replicas_there_are_the_head_and_the_epoch(connection: Connection) -> None:
@@ -56,9 +57,25 @@ async def test_a_row_is_written_as_it_is_read(connection: Connection) -> None:
     assert {lease.host for lease in look.leases} == {"here"}
 
 
+async def test_the_age_of_a_row_is_by_the_clock_of_the_database(
+    database: Dsns, connection: Connection
+) -> None:
+    await written(connection, a_row())
+    owner = await connect(database.owner, role=None)
+    await owner.execute("UPDATE replica_lease SET renewed_at = renewed_at - interval '1 hour'")
+    await owner.close()
+
+    (lease,) = (await read_leases(connection)).leases
+    assert timedelta(hours=1) <= lease.age < timedelta(hours=1, minutes=5)
+
+    await written(connection, a_row(seq=2))
+    (lease,) = (await read_leases(connection)).leases
+    assert timedelta(0) <= lease.age < timedelta(minutes=5)
+
+
 async def test_the_first_row_joins_and_the_next_renews(connection: Connection) -> None:
-    assert await write_lease(connection, a_row(), host="here", now=NOON)
-    assert not await write_lease(connection, a_row(seq=2), host="here", now=NOON)
+    assert await write_lease(connection, a_row(), host="here")
+    assert not await write_lease(connection, a_row(seq=2), host="here")
 
     assert (await read_leases(connection)).rows == (a_row(seq=2),)
 
@@ -67,7 +84,7 @@ async def test_a_removed_row_is_joined_anew(connection: Connection) -> None:
     await written(connection, a_row())
     await leave(connection, "a")
 
-    assert await write_lease(connection, a_row(seq=2), host="here", now=NOON)
+    assert await write_lease(connection, a_row(seq=2), host="here")
 
 
 async def test_acknowledgements_only_grow_and_only_in_their_epoch(connection: Connection) -> None:

@@ -28,9 +28,9 @@ from server.core.merkle import root_of
 from server.core.sessions import Session
 from server.core.tokens import token_digest
 from server.embedded import POSTGRES_BIN_PATH
-from server.projector import make_projector
 from server.service.context import open_services
 from server.service.personal import PersonalData
+from server.service.projector import Projector
 from server.store.database import Database
 from server.store.log import StoredEvent, read_events
 from server.store.replica import ReplicaPlace, ReplicaReader
@@ -113,7 +113,7 @@ def config(config: Config, tmp_path: Path) -> Iterator[Config]:
 
 @asynccontextmanager
 async def projecting(config: Config, database: Dsns) -> AsyncIterator[None]:
-    task = asyncio.create_task(make_projector(config, database.app).run())
+    task = asyncio.create_task(Projector.configured(config, database.app).run())
     try:
         yield
     finally:
