@@ -12,9 +12,7 @@ from server.config import Config
 from server.database import dsns
 from server.logs import configure_logging
 from server.processes import child_main
-from server.service.projector import Projector, projecting
-
-__all__ = ["Projector", "main", "projecting", "run"]
+from server.service.projector import Projector
 
 
 def run(config: Config) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from server.projector import Projector
+from server.service.projector import Projector
 from server.store.appender import Appender
 from server.store.feed import Page
 from server.store.sessions import PrimaryLookup

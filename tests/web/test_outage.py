@@ -17,8 +17,8 @@ from server.config import Config
 from server.core.sessions import Session
 from server.core.tokens import token_digest
 from server.embedded import PORT
-from server.projector import projecting
 from server.service.clock import new_token
+from server.service.projector import projecting
 from server.store.appender import Appender
 from server.store.replica import ReplicaPlace, ReplicaReader, boottime_ns
 from server.web.app import create_app
