@@ -34,9 +34,9 @@ faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' do
 	@FAULTS=long $(BIN)/python -m pytest tests/faults $(ARGS)
 
 stack-test: $(VENV)/installed-dev ## Build the image and try the whole stack; needs a Docker engine
-	@if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; \
-		then $(BIN)/python -m pytest -m stack tests/compose $(ARGS); \
-		else echo "The stack is not tried: there is no Docker engine with Compose v2"; fi
+	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
+		{ echo "There is no Docker engine with Compose v2 to try the stack on" >&2; exit 1; }
+	@$(BIN)/python -m pytest -m stack tests/compose $(ARGS)
 
 clean: ## Remove .venv and caches; var, the data, stays
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

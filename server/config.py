@@ -68,9 +68,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hashing_queue: Count = 64
     # How long a request may wait for the database before it is answered 503, in seconds.
     database_timeout_s: Seconds = 5
-    # Pooled database connections per worker, beside the appender's and the lookup's own.
+    # Pooled database connections per worker, beside the appender's, lookup's and barrier's own.
     database_pool: Annotated[int, Meta(ge=1, le=100)] = 4
-    # Pooled database connections per worker for who reads the log: audit queries and proofs.
+    # Pooled database connections per worker for who reads the log, and as many for as-of.
     audit_pool: Annotated[int, Meta(ge=1, le=100)] = 4
     # Commands in one commit.
     append_batch: Annotated[int, Meta(ge=1, le=256)] = 256
@@ -184,7 +184,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
             continue
         field = fields.get(name) or fields.get(name.removesuffix("_FILE"))
         if field is None or (name not in fields and field not in SECRETS):
-            raise ConfigError(name, "there is no such setting; see 'run.py config'")
+            raise ConfigError(name, "there is no such setting; see 'config'")
         if field in texts:
             raise ConfigError(name, f"is set together with {variable(field)}; set one of them")
         texts[field] = environ[name] if name in fields else _read_secret(name, environ[name])

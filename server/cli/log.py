@@ -33,7 +33,7 @@ for command in (tail, verify, export_proofs, key, purge):
 
 
 @log.command("show")
-@from_option
+@from_option("the last events")
 @limit_option(20)
 @json_option
 @click.pass_obj

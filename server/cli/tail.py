@@ -44,16 +44,19 @@ RETRY_EVERY_S = 0.5
 Personal = Literal["sealed", "open"]
 Printed = Callable[[Sequence["StoredEvent"]], Awaitable[bytes]]
 
-from_option = click.option(
-    "--from",
-    "first",
-    type=click.IntRange(min=1),
-    help="Begin with this position instead of the last events.",
-)
+
+def from_option(otherwise: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Where to begin; ``otherwise`` says where it begins without the option."""
+    return click.option(
+        "--from",
+        "first",
+        type=click.IntRange(min=1),
+        help=f"Begin with this position instead of {otherwise}.",
+    )
 
 
 @click.command("tail")
-@from_option
+@from_option("what is recorded from now on")
 @click.option(
     "--follow/--no-follow",
     default=True,
@@ -91,9 +94,14 @@ def tail(
     personal: Personal,
     as_json: bool,
 ) -> None:
-    """Print events as they are recorded, until stopped."""
+    """Print events as they are recorded, until stopped.
+
+    Without --from and --cursor it begins at the end of the log: what is there is left out.
+    """
     from server.database import dsns, reachable_database
 
+    if not follow and first is None and cursor is None:
+        raise click.UsageError("--no-follow needs --from or --cursor: it would print nothing.")
     if as_json and form is not None:
         raise click.UsageError("Give --json or --format.")
     if personal == "open" and form is None:

@@ -70,7 +70,7 @@ class HistoryGuard:
     def _lost(self, what: str) -> HistoryLost:
         return HistoryLost(
             f"The database was restored from a backup, or exchanged: {what}"
-            f" ({self._last_note.path}). See 'run.py after-restore'."
+            f" ({self._last_note.path}). See 'after-restore'."
         )
 
 

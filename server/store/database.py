@@ -166,7 +166,7 @@ async def _connect(server: str, timeout_s: float, settings: Mapping[str, str]) -
                 target_session_attrs=SessionAttribute.read_write,
             )
         except asyncpg.UndefinedObjectError as error:  # the role is not there yet
-            raise SchemaMismatch("The database is not migrated. Run 'run.py migrate'.") from error
+            raise SchemaMismatch("The database is not migrated. Run 'migrate'.") from error
 
 
 async def _keep_session(connection: Connection) -> None:

@@ -127,9 +127,8 @@ async def check_schema(dsn: str) -> None:
     finally:
         await connection.close()
     if current is None:
-        raise SchemaMismatch("The database is not migrated. Run 'run.py migrate'.")
+        raise SchemaMismatch("The database is not migrated. Run 'migrate'.")
     if missing := _missing(current, served):
         raise SchemaMismatch(
-            f"The database has schema {current}; this program needs {missing[-1]}."
-            " Run 'run.py migrate'."
+            f"The database has schema {current}; this program needs {missing[-1]}. Run 'migrate'."
         )

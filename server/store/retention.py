@@ -101,7 +101,7 @@ async def purgeable(owner: Connection, before: datetime) -> int:
     last = max(ends, default=0)
     tiles = -(-last // TILE_WIDTH)
     if await owner.fetchval(sql.COUNT_TILES, tiles) != tiles:
-        raise OperatorError("tiles of the log's tree are missing: see 'run.py log verify'")
+        raise OperatorError("tiles of the log's tree are missing: see 'log verify'")
     return last
 
 
@@ -189,7 +189,7 @@ async def _try_for_long(work: Callable[[], Awaitable[object]]) -> None:
             if time.monotonic() > give_up:
                 raise OperatorError(
                     "somebody still reads what is to be purged; it counts as gone already, and the"
-                    " next 'run.py log purge' drops it"
+                    " next 'log purge' drops it"
                 ) from error
             await asyncio.sleep(RETRY_S)
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from tests.compose.stack import Stack, docker
 from tests.compose.test_1_up import ask, log_in
+from tests.stack.service import PASSWORD
 from tests.waiting import eventually
 
 SEALED_WITHIN_S = 120.0  # a sealer that has refused looks again after 10 s
@@ -121,4 +123,63 @@ def test_a_lost_volume_comes_back_with_everything(stack: Stack) -> None:
     assert "lost" not in said
     found = [status_of(stack, session) for session in (ended, active, later, last)]
     assert found == [401, 200, 200, 401]
+    verify(stack)
+
+
+def epoch_of(stack: Stack) -> int:
+    shown = stack.containers("api")[0].exec("gatelog", "status", "--json")
+    return int(json.loads(shown)["epoch"].rpartition(".")[2])
+
+
+@pytest.mark.timeout(600)
+def test_a_lost_volume_comes_back_and_nobody_is_logged_in(stack: Stack) -> None:
+    """What 'restore.sh' does without a further word."""
+    ended, active = log_in(stack, "nobody-1"), log_in(stack, "nobody-2")
+    back_up(stack)
+    log_out(stack, ended)
+    later = log_in(stack, "nobody-3")
+    last = log_in(stack, "nobody-4")
+    wait_until_sealed(stack, log_out(stack, last))
+    epoch = epoch_of(stack)
+    stack.compose("rm", "--stop", "--force", "postgres")
+    docker("volume", "rm", f"{stack.project}_database")
+
+    said = stack.script("restore.sh")
+
+    told = re.search(r"in epoch (\d+); sessions ended: (\d+)", said)
+    assert told and int(told[1]) == epoch_of(stack) == epoch + 1
+    assert int(told[2]) >= 2, "the two that lived"
+    assert "lost" not in said
+    found = [status_of(stack, session) for session in (ended, active, later, last)]
+    assert found == [401] * 4
+    assert status_of(stack, log_in(stack, "nobody-3")) == 200
+    verify(stack)
+
+
+@pytest.mark.timeout(600)
+def test_back_to_a_point_in_time(stack: Stack) -> None:
+    """What was before it is there, what was after it is not, and the restore says so."""
+    active = log_in(stack, "time-1")
+    backup = back_up(stack)
+    between = log_in(stack, "time-2")
+    clock = ("psql", "--username=postgres", "--no-align", "--tuples-only", "--command=SELECT now()")
+    moment = stack.container("postgres").exec(*clock).strip()
+    late = log_in(stack, "time-3")
+    position = log_out(stack, between)
+    wait_until_sealed(stack, position)
+    epoch = epoch_of(stack)
+
+    said = stack.script("restore.sh", backup, moment)
+
+    told = re.search(r"Events up to (\d+) had been signed and are lost", said)
+    assert told and int(told[1]) >= position
+    kept = stack.container("sealer").exec("sh", "-c", "ls /sealed").split()
+    assert f"checkpoint.lost-{told[1]}" in kept
+    assert epoch_of(stack) == epoch + 1
+    found = [status_of(stack, session) for session in (active, between, late)]
+    assert found == [401] * 3
+    for login, status in (("time-1", 200), ("time-2", 200), ("time-3", 401)):
+        body = {"login": login, "password": PASSWORD}
+        answer = ask("POST", "/v1/login_user", port=stack.port, body=body)
+        assert answer.status == status, f"{login}: {answer.body!r}"
     verify(stack)

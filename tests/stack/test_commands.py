@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,16 @@ import asyncpg
 import pytest
 
 from server.embedded import EmbeddedPostgres
-from tests.stack.service import PASSWORD, Service, complaints, run_command, serving
+from tests.stack.service import (
+    COMMAND_TIMEOUT_S,
+    PASSWORD,
+    ROOT,
+    Service,
+    complaints,
+    environment,
+    run_command,
+    serving,
+)
 from tests.stack.tail import tailing
 from tests.waiting import eventually
 
@@ -181,6 +192,23 @@ def test_every_command_explains_itself(data_dir: Path) -> None:
         done = run_command(data_dir, *words, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith("Usage: run.py")
+
+
+def test_its_name_is_the_one_that_was_called(data_dir: Path) -> None:
+    """As ``gatelog`` in a container, where there is no run.py; also in what is wrong with it."""
+    for words, status in ((["--help"], 0), (["sing"], 2), (["log", "tail", "--no-follow"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "server.cli", *words],
+            cwd=ROOT,
+            env=environment(data_dir, {}),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == status
+        assert "Usage: gatelog" in done.stdout + done.stderr
+        assert "run.py" not in done.stdout + done.stderr
 
 
 def test_the_status_of_every_host(service: Service) -> None:

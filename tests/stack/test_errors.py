@@ -107,7 +107,7 @@ def unmigrated(postgres: EmbeddedPostgres) -> Iterator[str]:
 def test_an_unmigrated_database_elsewhere(data_dir: Path, unmigrated: str) -> None:
     line = refused(data_dir, "serve", GATELOG_DATABASE_URL=unmigrated)
     assert line.startswith("GATELOG_DATABASE_URL: ")
-    assert "run.py migrate" in line
+    assert "Run 'migrate'" in line
 
 
 def test_one_command_migrates_a_database_elsewhere(data_dir: Path, unmigrated: str) -> None:

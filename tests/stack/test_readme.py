@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shlex
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -29,6 +26,8 @@ from tests.stack.service import (
     environment,
     run_command,
 )
+from tests.stack.service import RUN as RUN_PY
+from tests.terminal import at_a_terminal
 from tests.waiting import eventually
 
 README = (ROOT / "README.md").read_text()
@@ -68,28 +67,11 @@ def test_the_commands_work(data_dir: Path) -> None:
         program, *arguments = shlex.split(line)[1:]
         assert program == "run.py"
         if arguments[:2] == ["user", "add"]:
-            assert at_a_terminal(data_dir, arguments, [PASSWORD, PASSWORD]) == 0
+            typed = at_a_terminal([*RUN_PY, *arguments], [PASSWORD] * 2, environment(data_dir, {}))
+            assert typed == 0
         else:
             done = run_command(data_dir, *arguments)
             assert done.returncode == 0, done.stderr
-
-
-def at_a_terminal(data_dir: Path, arguments: list[str], answers: list[str]) -> int:
-    """Run a command as a person does: at a terminal, typing an answer to every prompt."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(sys.executable, [sys.executable, str(ROOT / "run.py"), *arguments],
-                  environment(data_dir, {}))  # fmt: skip
-    for answer in answers:
-        text = ""
-        while not text.rstrip().endswith(":"):
-            text += os.read(terminal, 4096).decode()
-        os.write(terminal, f"{answer}\n".encode())
-    with suppress(OSError):  # how the other end of a terminal says that it is gone
-        while os.read(terminal, 4096):
-            pass
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def free_port() -> int:

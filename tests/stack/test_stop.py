@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+from server.supervisor import all_taken
 from tests.stack.service import Service
 from tests.waiting import eventually
 
@@ -56,3 +59,19 @@ def test_a_stop_loses_no_connection(service: Service) -> None:
             client.result(2 * PATIENCE_S)
 
     assert [lost for client in clients for lost in client.lost] == []
+
+
+async def test_a_connection_that_waits_for_a_worker_is_waited_for() -> None:
+    limit_s = 0.2
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        began = time.monotonic()
+        await all_taken(listener, limit_s)
+        assert time.monotonic() - began > limit_s / 2, "nobody has taken it"
+        waiting = asyncio.create_task(all_taken(listener, 10 * PATIENCE_S))
+        taken, _ = listener.accept()
+        async with asyncio.timeout(PATIENCE_S):
+            await waiting
+        taken.close()

@@ -199,7 +199,8 @@ def test_it_leaves_the_database_to_the_service(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--json", "--format", "cef"], ["--personal", "open"], ["--format", "xml"]]
+    "options",
+    [["--json", "--format", "cef"], ["--personal", "open"], ["--format", "xml"], ["--no-follow"]],
 )
 def test_options_that_do_not_go_together(data_dir: Path, options: list[str]) -> None:
     done: Any = run_command(data_dir, "log", "tail", *options)
