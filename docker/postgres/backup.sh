@@ -2,7 +2,7 @@
 # backup.sh [KEEP]: a base backup, beside the running service; of older ones KEEP are kept (7), and of
 # the archived write-ahead log what they need.
 #
-#     docker compose -f docker/compose.yaml exec postgres /gatelog/backup.sh
+#     docker compose exec postgres /gatelog/backup.sh
 set -eu
 keep=${1:-7}
 name=$(date -u +%Y%m%dT%H%M%SZ)

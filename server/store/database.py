@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from server.core.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
+from server.core.errors import ConfigError, DatabaseUnavailable, OperatorError, SchemaMismatch
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -63,6 +63,9 @@ def translated_errors() -> Iterator[None]:
         raise ConfigError("GATELOG_DATABASE_URL", str(error)) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise SchemaMismatch(f"The schema does not fit: {error}") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        detail = f"the database's role may not do this ({error}); its owner may, see"
+        raise OperatorError(f"{detail} GATELOG_OWNER_DATABASE_URL") from error
     except LOST as error:
         raise DatabaseUnavailable(_describe(error)) from error
 

@@ -103,7 +103,8 @@ class Stack:
         self.port = free_port()
         self.up_in_s = 0.0
         self._files = [root / "docker" / "compose.yaml", *more]
-        self.environment = os.environ | {
+        outside = {name: value for name, value in os.environ.items() if name != "COMPOSE_FILE"}
+        self.environment = outside | {
             "COMPOSE_PROJECT_NAME": self.project,
             "GATELOG_FRONT": f"127.0.0.1:{self.port}",
             "GATELOG_IMAGE": image,
@@ -120,16 +121,22 @@ class Stack:
 
     def script(self, name: str, *arguments: str) -> str:
         """Run one of docker/*.sh on this stack; returns what it printed."""
-        done = subprocess.run(
+        done = self.try_script(name, *arguments)
+        assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def try_script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same, whether it succeeds or not. It is always of this tree, as its compose file."""
+        more = [str(path) for path in self._files[1:]]
+        files = ":".join([str(ROOT / "docker" / "compose.yaml"), *more])
+        return subprocess.run(
             [str(ROOT / "docker" / name), *arguments],
-            env=self.environment,
+            env=self.environment | ({"COMPOSE_FILE": files} if more else {}),
             capture_output=True,
             text=True,
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
-        assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
-        return done.stdout
 
     def up(self, *arguments: str) -> float:
         """Start it and wait until everything is healthy; returns after how many seconds."""
@@ -140,6 +147,10 @@ class Stack:
     def containers(self, service: str) -> list[Container]:
         ids = self.compose("ps", "--quiet", service).stdout.split()
         return [Container(id_) for id_ in ids]
+
+    def config(self) -> Any:
+        """What compose makes of the files, with the services of all profiles."""
+        return json.loads(self.compose("--profile", "*", "config", "--format", "json").stdout)
 
     def container(self, service: str) -> Container:
         (only,) = self.containers(service)
@@ -170,6 +181,7 @@ class Stack:
 
     def destroy(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "5", check=False)
+        docker("rmi", "--force", f"{self.project}:previous", check=False)  # kept by an upgrade
 
 
 @contextmanager

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 from http.client import HTTPConnection
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -18,15 +21,31 @@ UP_WITHIN_S = 60.0
 SOON_S = 60.0  # what takes a moment
 STOP_WITHIN_S = 10.0
 USER = 10001
+FORGED = {  # what a client says of itself; nobody behind nginx may get to see it
+    "X-Gatelog-User": "somebody-else",
+    "X-Gatelog-Session": "another",
+    "X-Gatelog-Roles": "admin",
+    "X-Forwarded-For": "203.0.113.9",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "evil.example",
+    "X-Real-IP": "203.0.113.9",
+    "Forwarded": "for=203.0.113.9;proto=https",
+}
 
 
 def ask(
     method: str, path: str, *, host: str = "127.0.0.1", port: int, body: Any = None, **headers: str
 ) -> Answer:
     """One request on a connection of its own."""
-    connection = HTTPConnection(host, port, timeout=30)
+    return ask_on(HTTPConnection(host, port, timeout=30), method, path, body, headers)
+
+
+def ask_on(
+    connection: HTTPConnection, method: str, path: str, body: Any, headers: dict[str, str]
+) -> Answer:
+    """One request on this connection, which is closed then."""
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        headers = headers | {"Content-Type": "application/json"}
     try:
         connection.request(method, path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
@@ -37,9 +56,14 @@ def ask(
 
 def log_in(stack: Stack, login: str) -> dict[str, str]:
     """Register and log in; returns the header that carries the session."""
+    return log_in_by(partial(ask, port=stack.port), login)
+
+
+def log_in_by(ask_it: Callable[..., Answer], login: str) -> dict[str, str]:
+    """The same, in this way of asking."""
     body = {"login": login, "password": PASSWORD}
-    assert ask("POST", "/v1/register_user", port=stack.port, body=body).status in (201, 409)
-    answer = ask("POST", "/v1/login_user", port=stack.port, body=body)
+    assert ask_it("POST", "/v1/register_user", body=body).status in (201, 409)
+    answer = ask_it("POST", "/v1/login_user", body=body)
     assert answer.status == 200, answer.body
     return {"Cookie": answer.cookie}
 
@@ -143,7 +167,7 @@ def test_nothing_but_the_front_port_is_published(stack: Stack) -> None:
         ports = inspect(id_)["NetworkSettings"]["Ports"] or {}
         published |= {name: found for name, found in ports.items() if found}
     assert published == {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(stack.port)}]}
-    for network in ("backend", "database"):
+    for network in ("backend", "database", "upstreams"):
         assert json.loads(docker("network", "inspect", stack.network(network)).stdout)[0][
             "Internal"
         ]
@@ -182,6 +206,48 @@ def test_the_dashboard_shows_what_there_is(stack: Stack) -> None:
     stack.compose("--profile", "*", "config", "--quiet")
 
 
+def test_nobody_reaches_the_service_past_nginx(stack: Stack) -> None:
+    """Of all profiles: who shares a network is who could be believed, or could read metrics."""
+    config = stack.config()
+    sharing: dict[str, set[str]] = {}
+    for name, service in config["services"].items():
+        for network in service.get("networks") or {}:
+            sharing.setdefault(network, set()).add(name)
+    assert sharing["backend"] == {"nginx", "api", "prometheus"}
+    assert sharing["upstreams"] == {"nginx", "example"}
+    assert sharing["monitoring"] == {"prometheus", "grafana"}
+    assert sharing["edge"] == {"nginx", "grafana"}
+    outside = {name for name, network in config["networks"].items() if not network.get("internal")}
+    assert outside == {"edge"}
+
+
+def test_every_service_is_confined(stack: Stack) -> None:
+    """Of all profiles, also those that run for a moment only."""
+    services = stack.config()["services"]
+    assert {"restore", "after-restore", "tools", "grafana"} <= set(services)
+    for name, service in services.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert float(limits["cpus"]) > 0, name
+        assert int(limits["memory"]) > 0, name
+        assert limits["pids"] > 0, name
+        assert service["cap_drop"] == ["ALL"] and not service.get("cap_add"), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"], name
+
+
+def test_nothing_is_sized_by_the_cores_of_the_host(stack: Stack) -> None:
+    """A limit of processors does not lower the count that a program sees, nor does it memory."""
+    found = json.loads(stack.containers("api")[0].exec("gatelog", "config", "--json"))
+    settings = {item["variable"]: item["value"] for item in found}
+    threads = settings["GATELOG_WORKERS"] * settings["GATELOG_HASHING_THREADS"]
+    assert threads > 0
+    hashing = threads * settings["GATELOG_ARGON2_MEMORY_KIB"] * 1024
+    limits = stack.config()["services"]["api"]["deploy"]["resources"]["limits"]
+    assert hashing < int(limits["memory"]) / 4
+    shown = stack.container("nginx").exec("cat", "/etc/gatelog/nginx.conf")
+    assert re.search(r"^worker_processes \d+;", shown, re.MULTILINE)
+
+
 def test_containers_have_no_rights_to_lose(stack: Stack) -> None:
     for id_ in stack.compose("ps", "--all", "--quiet").stdout.split():
         found = inspect(id_)
@@ -191,7 +257,7 @@ def test_containers_have_no_rights_to_lose(stack: Stack) -> None:
         assert host["CapDrop"] == ["ALL"] and not host["CapAdd"], name
         assert "no-new-privileges:true" in host["SecurityOpt"], name
         assert host["ReadonlyRootfs"], name
-        assert host["Memory"] > 0 and host["PidsLimit"] > 0, name
+        assert host["Memory"] > 0 and host["PidsLimit"] > 0 and host["NanoCpus"] > 0, name
     api = stack.containers("api")[0]
     assert api.exec("id", "-u").strip() == str(USER)
     assert "Read-only" in docker("exec", api.id, "touch", "/opt/gatelog/x", check=False).stderr
@@ -229,69 +295,43 @@ def test_it_stops_in_order_within_ten_seconds(stack: Stack) -> None:
         stack.wait_until_healthy(service)
 
 
+def seen(answer: Answer) -> dict[str, str]:
+    """What the example application was told."""
+    return {name: value for name, value in answer.headers.items() if name.startswith("X-Seen-")}
+
+
 @pytest.mark.timeout(600)
 def test_an_application_behind_forward_auth(stack: Stack) -> None:
     stack.compose("--profile", "example", "up", "--detach", "--no-recreate", "example")
+    log_in(stack, "example-user")
+    stack.containers("api")[0].exec("gatelog", "user", "grant", "example-user", "auditor")
     session = log_in(stack, "example-user")
     assert ask("GET", "/example/", port=stack.port).status == 401
+    assert ask("GET", "/example/", port=stack.port, **FORGED).status == 401
     eventually(
         lambda: ask("GET", "/example/", port=stack.port, **session).status == 200,
         SOON_S,
         "the application",
     )
-    shown = ask("GET", "/example/", port=stack.port, **session)
-    me = ask("GET", "/v1/me", port=stack.port, **session).json["user_id"]
-    assert shown.headers["X-Seen-User"] == me
-    forged = session | {"X-Gatelog-User": "somebody-else"}
-    assert ask("GET", "/example/", port=stack.port, **forged).headers["X-Seen-User"] == me
+    me = ask("GET", "/v1/me", port=stack.port, **session).json
+    shown = seen(ask("GET", "/example/", port=stack.port, **session))
+    address, _, scheme = shown.pop("X-Seen-Forwarded").partition(" ")
+    assert ip_address(address).is_private
+    assert scheme == "http", "and nothing in the headers that nginx does not set"
+    assert shown == {
+        "X-Seen-User": me["user_id"],
+        "X-Seen-Session": me["session_id"],
+        "X-Seen-Roles": "auditor",
+    }
+    plain = log_in(stack, "example-user-without-roles")
+    for cookie in (session, plain):
+        wanted = seen(ask("GET", "/example/", port=stack.port, **cookie))
+        for name, value in FORGED.items():
+            answer = ask("GET", "/example/", port=stack.port, **cookie, **{name: value})
+            assert answer.status == 200, name
+            assert seen(answer) == wanted, name
+    assert "X-Seen-Roles" not in wanted
+    assert "203.0.113.9" not in stack.containers("api")[0].exec("gatelog", "log", "show", "--json")
     ask("POST", "/v1/logout_user", port=stack.port, **session)
     assert ask("GET", "/example/", port=stack.port, **session).status == 401
     stack.compose("--profile", "example", "rm", "--stop", "--force", "example")
-
-
-def test_the_front_takes_tls(stack: Stack) -> None:
-    """The configuration for TLS, with a certificate of the moment, is one that nginx takes."""
-    nginx = stack.container("nginx")
-    script = """
-set -e
-mkdir -p /tmp/t/enabled /tmp/t/certificates
-cp /etc/gatelog/locations.conf /tmp/t/
-sed "s,/etc/gatelog,/tmp/t,g" /etc/gatelog/nginx.conf > /tmp/t/nginx.conf
-sed -e "s,/etc/certificates,/tmp/t/certificates,; s,/etc/gatelog,/tmp/t,g" \\
-    -e "s,8443,18443,; s,8080,18080," /etc/gatelog/available/tls.conf > /tmp/t/enabled/http.conf
-"""
-    nginx.exec("sh", "-c", script)
-    certificate, key = self_signed()
-    for name, text in (("fullchain.pem", certificate), ("privkey.pem", key)):
-        docker(
-            *("exec", "-i", nginx.id, "sh", "-c", f"cat > /tmp/t/certificates/{name}"), input=text
-        )
-    done = docker("exec", nginx.id, "nginx", "-t", "-c", "/tmp/t/nginx.conf")  # noqa: S108 - its own
-    assert "successful" in done.stderr
-
-
-def self_signed() -> tuple[str, str]:
-    """A certificate and its key, as PEM."""
-    from datetime import UTC, datetime, timedelta
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode()

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from server.core.errors import DatabaseUnavailable
+from server.core.errors import DatabaseUnavailable, OperatorError
 from server.embedded import PORT, EmbeddedPostgres
 from server.store import database as module
-from server.store.database import connect
+from server.store.database import connect, translated_errors
 from tests.conftest import Dsns
 from tests.faults.proxy import proxying
 
@@ -64,6 +64,12 @@ async def servers(
     async with other_server() as other, proxying(socket) as proxy:
         hosts = f"127.0.0.1:{other.port},127.0.0.1:{proxy.port}"
         yield f"postgresql://{url.username}:{url.password}@{hosts}{url.path}?sslmode=disable", other
+
+
+async def test_what_only_the_owner_may_do_names_the_owners_url(connection: Connection) -> None:
+    told = pytest.raises(OperatorError, match=r"may not do this .* GATELOG_OWNER_DATABASE_URL")
+    with told, translated_errors():
+        await connection.execute("DROP TABLE credentials")
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["it hangs up", "it says nothing"])
