@@ -33,7 +33,7 @@ from server.web.access import Door, bind, guarded, refuse_unguarded
 from server.web.asof import asof_routes
 from server.web.audit import audit_routes
 from server.web.bodies import MAX_BODY_BYTES
-from server.web.export import export_routes
+from server.web.export import EXPORTING, end_exports, export_routes
 from server.web.handlers import CONFIG, SERVICES, routes
 from server.web.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from server.web.log import log_routes
@@ -94,7 +94,8 @@ def build_app(
     app[CONFIG] = config
     app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
     app.cleanup_ctx.append(serving)
-    app.on_shutdown.append(_end_streams)
+    app[EXPORTING] = set()
+    app.on_shutdown.extend((_end_streams, end_exports))
     own = (*routes(config), *user_routes(), *log_routes(), *audit_routes(), *metrics_routes(config))
     own = (*own, *export_routes(), *stream_routes(), *asof_routes())
     app.add_routes([bind(door, route) for route in (*own, *hosted)])

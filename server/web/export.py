@@ -5,10 +5,12 @@ Rules:
 - Who asks is checked again all the way: an export ends with the session that asked for it. That
   they read is recorded all the way as well, in every minute that it takes.
 - An export that cannot be finished never looks finished: the connection is reset in the middle of
-  the chunked body (which HTTP/1.0 does not have).
+  the chunked body (which HTTP/1.0 does not have). Until the end is written, whatever closes the
+  connection resets it, be it the end of this process.
 - It shows the log up to one position, which the header ``X-Gatelog-Position`` tells at the start:
   who wants the rest later asks for what comes ``after`` it.
 - How fast it goes is the client's choice; a client that takes nothing for ``PATIENCE_S`` is gone.
+- When the service stops, exports have a part of the time that requests have; then they break off.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, get_args
 
 from aiohttp import hdrs, web
@@ -31,19 +33,22 @@ from server.service.gate import Gate
 from server.web.access import keep_private
 from server.web.audit import FILTERS, parse_filter
 from server.web.credentials import read_token
-from server.web.handlers import SERVICES
+from server.web.handlers import CONFIG, SERVICES
 from server.web.roles import needs_role, record_read
 
 logger = logging.getLogger(__name__)
 
 POSITION_HEADER: Final = istr("X-Gatelog-Position")
 PATIENCE_S = 60.0
+STOP_SHARE = 0.8  # of the time that a stop waits for requests
+EXPORTING: Final = web.AppKey("exporting", set[asyncio.Timeout])
 
 _TYPES: dict[str, str] = {
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8; header=present",
 }
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: close with a reset
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: a close is a reset
+_CLOSE = struct.pack("ii", 0, 0)
 
 
 class Asker:
@@ -64,13 +69,36 @@ class Asker:
 
 def reset(request: web.Request) -> None:
     """End the connection so that nobody takes what was sent for all."""
+    _linger(request, _RESET)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _linger(request: web.Request, how: bytes) -> None:
     transport = request.transport
-    if transport is None:
-        return
-    connection: socket.socket | None = transport.get_extra_info("socket")
+    connection: socket.socket | None = (
+        transport.get_extra_info("socket") if transport is not None else None
+    )
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    transport.abort()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+
+
+@asynccontextmanager
+async def _until_stopped(app: web.Application) -> AsyncIterator[None]:
+    """What is done in here raises TimeoutError when the service has to stop."""
+    async with asyncio.timeout(None) as limit:
+        app[EXPORTING].add(limit)
+        try:
+            yield
+        finally:
+            app[EXPORTING].discard(limit)
+
+
+async def end_exports(app: web.Application) -> None:
+    """The service stops: some more time for exports that are almost done."""
+    share_s = STOP_SHARE * app[CONFIG].shutdown_timeout_s
+    for limit in app[EXPORTING]:
+        limit.reschedule(asyncio.get_running_loop().time() + share_s)
 
 
 @needs_role("auditor", "admin")
@@ -86,14 +114,20 @@ async def export(request: web.Request) -> web.StreamResponse:
             return response
         await record_read(request, "export")
         await response.prepare(request)
+        _linger(request, _RESET)
         try:
-            async with aclosing(exports.export(wanted, upto, form, opened=opened)) as pieces:
-                if not await _sent(request, response, pieces):
+            async with (
+                _until_stopped(request.app),
+                aclosing(exports.export(wanted, upto, form, opened=opened)) as pieces,
+            ):
+                if await _sent(request, response, pieces):
+                    _linger(request, _CLOSE)
+                else:
                     reset(request)
         except ConnectionError:
             pass  # the client has gone
         except (GatelogError, TimeoutError) as error:
-            logger.warning("an export is broken off: %s", error or "nobody reads")
+            logger.warning("an export is broken off: %s", str(error) or "out of time")
             reset(request)
         except Exception:
             reset(request)
@@ -104,7 +138,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 async def _sent(
     request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes]
 ) -> bool:
-    """Whether everything was sent to somebody who may have it."""
+    """Whether everything was sent, with its end, to somebody who may have it."""
     asker = Asker(request)
     async for piece in pieces:
         if not await asker.is_there():
@@ -113,6 +147,8 @@ async def _sent(
         await record_read(request, "export")
         async with asyncio.timeout(PATIENCE_S):
             await response.write(piece)
+    async with asyncio.timeout(PATIENCE_S):
+        await response.write_eof()
     return True
 
 

@@ -80,7 +80,7 @@ class _Sender:
             await self._write(b"retry: %d\n%b" % (RETRY_MS, self._progress()))
             await self._send_all()
         except (GatelogError, TimeoutError) as error:
-            logger.info("a stream of events is broken off: %s", error or "nobody reads")
+            logger.info("a stream of events is broken off: %s", str(error) or "nobody reads")
             reset(self._request)
         except ConnectionError:
             pass  # the client has gone

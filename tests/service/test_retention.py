@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import msgspec
 import pytest
 
+from server.config import Config
 from server.core import events as ev
 from server.core.errors import InvalidInput, OperatorError, Purged
+from server.core.personal import Client
 from server.core.tlog import TilePath
+from server.service.accounts import Accounts
 from server.service.asof import AsOf
 from server.service.clock import utc_now
+from server.service.context import open_services
 from server.service.proofs import Proofs
 from server.service.retention import Purged as Done
 from server.service.retention import purge
@@ -35,8 +41,8 @@ from server.store.retention import (
     partitions,
     read_cut,
 )
-from tests.builders import failure
-from tests.conftest import HELD_OPEN, Dsns
+from tests.builders import MASTER_KEY, failure
+from tests.conftest import HELD_OPEN, SHORT_TTL_S, Dsns
 from tests.partitions import SIZE, SPACING, small_partitions
 from tests.service.sealing import SIGNER, seal, tampering
 from tests.store.history import Told, fill, told
@@ -47,6 +53,16 @@ if TYPE_CHECKING:
     from server.store.database import Connection
 
 EVENTS = 300
+PASSWORD = "a long enough password"
+CONFIG = Config(
+    master_key=MASTER_KEY,
+    argon2_memory_kib=8,
+    argon2_time_cost=1,
+    hashing_threads=1,
+    lease_ttl_s=SHORT_TTL_S,
+    max_sessions_per_user=1000,
+    database_timeout_s=10,
+)
 
 
 class Log:
@@ -351,20 +367,65 @@ async def test_a_table_that_was_detached_and_not_dropped_goes_next_time(log: Log
     await owner.close()
 
 
-async def test_logins_go_on_during_a_purge(log: Log, appender: Appender) -> None:
-    over = asyncio.Event()
+# What a purge does, in order; names in server.service.retention.
+WORK_OF_A_PURGE = ("retain", "begin", "_Purge._record", "detach_before", "drop_detached", "finish")
+CLIENTS = 4
+LOGINS_BETWEEN = 10
 
-    async def append() -> int:
-        count = 0
-        while not over.is_set():
-            await appender.submit(failure())
-            count += 1
-        return count
 
-    appending = asyncio.create_task(append())
-    await log.purge(log.after(4 * SIZE))
-    over.set()
-    assert await appending > 0
+class Clients:
+    """Users who log in again and again, side by side; every login must be served in time."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+        self.logins = 0
+
+    async def log_in(self, login: str) -> None:
+        while True:
+            await self._accounts.log_in(login, PASSWORD, Client("192.0.2.7", "Netscape"))
+            self.logins += 1
+
+    async def many_more(self) -> None:
+        """Wait until each client has been served since now, and more than once."""
+        wanted = self.logins + CLIENTS * LOGINS_BETWEEN
+        await until(lambda: self.logins >= wanted, within_s=60)
+
+
+async def test_logins_go_on_during_a_purge(
+    log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All the time, and before and after each of its steps: it holds nothing from one to the next.
+
+    A login that waits longer than ``database_timeout_s`` fails, and the test with it.
+    """
+    config = msgspec.structs.replace(CONFIG, data_dir=str(tmp_path / "var"))
+    async with open_services(config, log.dsns.app) as services:
+        clients = Clients(services.accounts)
+        logins = [f"client{number}" for number in range(CLIENTS)]
+        for login in logins:
+            await services.accounts.add_user(login, PASSWORD)
+        done: list[str] = []
+
+        def accompanied(name: str, work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+            async def step(*arguments: Any) -> Any:
+                await clients.many_more()
+                result = await work(*arguments)
+                done.append(name)
+                await clients.many_more()
+                return result
+
+            return step
+
+        for name in WORK_OF_A_PURGE:
+            target = f"server.service.retention.{name}"
+            monkeypatch.setattr(target, accompanied(name, resolve_name(target)))
+        async with asyncio.TaskGroup() as running:
+            tasks = [running.create_task(clients.log_in(login)) for login in logins]
+            await log.purge(log.after(4 * SIZE))
+            for task in tasks:
+                task.cancel()
+    assert tuple(dict.fromkeys(done)) == WORK_OF_A_PURGE
+    assert clients.logins >= len(WORK_OF_A_PURGE) * 2 * CLIENTS * LOGINS_BETWEEN
     assert (await check(log.dsns.app)).differences == []
 
 

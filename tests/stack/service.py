@@ -148,15 +148,22 @@ class Service:
     # requests
 
     def request(
-        self, method: str, path: str, body: Any = None, cookie: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        cookie: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One request on a connection of its own."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        sent = dict(headers or {})
+        if body is not None:
+            sent["Content-Type"] = "application/json"
         if cookie is not None:
-            headers["Cookie"] = cookie
+            sent["Cookie"] = cookie
         try:
-            connection.request(method, path, json.dumps(body) if body else None, headers)
+            connection.request(method, path, json.dumps(body) if body else None, sent)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read())
         finally:

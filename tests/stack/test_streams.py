@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from http.client import HTTPConnection
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ from tests.waiting import until
 AUDITORS = 200
 EVENTS = 5000
 LOGINS = 200
+HELD_UP, HELD_UP_S = 5, 0.05  # how much slower streams may make the median login
 STEADY, STEADY_EVERY_S = 10, 0.02
 STREAM = "/v1/audit/events/stream"
 MIB = 2**20
@@ -158,7 +160,7 @@ async def test_two_hundred_auditors_and_one_who_never_reads(one_worker: Service)
     logger.info("logins %s; %s", told("alone", alone), told("with streams", together))
     logger.info("memory %.1f MiB for %d streams", grown / MIB, AUDITORS)
     assert grown < 120 * MIB, f"{grown / MIB:.1f} MiB"
-    assert sorted(together)[LOGINS // 2] < 1.0
+    assert median(together) < HELD_UP * median(alone) + HELD_UP_S
 
 
 def tcp_state(connection: socket.socket) -> int:

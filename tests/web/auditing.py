@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from hypothesis import strategies as st
 
 from server.config import Config
 from server.service.clock import utc_now
@@ -38,6 +40,36 @@ class Received(msgspec.Struct, frozen=True):
 async def add_auditor(config: Config, database: Dsns, login: str = "audrey") -> None:
     async with open_services(config, database.app) as services:
         await services.accounts.add_user(login, PASSWORD, ("auditor",))
+
+
+_values = st.one_of(
+    st.text(max_size=30),
+    st.integers().map(str),
+    st.uuids().map(str),
+    st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    st.ip_addresses().map(str),
+    st.sampled_from(
+        ["asc", "session_ended", "before-5", "after-0", "csv", "ndjson", "open", "sealed", ""]
+    ),
+)
+
+
+def any_query(*names: str) -> st.SearchStrategy[str]:
+    """Questions with these parameters, and others; with values that fit, and others."""
+    pair = st.tuples(st.sampled_from(names) | st.text(max_size=10), _values)
+    return st.lists(pair, max_size=4).map(
+        lambda pairs: "&".join(f"{_spelt(name)}={_spelt(value)}" for name, value in pairs)
+    )
+
+
+def _spelt(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogatepass"), safe="")
+
+
+def ragged(raw: bytes) -> list[str]:
+    """Questions in which these bytes stand, which are no text perhaps."""
+    odd = "".join(f"%{byte:02x}" for byte in raw)
+    return [f"{odd}=1", f"user={odd}", f"address={odd}", odd, f"%{odd}"]
 
 
 async def append_many(database: Dsns, count: int) -> None:

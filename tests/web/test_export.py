@@ -16,6 +16,8 @@ import aiohttp
 import msgspec
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from server.config import Config
 from server.core.audit import AuditFilter, ShownEvent
@@ -24,11 +26,13 @@ from server.core.personal import Client
 from server.service import audit as audit_module
 from server.service.context import open_services
 from server.service.export import PIECE
+from server.web import export
 from server.web.app import create_app
+from server.web.audit import FILTERS
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
-from tests.web.auditing import add_auditor, append_many, count_reads, next_second
+from tests.web.auditing import add_auditor, any_query, append_many, count_reads, next_second, ragged
 from tests.web.conftest import PASSWORD, Service, serving
 
 if TYPE_CHECKING:
@@ -146,6 +150,16 @@ async def test_questions_that_are_none(service: Service, auditor: str, query: st
     assert (answer.status, answer.code) == (422, "invalid_input")
 
 
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=any_query("format", "personal", "order", *FILTERS), raw=st.binary(max_size=6))
+async def test_no_question_is_an_error_of_ours(
+    service: Service, auditor: str, query: str, raw: bytes
+) -> None:
+    for asked in (query, f"format=csv&{query}", *(f"format=ndjson&{each}" for each in ragged(raw))):
+        answer = await service.get(f"{EXPORT}?{asked}", cookie=auditor)
+        assert answer.status == 200 or (answer.status, answer.code) == (422, "invalid_input"), asked
+
+
 async def test_reading_is_recorded_before_anything_is_shown(service: Service, auditor: str) -> None:
     answer = await service.get(f"{EXPORT}?format=ndjson", cookie=auditor)
     again = await service.get(f"{EXPORT}?format=ndjson&type=audit_read", cookie=auditor)
@@ -157,7 +171,9 @@ async def test_reading_is_recorded_before_anything_is_shown(service: Service, au
 
 
 @asynccontextmanager
-async def slowly(service: Service, token: str, query: str) -> AsyncIterator[asyncio.StreamReader]:
+async def slowly(
+    service: Service, token: str, query: str, *, version: str = "1.1"
+) -> AsyncIterator[asyncio.StreamReader]:
     """An export that nobody reads yet; little of it fits between the two sides."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -165,10 +181,10 @@ async def slowly(service: Service, token: str, query: str) -> AsyncIterator[asyn
     loop = asyncio.get_running_loop()
     await loop.sock_connect(connection, (service.host, service.port))
     reader, writer = await asyncio.open_connection(sock=connection, limit=4096)
-    head = f"GET {EXPORT}?{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
-    writer.write(head.encode())
+    asked = f"GET {EXPORT}?{query} HTTP/{version}"
+    writer.write(f"{asked}\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
     status = await reader.readline()
-    assert status == b"HTTP/1.1 200 OK\r\n", await reader.read(1000)
+    assert status == f"HTTP/{version} 200 OK\r\n".encode(), await reader.read(1000)
     while await reader.readline() != b"\r\n":
         pass
     try:
@@ -321,6 +337,43 @@ async def test_an_export_over_http_1_0_is_reset_too(
     with pytest.raises(ConnectionResetError):
         await reader.read(-1)
     writer.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_stop_of_the_service_breaks_it(
+    config: Config,
+    database: Dsns,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    told: bool,
+) -> None:
+    """Told to end before all others, or cancelled like them.
+
+    In HTTP/1.0, which nginx speaks unless told otherwise, a plain close would be the end.
+    """
+    if not told:
+        monkeypatch.setattr(export, "STOP_SHARE", 1000)
+    await add_auditor(config, database)
+    await append_many(database, 50_000)
+    async with serving(create_app(config, database.app), config) as service:
+        token = await service.token("audrey")
+        async with slowly(service, token, "format=csv", version="1.0") as reader:
+            await service.runner.cleanup()
+            assert ("an export is broken off: out of time" in caplog.text) == told
+            with pytest.raises(ConnectionResetError):
+                await reader.read(-1)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_complete_one_ends_like_any_other_answer(
+    service: Service, auditor: str, database: Dsns, version: str
+) -> None:
+    await append_many(database, 1000)
+    async with slowly(service, auditor, "format=csv&before=1001", version=version) as reader:
+        if version == "1.0":
+            assert (await reader.read(-1)).count(b"\r\n") == 1001
+        else:
+            assert (await chunked(reader)).count(b"\r\n") == 1001
 
 
 async def test_nothing_of_an_erased_person_is_exported(config: Config, database: Dsns) -> None:

@@ -12,8 +12,12 @@ from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import aiohttp
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yarl import URL
 
 from server.config import Config
 from server.core.audit import ShownEvent
@@ -21,6 +25,7 @@ from server.service import audit as audit_module
 from server.service.clock import utc_now
 from server.service.context import open_services
 from server.web.app import create_app
+from server.web.stream import FILTERS
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
@@ -29,10 +34,12 @@ from tests.web.auditing import (
     Reader,
     Received,
     add_auditor,
+    any_query,
     append_many,
     count_reads,
     following,
     next_second,
+    ragged,
 )
 from tests.web.conftest import Service, serving
 
@@ -186,6 +193,29 @@ async def test_questions_that_are_none(service: Service, auditor: str, query: st
 async def test_a_last_event_id_that_is_none(service: Service, auditor: str, last: str) -> None:
     answer = await service.get(STREAM, cookie=auditor, headers={"Last-Event-ID": last})
     assert (answer.status, answer.code) == (422, "invalid_input")
+
+
+lasts = st.one_of(
+    st.none(),
+    st.integers(-1, 2**70).map(str),
+    st.text(st.characters(min_codepoint=33, exclude_categories=["Cc", "Cs"]), max_size=25),
+)
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=any_query(*FILTERS, "limit"), raw=st.binary(max_size=6), last=lasts)
+async def test_no_question_is_an_error_of_ours(
+    service: Service, auditor: str, query: str, raw: bytes, last: str | None
+) -> None:
+    headers = {"Cookie": f"gatelog={auditor}"} | ({"Last-Event-ID": last} if last else {})
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
+        for asked in (query, *ragged(raw)):
+            url = URL(f"http://{service.host}:{service.port}{STREAM}?{asked}", encoded=True)
+            async with client.head(url, headers=headers) as head:
+                assert head.status in {200, 422}, asked
+        url = URL(f"http://{service.host}:{service.port}{STREAM}?{query}", encoded=True)
+        async with client.get(url, headers=headers) as answer:  # a stream is not read to an end
+            assert answer.status in {200, 422}, query
 
 
 async def test_reading_is_recorded(service: Service, auditor: str) -> None:
