@@ -129,7 +129,7 @@ async def all_taken(listener: socket.socket, within_s: float) -> None:
 
     What still waits when the socket is closed is reset (Linux, tcp(7), TCP_INFO).
     """
-    with suppress(OSError):
+    with suppress(OSError, AttributeError):  # elsewhere there is no TCP_INFO
         for _ in range(round(within_s / _POLL_S)):
             info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACCEPT_QUEUE.stop)
             if not any(info[_ACCEPT_QUEUE]):
