@@ -158,6 +158,7 @@ def test_a_lost_volume_comes_back_and_nobody_is_logged_in(stack: Stack) -> None:
     verify(stack)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_back_to_a_point_in_time(stack: Stack) -> None:
     """What was before it is there, what was after it is not, and the restore says so."""

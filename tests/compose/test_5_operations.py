@@ -151,6 +151,7 @@ def test_tls_at_the_front(operated: Operated, image: str) -> None:
     assert "max-age" in header
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_failed_upgrade_leaves_what_was_and_the_way_back_leads_there(
     operated: Operated, image: str
@@ -224,6 +225,7 @@ def test_what_needs_the_owner_of_the_database(operated: Operated) -> None:
     eventually(lambda: operated.status_of(kept) == 200, SOON_S, "a replica of the new epoch")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_moved_to_another_machine(operated: Operated, image: str, tmp_path: Path) -> None:
     ended, active = operated.log_in("ended-before"), operated.log_in("moved")

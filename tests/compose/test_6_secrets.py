@@ -55,6 +55,7 @@ async def try_to_connect(dsn: str) -> None:
     await connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_other_passwords(stack: Stack) -> None:
     session = log_in(stack, "before-other-passwords")
@@ -90,6 +91,7 @@ def own_logins(stack: Stack, session: dict[str, str]) -> list[str | None]:
     return [event.get("login") for event in answer.json["events"]]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_another_master_key(stack: Stack) -> None:
     login = "before-another-master-key"

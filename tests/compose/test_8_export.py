@@ -72,6 +72,7 @@ def test_an_export_that_breaks_off_does_not_look_complete(stack: Stack) -> None:
         assert events_of(connection.getresponse()) == 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_no_container_logs_who_asked_for_what(stack: Stack) -> None:
     """Errors are what nginx would write lines about: with the address, and with the parameters."""
