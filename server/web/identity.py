@@ -40,7 +40,7 @@ class Me(msgspec.Struct):
     session_id: str
     started_at: datetime
     expires_at: datetime
-    roles: list[str]
+    roles: tuple[str, ...]
 
 
 def _private(**headers: str) -> Template:
@@ -70,8 +70,8 @@ def _content(session: Session) -> bytes:
 
 
 @lru_cache  # there are few combinations
-def _roles(text: str) -> list[str]:
-    return sorted(text.split(",")) if text else []
+def _roles(text: str) -> tuple[str, ...]:
+    return tuple(sorted(text.split(","))) if text else ()
 
 
 @changes_nothing

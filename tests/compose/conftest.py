@@ -5,6 +5,7 @@ All tests share one stack; each leaves it whole.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from tests.compose.stack import IMAGE, Stack, docker, has_engine, running_stack
 from tests.stack.service import ROOT
+
+logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 
@@ -41,7 +44,7 @@ def build(root: Path, image: str) -> float:
 @pytest.fixture(scope="session")
 def image() -> str:
     """The image of this tree."""
-    print(f"built in {build(ROOT, IMAGE):.1f} s")  # noqa: T201 - shown with -s
+    logger.info("built in %.1f s", build(ROOT, IMAGE))
     return IMAGE
 
 

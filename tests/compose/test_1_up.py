@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import pytest
 from tests.compose.stack import Stack, docker, inspect
 from tests.stack.service import PASSWORD, ROOT, Answer
 from tests.waiting import eventually
+
+logger = logging.getLogger(__name__)
 
 UP_WITHIN_S = 60.0
 SOON_S = 60.0  # what takes a moment
@@ -69,7 +72,7 @@ def log_in_by(ask_it: Callable[..., Answer], login: str) -> dict[str, str]:
 
 
 def test_it_is_up_from_nothing_within_a_minute(stack: Stack) -> None:
-    print(f"up in {stack.up_in_s:.1f} s")  # noqa: T201 - shown with -s
+    logger.info("up in %.1f s", stack.up_in_s)
     assert stack.up_in_s < UP_WITHIN_S
 
 
@@ -278,7 +281,7 @@ def test_the_image_holds_no_secret_and_no_postgres(image: str) -> None:
         check=False,
     ).stdout
     assert "pg_ctl" not in found and "key" not in found
-    print(f"image: {inspect(image)['Size'] / 1e6:.0f} MB")  # noqa: T201 - shown with -s
+    logger.info("image: %.0f MB", inspect(image)["Size"] / 1e6)
 
 
 @pytest.mark.timeout(600)
@@ -288,7 +291,7 @@ def test_it_stops_in_order_within_ten_seconds(stack: Stack) -> None:
         started = time.monotonic()
         docker("stop", "--time", "30", container.id)
         took_s = time.monotonic() - started
-        print(f"{service} stopped in {took_s:.1f} s")  # noqa: T201 - shown with -s
+        logger.info("%s stopped in %.1f s", service, took_s)
         assert took_s < STOP_WITHIN_S
         assert container.state["ExitCode"] == 0, container.logs()
         docker("start", container.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from tests.compose.load import FrontLoad
 from tests.compose.stack import IMAGE, Container, Stack, inspect, running_stack
 from tests.stack.service import ROOT
 from tests.waiting import eventually
+
+logger = logging.getLogger(__name__)
 
 CLIENTS = 4
 OLD_IMAGE = f"{IMAGE}-old"
@@ -73,7 +76,7 @@ async def test_scaled_to_four_under_load(stack: Stack) -> None:
             await asyncio.gather(*map(gets_commands, containers))
             await load.grows(15)
 
-    print(dict(load.answers))  # noqa: T201 - shown with -s
+    logger.info("%s", dict(load.answers))
     load.assert_nothing_failed()
 
 
@@ -88,7 +91,7 @@ async def test_every_container_restarted_under_load(stack: Stack) -> None:
 
     for container in stack.containers("api"):
         assert container.state["StartedAt"] != before[container.id]
-    print(dict(load.answers))  # noqa: T201 - shown with -s
+    logger.info("%s", dict(load.answers))
     load.assert_nothing_failed()
 
 
@@ -158,7 +161,7 @@ async def test_upgraded_under_load(image: str, older: Path) -> None:
         assert image_of(stack.container("sealer")) == new
         stack.wait_until_healthy("sealer")
         assert schema_of(stack) == revision_of(ROOT)
-        print(dict(load.answers))  # noqa: T201 - shown with -s
+        logger.info("%s", dict(load.answers))
         load.assert_nothing_failed()
         containers[0].exec("gatelog", "check")
         stack.container("sealer").exec("gatelog", "log", "verify")

@@ -7,6 +7,7 @@ was acknowledged is lost, and all is well again by itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from tests.compose.load import FrontLoad
 from tests.compose.stack import Container, Stack, docker, running_stack
 from tests.faults.test_failover import nothing_acknowledged_is_missing
 from tests.waiting import eventually, until
+
+logger = logging.getLogger(__name__)
 
 CLIENTS = 4
 PAUSE_S = 10.0
@@ -39,7 +42,7 @@ async def harmed(stack: Stack) -> AsyncIterator[FrontLoad]:
         await load.grows(20, within_s=WELL_WITHIN_S)
         await asyncio.to_thread(stack.wait_until_healthy, "api")
         await load.grows_undisturbed(10, within_s=WELL_WITHIN_S)
-        print(f"well again after {time.monotonic() - ended:.1f} s: {dict(load.answers)}")  # noqa: T201
+        logger.info("well again after %.1f s: %s", time.monotonic() - ended, dict(load.answers))
     load.assert_promise_kept()
     connection = await connect(stack.owner_dsn(), role=None)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 import aiohttp
@@ -12,6 +13,8 @@ from tests.compose.load import FrontLoad
 from tests.compose.stack import Stack, docker
 from tests.compose.test_1_up import STOP_WITHIN_S
 from tests.stack.service import PASSWORD
+
+logger = logging.getLogger(__name__)
 
 CLIENTS = 4
 STREAM = "/v1/audit/events/stream"
@@ -54,7 +57,7 @@ async def test_stopped_under_load_with_a_stream_open(stack: Stack) -> None:
             started = time.monotonic()
             await asyncio.to_thread(docker, "stop", "--time", "30", victim.id)
             took_s = time.monotonic() - started
-            print(f"stream ended after {await ending - started:.1f} s, all {took_s:.1f} s")  # noqa: T201
+            logger.info("stream ended after %.1f s, all %.1f s", await ending - started, took_s)
         assert victim.state["ExitCode"] == 0, victim.logs()
         assert took_s < STOP_WITHIN_S
         await load.grows()
@@ -62,5 +65,5 @@ async def test_stopped_under_load_with_a_stream_open(stack: Stack) -> None:
         await asyncio.to_thread(stack.wait_until_healthy, "api")
         await load.grows()
 
-    print(dict(load.answers))  # noqa: T201 - shown with -s
+    logger.info("%s", dict(load.answers))
     load.assert_nothing_failed()

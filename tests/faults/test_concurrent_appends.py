@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import time
 from multiprocessing.queues import Queue
@@ -16,6 +17,8 @@ from server.store.log import read_events, read_head
 from server.store.rebuild import check
 from tests.builders import failure, registration, start
 from tests.conftest import Dsns
+
+logger = logging.getLogger(__name__)
 
 PROCESSES = 8
 SECONDS = 20.0
@@ -81,4 +84,4 @@ async def test_a_tailing_reader_sees_every_position_in_order(
         == superseded
     )
     assert (await check(database.app)).differences == []
-    print(f"{position} events, {reads} reads, {PROCESSES} processes")  # noqa: T201
+    logger.info("%d events, %d reads, %d processes", position, reads, PROCESSES)

@@ -9,6 +9,7 @@ accepted. What is not lost is kept as ever, the logouts too.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Set
@@ -37,6 +38,8 @@ from tests.waiting import until
 
 if TYPE_CHECKING:
     from server.store.database import Connection
+
+logger = logging.getLogger(__name__)
 
 TTL_S = 1.0
 BEFORE_S, AFTER_S = 5.0, 5.0
@@ -183,7 +186,7 @@ async def test_with_an_asynchronous_standby_the_loss_is_told_and_no_replica_keep
         in_time = [c for c in checks(load, killed_ns) if c.session in held and c.status == 200]
         assert in_time, "no lost login was in memory; the test shows nothing"
         latest_ms = (in_time[-1].began - killed_ns) / 1e6
-        print(f"{len(lost)} logins lost, accepted for {latest_ms:.0f} ms")  # noqa: T201
+        logger.info("%d logins lost, accepted for %.0f ms", len(lost), latest_ms)
         kept = what_is_kept(load.history, old_log, await read_log(standby), killed_ns)
         violations = kept.violations()
         assert not violations, f"{kept.counts()}\n{violations[0]}"

@@ -10,6 +10,7 @@ outside checker. The same checker must find every broken variant.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import time
@@ -25,6 +26,8 @@ from tests.faults.load import Load
 from tests.faults.nemesis import POSTGRES_IS_BACK, POSTGRES_IS_KILLED, Nemesis
 from tests.faults.variants import BROKEN, CONTROLS, VARIANTS
 from tests.waiting import until
+
+logger = logging.getLogger(__name__)
 
 FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 60))
 HISTORY = os.environ.get("FAULTS_HISTORY")
@@ -103,7 +106,7 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         assert not violations, f"{report}\n{violations[0]}\n{words(cluster)}"
         assert not load.refused_logins, f"{report}\n{words(cluster)}"
 
-    print(report)  # noqa: T201  # what was tried, with -s
+    logger.info("%s", report)
     checks = [r for r in history.records if isinstance(r, Check)]
     ends = [r for r in history.records if isinstance(r, End)]
     assert sum(c.status == 200 for c in checks) > FAULTS_S, report
@@ -138,7 +141,7 @@ async def test_the_checker_finds_the_broken_variant(directory: Path, variant: st
             await asyncio.sleep(LOOK_EVERY_S)
             if OUTLIVED in rules(load):  # of the others some are open until all is noted
                 break
-        print(f"{time.monotonic() - began:.0f} s")  # noqa: T201  # with -s
+        logger.info("found within %.0f s", time.monotonic() - began)
 
     assert rules(load) == {OUTLIVED}, load.history.counts()
 
