@@ -34,7 +34,8 @@ PATIENT = {"idle_in_transaction_session_timeout": "60s"}
 CONNECT_TIMEOUT_S = 3.0
 REST_S = 0.1  # between tries to connect, while the database is away
 
-# What a lost, refused, stopped or restarting server looks like through asyncpg.
+# What a lost, refused, stopped or restarting server looks like through asyncpg, and one that gave a
+# transaction up in favour of another. It passes, and is tried again on a new connection.
 LOST = (
     asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
@@ -42,6 +43,8 @@ LOST = (
     asyncpg.TooManyConnectionsError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,  # a deadlock, above all
+    asyncpg.InvalidCachedStatementError,  # in a transaction; a migration went by
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresSystemError,
     asyncpg.InternalClientError,

@@ -20,6 +20,7 @@ from server.store.database import connect
 from server.store.log import read_events, read_head
 from tests.builders import failure, registration, start
 from tests.conftest import HELD_OPEN, Dsns
+from tests.waiting import until
 
 
 async def test_a_new_log_is_empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -217,6 +218,30 @@ async def test_a_lost_connection_is_an_unknown_outcome_until_it_is_known(
     await blocker.close()
     recorded = await appender.submit(failure())
     assert recorded.position == (await read_head(connection)).position
+
+
+async def test_who_loses_a_deadlock_is_recorded_after_it(
+    database: Dsns, connection: asyncpg.Connection[asyncpg.Record], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody locks the log's current partition first and the log after it."""
+    other = await connect(
+        database.superuser, role=None, settings=HELD_OPEN | {"deadlock_timeout": "1min"}
+    )
+
+    async def append_waits() -> bool:
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = $1::regclass AND NOT granted)"
+        return bool(await connection.fetchval(waits, "events_1"))
+
+    async with Appender(lambda: connect(database.app), timeout_s=10) as appender:
+        await other.execute("BEGIN")
+        await other.execute("LOCK TABLE events_1 IN SHARE MODE")
+        appended = appender.submit(failure())
+        await until(append_waits)
+        await other.execute("LOCK TABLE ONLY events IN SHARE MODE")  # until the append gives up
+        await other.execute("COMMIT")
+        assert (await appended).position == 1
+    assert "DeadlockDetectedError" in caplog.text
+    await other.close()
 
 
 PACE_S = 0.08  # the nemesis's

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import migrations
 from server.core.errors import DatabaseUnavailable
+from server.embedded import EmbeddedPostgres
+from server.store.appender import Appender
 from server.store.database import connect
+from server.store.log import read_head
 from server.store.migrate import _MIGRATION_LOCK, check_schema, migrate
+from tests.builders import failure
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
+
+BEFORE_THE_INDEXES = "0004"
 
 WAITING = (
     "SELECT pid FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory'"
+)
+WAITING_FOR_TABLES = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'relation'"
 )
 
 
@@ -36,3 +50,54 @@ async def test_a_lost_database_is_told_as_that(database: Dsns) -> None:
     await other.close()
     assert await migrate(database.owner) == []
     await check_schema(database.app)
+
+
+@pytest.fixture
+def older_database(
+    postgres: EmbeddedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Dsns]:
+    """A database as a program has migrated it that knew fewer revisions."""
+    directory = Path(migrations.__file__).parent
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "versions").glob("[0-9]*.py"):
+        if path.name[:4] > BEFORE_THE_INDEXES:
+            path.unlink()
+    name = "older"
+    postgres.create_database(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "__file__", str(tmp_path / "__init__.py"))
+        revisions = asyncio.run(migrate(postgres.owner_dsn(name)))
+    assert revisions[-1] == BEFORE_THE_INDEXES
+    yield Dsns(postgres.app_dsn(name), postgres.owner_dsn(name), postgres.superuser_dsn(name))
+    postgres.drop_database(name)
+
+
+async def test_appends_and_the_migration_of_the_log_do_not_wait_for_each_other(
+    older_database: Dsns,
+) -> None:
+    """Another transaction holds both back until the one waits behind the other."""
+    watcher = await connect(older_database.superuser, role=None)
+    other = await connect(older_database.superuser, role=None, settings=HELD_OPEN)
+
+    async def wait_for_tables(count: int) -> None:
+        async def waits() -> bool:
+            return bool(await watcher.fetchval(WAITING_FOR_TABLES) == count)
+
+        await until(waits)
+
+    async with Appender(lambda: connect(older_database.app), timeout_s=10) as appender:
+        await appender.submit(failure())
+        await other.execute("BEGIN")
+        await other.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrate(older_database.owner))
+        await wait_for_tables(1)
+        appended = appender.submit(failure())
+        await wait_for_tables(2)
+        await other.execute("COMMIT")
+        assert (await migrating)[0] > BEFORE_THE_INDEXES
+        await appended
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    assert await watcher.fetchval(deadlocks) == 0
+    assert (await read_head(watcher)).position == 2
+    await other.close()
+    await watcher.close()
