@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from server.config import Config
 from server.core import events as ev
 from server.core.commands import EndSession, RecordLoginFailure, RegisterUser, StartSession
 from server.core.personal import KEY_ID_BYTES, WRAPPED_BYTES, WrappedKey
@@ -13,6 +14,8 @@ from server.service.clock import new_event_id, new_random_id, new_token
 
 # For services in tests, which have no data directory to make one in.
 MASTER_KEY = "A" * 43
+# Of services whose tests log in again and again: the cheapest hashing there is.
+CHEAP_CONFIG = Config(master_key=MASTER_KEY, argon2_memory_kib=8, argon2_time_cost=1)
 # What is nobody's: it opens nothing.
 NO_KEY = WrappedKey(bytes(WRAPPED_BYTES), bytes(KEY_ID_BYTES))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

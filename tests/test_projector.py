@@ -183,6 +183,7 @@ async def test_a_longer_lease_of_a_killed_projector_ends_before_its_row_says_les
     database: Dsns,
     appender: Appender,
     reader: ReplicaReader,
+    monkeypatch: pytest.MonkeyPatch,
     before_s: float,
     ttl_s: float,
     kept: bool,
@@ -191,7 +192,7 @@ async def test_a_longer_lease_of_a_killed_projector_ends_before_its_row_says_les
     longer = msgspec.structs.replace(config, lease_ttl_s=before_s)
     async with running(longer, database) as first:
         await until(knows(reader, command))
-        killed(first)
+        killed(first, monkeypatch)
     await until(lambda: reader.leased)
 
     leased: list[bool] = []
@@ -204,7 +205,7 @@ async def test_a_longer_lease_of_a_killed_projector_ends_before_its_row_says_les
             leased.append(reader.leased)
             await write_row(lease, writer, state, t0_ns)
 
-        second._write_row = noting  # type: ignore[method-assign]
+        monkeypatch.setattr(second, "_write_row", noting)
         await until(lambda: bool(leased))
         await until(knows(reader, command))
 
@@ -212,14 +213,14 @@ async def test_a_longer_lease_of_a_killed_projector_ends_before_its_row_says_les
         assert second.rebuilds == 0, "what the replica holds is as good as before"
 
 
-def killed(projector: Projector) -> None:
+def killed(projector: Projector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let it end as by kill -9, but for what a process cannot do to itself."""
 
     async def let_go() -> None:
         assert projector._writer is not None
         projector._writer.close()
 
-    projector._stop = let_go  # type: ignore[method-assign]
+    monkeypatch.setattr(projector, "_stop", let_go)
 
 
 async def test_a_removed_row_is_joined_anew(
@@ -241,14 +242,20 @@ async def test_a_removed_row_is_joined_anew(
 
 
 async def test_rows_of_replicas_that_are_gone_are_removed(
-    config: Config, database: Dsns, reader: ReplicaReader, connection: Connection, tmp_path: Path
+    *,
+    config: Config,
+    database: Dsns,
+    reader: ReplicaReader,
+    connection: Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = Config(data_dir=str(tmp_path / "other"), lease_ttl_s=TTL_S, replica_max_mib=64)
     gone = Projector.configured(other, database.app)
     task = asyncio.create_task(gone.run())
     with contextlib.closing(ReplicaReader(ReplicaPlace(other))) as others_reader:
         await until(lambda: others_reader.leased)
-    gone._stop = until_cancelled  # type: ignore[method-assign]  # as after kill -9
+    monkeypatch.setattr(gone, "_stop", until_cancelled)  # as after kill -9
     task.cancel()
     async with running(config, database):
         await until(lambda: reader.leased)
@@ -478,7 +485,11 @@ async def test_expired_sessions_are_purged(
 
 
 async def test_a_replica_that_is_not_caught_up_gets_no_lease(
-    config: Config, database: Dsns, appender: Appender, connection: Connection
+    config: Config,
+    database: Dsns,
+    appender: Appender,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The row is there and the head has been read, but an event is not applied yet."""
     (command,) = await logged_in(appender)
@@ -492,7 +503,7 @@ async def test_a_replica_that_is_not_caught_up_gets_no_lease(
         stuck.set()
         await asyncio.Event().wait()
 
-    projector._apply = never  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(projector, "_apply", never)
     await appender.submit(end(command))
     task = asyncio.create_task(projector.run())
     await stuck.wait()
@@ -550,7 +561,9 @@ async def nobody_has_a_lease(database: Dsns) -> bool:
         await connection.close()
 
 
-def load_when(projector: Projector, may_load: asyncio.Event) -> list[float]:
+def load_when(
+    projector: Projector, may_load: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
     """Let the projector load anew when it may; returns where the times stand at which it tries."""
     rebuild = projector._rebuild
     tried_at: list[float] = []
@@ -560,7 +573,7 @@ def load_when(projector: Projector, may_load: asyncio.Event) -> list[float]:
         await may_load.wait()
         return await rebuild(lease)
 
-    projector._rebuild = later  # type: ignore[method-assign]
+    monkeypatch.setattr(projector, "_rebuild", later)
     return tried_at
 
 
@@ -576,7 +589,7 @@ async def test_an_event_of_a_newer_version_ends_the_lease_until_it_is_past(
     async with running(patient, database) as projector:
         await until(knows(reader, active))
         may_load = asyncio.Event()
-        tried_at = load_when(projector, may_load)
+        tried_at = load_when(projector, may_load, monkeypatch)
         written_at = time.monotonic()
         await write_unknown_event(database)
 

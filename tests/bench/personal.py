@@ -20,7 +20,6 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from server.config import Config
 from server.core import events as ev
 from server.core.commands import RecordLoginFailure
 from server.core.lease import lease_terms
@@ -36,7 +35,7 @@ from server.store.keys import KeyStore
 from server.store.log import read_events
 from server.store.migrate import migrate
 from tests.bench.machine import quantile
-from tests.builders import MASTER_KEY, NOON, failure
+from tests.builders import CHEAP_CONFIG, NOON, failure
 
 USERS = 5_000
 EVENTS = 100_000
@@ -47,7 +46,7 @@ PAGES = (100, 1_000, 10_000)
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0"
 CLIENT = Client("192.0.2.1", AGENT)
 PASSWORD = "a phrase for the benchmark"
-CONFIG = Config(master_key=MASTER_KEY, argon2_memory_kib=8, argon2_time_cost=1, registration="open")
+CONFIG = msgspec.structs.replace(CHEAP_CONFIG, registration="open")
 
 
 class Bench:

@@ -67,6 +67,10 @@ class FrontLoad(Load):
     def logins(self) -> int:
         return self.answers["POST login_user 200"]
 
+    def refused_checks(self) -> int:
+        """How many checks were answered 503: nobody could tell."""
+        return self.answers["GET me 503"]
+
     async def grows(self, by: int = 10, within_s: float = 120.0) -> None:
         """Wait for so many further logins."""
         wanted = self.logins() + by

@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from server.config import Config
 from server.core import events as ev
 from server.core.errors import (
     ConfigError,
@@ -31,17 +30,15 @@ from server.service.passwords import PasswordPool
 from server.store.appender import Appender
 from server.store.database import Database, connect
 from server.store.log import read_events
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Clock, Dsns
 
 if TYPE_CHECKING:
     from server.store.database import Connection
 
 PASSWORD = "a long enough password"
-CONFIG = Config(
-    master_key=MASTER_KEY,
-    argon2_memory_kib=8,
-    argon2_time_cost=1,
+CONFIG = msgspec.structs.replace(
+    CHEAP_CONFIG,
     session_lifetime_s=3600,
     max_sessions_per_user=3,
     registration="open",

@@ -32,7 +32,7 @@ from server.store.appender import Appender
 from server.store.audit import PLANNED_FOR_INDEXES
 from server.store.database import Database, connect
 from server.store.log import read_events
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Clock, Dsns
 from tests.waiting import until
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from server.store.database import Connection
 
 PASSWORD = "a long enough password"
-CONFIG = Config(master_key=MASTER_KEY, argon2_memory_kib=8, argon2_time_cost=1, registration="open")
+CONFIG = msgspec.structs.replace(CHEAP_CONFIG, registration="open")
 OTHER_KEY = msgspec.structs.replace(CONFIG, master_key="B" * 43)
 DESK = Client("192.0.2.9", "auditors-browser")
 HOME = Client("192.0.2.1", "firefox")

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
+
 from server.config import Config
 from server.core.audit import AuditFilter
 from server.core.tokens import token_digest
 from server.database import PROJECTOR_CONNECTIONS, connections_of_host, embedded_postgres
 from server.service.context import connections_of_services, open_services
 from server.store.database import connect
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,12 +33,10 @@ OTHERS = (  # of this database
 async def test_services_that_do_all_they_can_have_as_many_as_is_said(
     database: Dsns, tmp_path: Path
 ) -> None:
-    config = Config(
-        master_key=MASTER_KEY,
+    config = msgspec.structs.replace(
+        CHEAP_CONFIG,
         data_dir=str(tmp_path),
         replica_dir=str(tmp_path / "memory"),
-        argon2_memory_kib=8,
-        argon2_time_cost=1,
         lease_ttl_s=SHORT_TTL_S,
         database_pool=3,
         audit_pool=5,

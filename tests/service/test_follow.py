@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from server.config import Config
@@ -26,7 +27,7 @@ from server.service.follow import HANDED_OUT, Follower, Frame, Stream
 from server.store.feed import EventsLost
 from server.store.follow import Beyond, Mark, read_on
 from server.store.log import StoredEvent
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 from tests.service.sealing import append, tampering
 from tests.waiting import until
@@ -41,12 +42,10 @@ EVERYTHING = AuditFilter()
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return Config(
+    return msgspec.structs.replace(
+        CHEAP_CONFIG,
         data_dir=str(tmp_path),
         lease_ttl_s=SHORT_TTL_S,
-        master_key=MASTER_KEY,
-        argon2_memory_kib=8,
-        argon2_time_cost=1,
         stream_buffer=3000,
         streams=3,
     )

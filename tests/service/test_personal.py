@@ -36,17 +36,15 @@ from server.store.appender import Appender
 from server.store.database import Database
 from server.store.log import StoredEvent, read_events
 from server.store.rebuild import check, rebuild
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import Clock, Dsns
 
 if TYPE_CHECKING:
     from server.store.database import Connection
 
 PASSWORD = "a long enough password"
-CONFIG = Config(
-    master_key=MASTER_KEY,
-    argon2_memory_kib=8,
-    argon2_time_cost=1,
+CONFIG = msgspec.structs.replace(
+    CHEAP_CONFIG,
     registration="open",
     failed_login_retention_days=3,
 )

@@ -14,7 +14,6 @@ import asyncpg
 import msgspec
 import pytest
 
-from server.config import Config
 from server.core import events as ev
 from server.core.errors import InvalidInput, OperatorError, Purged
 from server.core.personal import Client
@@ -41,7 +40,7 @@ from server.store.retention import (
     partitions,
     read_cut,
 )
-from tests.builders import MASTER_KEY, failure
+from tests.builders import CHEAP_CONFIG, failure
 from tests.conftest import HELD_OPEN, SHORT_TTL_S, Dsns
 from tests.partitions import SIZE, SPACING, small_partitions
 from tests.service.sealing import SIGNER, seal, tampering
@@ -54,10 +53,8 @@ if TYPE_CHECKING:
 
 EVENTS = 300
 PASSWORD = "a long enough password"
-CONFIG = Config(
-    master_key=MASTER_KEY,
-    argon2_memory_kib=8,
-    argon2_time_cost=1,
+CONFIG = msgspec.structs.replace(
+    CHEAP_CONFIG,
     hashing_threads=1,
     lease_ttl_s=SHORT_TTL_S,
     max_sessions_per_user=1000,

@@ -12,7 +12,6 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from server.config import Config
 from server.core.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
 from server.core.lease import LeaseRow, Verdict, lease_terms
 from server.core.personal import UNKNOWN_CLIENT
@@ -29,7 +28,7 @@ from server.store.database import Database, connect
 from server.store.leases import acknowledge, read_leases, write_lease
 from server.store.log import settle
 from server.store.replica import boottime_ns
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
 
@@ -37,10 +36,8 @@ if TYPE_CHECKING:
     from server.store.database import Connection
 
 PASSWORD = "a long enough password"
-CONFIG = Config(
-    master_key=MASTER_KEY,
-    argon2_memory_kib=8,
-    argon2_time_cost=1,
+CONFIG = msgspec.structs.replace(
+    CHEAP_CONFIG,
     max_sessions_per_user=3,
     registration="open",
 )

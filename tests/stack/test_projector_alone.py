@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from server.config import load_config
-from server.core.commands import StartSession
+from server.core.commands import Command, StartSession
 from server.core.sessions import Session
 from server.store.appender import Appender
 from server.store.database import connect
@@ -22,10 +22,10 @@ from tests.waiting import eventually
 TTL_S = "60"  # a lease that is over before has been ended
 
 
-async def submit(database: Dsns, *commands: object) -> None:
+async def submit(database: Dsns, *commands: Command) -> None:
     async with Appender(lambda: connect(database.app), timeout_s=60) as appender:
         for command in commands:
-            await appender.submit(command)  # type: ignore[arg-type]
+            await appender.submit(command)
 
 
 def logged_in(database: Dsns) -> StartSession:

@@ -244,6 +244,17 @@ async def test_who_loses_a_deadlock_is_recorded_after_it(
     await other.close()
 
 
+async def test_a_migration_under_a_prepared_statement_hurts_nobody(
+    database: Dsns, appender: Appender, caplog: pytest.LogCaptureFixture
+) -> None:
+    await appender.submit(failure())
+    owner = await connect(database.owner, role=None)
+    await owner.execute("ALTER TABLE log_head ALTER COLUMN position TYPE integer")
+    await owner.close()
+    assert (await appender.submit(failure())).position == 2
+    assert "InvalidCachedStatementError" in caplog.text
+
+
 PACE_S = 0.08  # the nemesis's
 
 

@@ -17,7 +17,7 @@ from yarl import URL
 
 from server.config import Config
 from server.web.app import OpenServices, build_app, create_app, make_runner
-from tests.builders import MASTER_KEY
+from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 
 PASSWORD = "a rather long phrase"
@@ -112,13 +112,11 @@ class Service:
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """Open registration, the cheapest hashing there is, and short leases."""
-    return Config(
+    return msgspec.structs.replace(
+        CHEAP_CONFIG,
         data_dir=str(tmp_path),
         lease_ttl_s=SHORT_TTL_S,
         registration="open",
-        master_key=MASTER_KEY,
-        argon2_memory_kib=8,
-        argon2_time_cost=1,
         hashing_threads=1,
         database_timeout_s=5,
         shutdown_timeout_s=1,
