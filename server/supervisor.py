@@ -16,7 +16,6 @@ refused, and none is taken that is then dropped: a proxy can give every request 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import logging
 import os
@@ -29,7 +28,6 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import server
@@ -59,17 +57,8 @@ LAST_TAKEN_S = 2.0  # for workers to take those that have; a busy machine keeps 
 _POLL_S = 0.02
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ACCEPT_QUEUE = slice(24, 28)  # tcpi_unacked of a listening socket's tcp_info, linux/tcp.h
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_SOCK_FPROG = Struct("@HP")
-_SOCK_FILTER = Struct("@HBBI")
-# Classic BPF over a TCP segment: byte 13 has the flags; of SYN (2) and ACK (16) only SYN: drop it.
-_NO_SYN = (
-    _SOCK_FILTER.pack(0x30, 0, 0, 13),  # load the byte
-    _SOCK_FILTER.pack(0x54, 0, 0, 18),  # and
-    _SOCK_FILTER.pack(0x15, 0, 1, 2),  # equal: go on, else skip one
-    _SOCK_FILTER.pack(0x06, 0, 0, 0),  # drop
-    _SOCK_FILTER.pack(0x06, 0, 0, 0xFFFFFFFF),  # pass
-)
+_SO_BINDTOIFINDEX = 62  # asm-generic/socket.h
+_NO_INTERFACE = 0x7FFFFFFF  # a number that none has
 _FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
 
 
@@ -112,16 +101,18 @@ def listen(config: Config, listener: socket.socket) -> None:
 
 
 def stop_listening(listener: socket.socket) -> None:
-    """Let no new connection in; those that are under way, or wait, still get to a worker.
+    """Refuse new connections; those that are under way, or wait, still get to a worker.
 
-    Closing the socket would reset connections whose clients have sent their requests already. So
-    segments that open one are dropped first, by a filter on the socket (Linux, socket(7)); clients
-    repeat them, and are refused when the socket is closed.
+    Closing the socket would reset connections whose clients have sent their requests already.
+    Bound to an interface that there is not, it is not found any more by what opens a connection
+    (SO_BINDTODEVICE in socket(7); for everybody since Linux 5.7).
     """
-    with suppress(OSError, AttributeError):
-        program = ctypes.create_string_buffer(b"".join(_NO_SYN))
-        fprog = _SOCK_FPROG.pack(len(_NO_SYN), ctypes.addressof(program))
-        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+    if sys.platform != "linux":
+        return
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
+    except OSError as error:
+        logger.warning("connections that arrive during this stop may be reset: %s", error)
 
 
 async def all_taken(listener: socket.socket, within_s: float) -> None:

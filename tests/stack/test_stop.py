@@ -7,13 +7,15 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from server.supervisor import all_taken
+import pytest
+
+from server.supervisor import all_taken, stop_listening
 from tests.stack.service import Service
 from tests.waiting import eventually
 
 CLIENTS = 24
 REQUESTS_BEFORE = 500
-PATIENCE_S = 60.0  # what knocks while the service stops is refused when it knocks again
+PATIENCE_S = 60.0
 HEADERS = ("Host: localhost", "Content-Length: 0", "Connection: close")
 REQUEST = "\r\n".join(("POST /v1/logout_user HTTP/1.1", *HEADERS, "", "")).encode()
 
@@ -59,6 +61,22 @@ def test_a_stop_loses_no_connection(service: Service) -> None:
             client.result(2 * PATIENCE_S)
 
     assert [lost for client in clients for lost in client.lost] == []
+
+
+def test_who_comes_too_late_is_refused_and_who_waits_is_not() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as early,
+    ):
+        early.sendall(REQUEST)
+        stop_listening(listener)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(listener.getsockname(), PATIENCE_S)
+        taken, _ = listener.accept()
+        with taken:
+            assert taken.recv(len(REQUEST), socket.MSG_WAITALL) == REQUEST
+            taken.sendall(b"answer")
+            assert early.recv(6, socket.MSG_WAITALL) == b"answer"
 
 
 async def test_a_connection_that_waits_for_a_worker_is_waited_for() -> None:
