@@ -1,3 +1,3 @@
-from server.cli import main
+from gatelog.cli import main
 
 main()

@@ -17,8 +17,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from server.core.tlog import Signer
-from server.secrets import random_secret, read_secret, replace_secret
+from gatelog.proofs.rules.tlog import Signer
+from gatelog.secrets import random_secret, read_secret, replace_secret
 
 ROOT = Path(os.environ.get("GATELOG_SECRETS_DIR", "/secrets"))
 MADE = ROOT / "database" / "made"  # written last

@@ -1,6 +1,6 @@
 """Alembic's entry: runs the revisions over asyncpg, in one transaction, as the database's owner.
 
-The connection comes from ``server.store.migrate`` through the configuration's attributes.
+The connection comes from ``gatelog.log.store.migrate`` through the configuration's attributes.
 """
 
 from alembic import context

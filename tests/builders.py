@@ -5,12 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from server.config import Config
-from server.core import events as ev
-from server.core.commands import EndSession, RecordLoginFailure, RegisterUser, StartSession
-from server.core.personal import KEY_ID_BYTES, WRAPPED_BYTES, WrappedKey
-from server.core.tokens import token_digest
-from server.service.clock import new_event_id, new_random_id, new_token
+from gatelog.accounts.rules.commands import (
+    EndSession,
+    RecordLoginFailure,
+    RegisterUser,
+    StartSession,
+)
+from gatelog.clock import new_event_id, new_random_id
+from gatelog.config import Config
+from gatelog.log.rules import events as ev
+from gatelog.master_keys import KEY_ID_BYTES
+from gatelog.privacy.rules import WRAPPED_BYTES, WrappedKey
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.tokens import new_token
 
 # For services in tests, which have no data directory to make one in.
 MASTER_KEY = "A" * 43

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from gatelog.sessions.rules.lease import lease_terms
+from gatelog.sessions.service.barrier import Barrier
 from hypothesis import settings
 
-from server.core.lease import lease_terms
-from server.embedded import EmbeddedPostgres
-from server.service.barrier import Barrier
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.migrate import migrate
-
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1

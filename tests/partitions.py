@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from gatelog.audit.store.marks import Spacing
+from gatelog.log.store import appender
+from gatelog.log.store.database import connect
 
-from server.store import appender
-from server.store.database import connect
-from server.store.marks import Spacing
 from tests.conftest import Dsns
 
 SIZE = 64  # positions in a partition

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-from server.config import MASK, SECRETS, Config, load_config, settings_of, variable
-from server.core.errors import ConfigError
+from gatelog.config import MASK, SECRETS, Config, load_config, settings_of, variable
+from gatelog.errors import ConfigError
 
 URL = "postgresql://gatelog:secret@db.example/gatelog"
 

@@ -15,23 +15,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from gatelog.accounts.rules.commands import StartSession
+from gatelog.config import Config
+from gatelog.log.rules.events import leaf_hash
+from gatelog.log.store import sql
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.proofs.service.history import history_guard
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.service.projector import Projector
+from gatelog.sessions.store.leases import Look, leave, read_leases
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader, ReplicaState, ReplicaWriter
 
-from server.config import Config
-from server.core.commands import StartSession
-from server.core.events import leaf_hash
-from server.core.sessions import Session
-from server.service.projector import Projector
-from server.store import sql
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.leases import Look, leave, read_leases
-from server.store.replica import ReplicaPlace, ReplicaReader, ReplicaState, ReplicaWriter
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 TTL_S = 0.6
 # Where something must be so at a moment, and not only come true: longer than any pause of this
@@ -50,7 +51,7 @@ def config(tmp_path: Path) -> Iterator[Config]:
 @pytest.fixture
 def patient(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The same with a long lease, which also limits each statement, and with time to leave."""
-    monkeypatch.setattr("server.service.projector.LEAVE_TIMEOUT_S", LONG_TTL_S)
+    monkeypatch.setattr("gatelog.sessions.service.projector.LEAVE_TIMEOUT_S", LONG_TTL_S)
     return msgspec.structs.replace(config, lease_ttl_s=LONG_TTL_S)
 
 
@@ -63,7 +64,7 @@ def reader(config: Config) -> Iterator[ReplicaReader]:
 
 @asynccontextmanager
 async def running(config: Config, database: Dsns) -> AsyncIterator[Projector]:
-    projector = Projector.configured(config, database.app)
+    projector = Projector.configured(config, database.app, history_guard(config))
     task = asyncio.create_task(projector.run())
     try:
         yield projector
@@ -251,7 +252,7 @@ async def test_rows_of_replicas_that_are_gone_are_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     other = Config(data_dir=str(tmp_path / "other"), lease_ttl_s=TTL_S, replica_max_mib=64)
-    gone = Projector.configured(other, database.app)
+    gone = Projector.configured(other, database.app, history_guard(other))
     task = asyncio.create_task(gone.run())
     with contextlib.closing(ReplicaReader(ReplicaPlace(other))) as others_reader:
         await until(lambda: others_reader.leased)
@@ -496,7 +497,7 @@ async def test_a_replica_that_is_not_caught_up_gets_no_lease(
     place = ReplicaPlace(config)
     async with running(config, database):
         await until(lambda: acknowledged(connection))
-    projector = Projector.configured(config, database.app)
+    projector = Projector.configured(config, database.app, history_guard(config))
     stuck = asyncio.Event()
 
     async def never(*_: object) -> None:
@@ -525,7 +526,7 @@ async def test_a_writer_of_another_boot_is_not_reused(
     async with running(config, database):
         await until(lambda: reader.leased)
     reader.close()
-    monkeypatch.setattr("server.store.replica.boot_id", lambda: "anotherboot1")
+    monkeypatch.setattr("gatelog.sessions.store.replica.boot_id", lambda: "anotherboot1")
     assert ReplicaWriter.open_current(ReplicaPlace(config)) is None
 
     async with running(config, database) as projector:
@@ -584,7 +585,7 @@ async def test_an_event_of_a_newer_version_ends_the_lease_until_it_is_past(
     reader: ReplicaReader,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.service.projector.NOT_UNDERSTOOD_RETRY_S", RETRY_S)
+    monkeypatch.setattr("gatelog.sessions.service.projector.NOT_UNDERSTOOD_RETRY_S", RETRY_S)
     active, ending = await logged_in(appender, 2)
     async with running(patient, database) as projector:
         await until(knows(reader, active))

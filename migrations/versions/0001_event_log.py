@@ -3,7 +3,7 @@
 Revision ID: 0001
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0001"
 down_revision = None

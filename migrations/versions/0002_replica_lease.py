@@ -3,7 +3,7 @@
 Revision ID: 0002
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0002"
 down_revision = "0001"

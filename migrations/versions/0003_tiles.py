@@ -3,7 +3,7 @@
 Revision ID: 0003
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0003"
 down_revision = "0002"

@@ -3,7 +3,7 @@
 Revision ID: 0004
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0004"
 down_revision = "0003"

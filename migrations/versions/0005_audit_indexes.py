@@ -11,9 +11,8 @@ Revision ID: 0005
 """
 
 from alembic import op
+from gatelog.migrations.script import run_script
 from sqlalchemy import text
-
-from migrations.script import run_script
 
 revision = "0005"
 down_revision = "0004"

@@ -3,7 +3,7 @@
 Revision ID: 0006
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0006"
 down_revision = "0005"

@@ -3,7 +3,7 @@
 Revision ID: 0007
 """
 
-from migrations.script import run_script
+from gatelog.migrations.script import run_script
 
 revision = "0007"
 down_revision = "0006"

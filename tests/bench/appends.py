@@ -25,21 +25,21 @@ from uuid import uuid4
 
 import msgspec
 import uvloop
+from gatelog.accounts.rules.commands import StartSession
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.batch import MAX_BATCH
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from gatelog.privacy.rules import ADDRESS_INDEX_BYTES, KEY_BYTES, NONCE_BYTES, Personal, seal
 from rich.console import Console
 from rich.table import Table
 
-from server.core import events as ev
-from server.core.commands import StartSession
-from server.core.personal import ADDRESS_INDEX_BYTES, KEY_BYTES, NONCE_BYTES, Personal, seal
-from server.embedded import EmbeddedPostgres
-from server.store.appender import Appender
-from server.store.batch import MAX_BATCH
-from server.store.database import connect
-from server.store.migrate import migrate
 from tests.builders import registration, start
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 GOAL_PER_S = 25_000
 ROUNDS = 7

@@ -33,29 +33,29 @@ from uuid import UUID
 
 import msgspec
 import uvloop
+from gatelog.audit.rules.shown import AuditFilter, Cursor
+from gatelog.audit.service.asof import AsOf
+from gatelog.audit.service.audit import Audit
+from gatelog.audit.service.export import ExportFormat
+from gatelog.audit.service.retention import Purged, purge
+from gatelog.audit.store.marks import Spacing, last_mark, make_next_mark
+from gatelog.cli.output import progress_bar
+from gatelog.clock import utc_now
+from gatelog.config import Config
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.hosting.services import Services, open_services
+from gatelog.log.store.cuts import cut_position
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from gatelog.log.store.reading import read_head
+from gatelog.privacy.rules import Client
+from gatelog.proofs.service.sealer import LastNote, Sealer
+from gatelog.proofs.service.verify import LiveLog, kept_checkpoint, verify_log
+from gatelog.proofs.store.tiles import take_sealer_lock
+from gatelog.sessions.rules.record import from_us
 from rich.console import Console
 from rich.table import Table
 
-from server.cli.output import progress_bar
-from server.config import Config
-from server.core.audit import AuditFilter, Cursor
-from server.core.personal import Client
-from server.core.sessions import from_us
-from server.embedded import EmbeddedPostgres
-from server.service.asof import AsOf
-from server.service.audit import Audit
-from server.service.clock import utc_now
-from server.service.context import Services, open_services
-from server.service.export import ExportFormat
-from server.service.retention import Purged, purge
-from server.service.sealer import LastNote, Sealer
-from server.service.verify import LiveLog, kept_checkpoint, verify_log
-from server.store.database import connect
-from server.store.log import read_head
-from server.store.marks import Spacing, last_mark, make_next_mark
-from server.store.migrate import migrate
-from server.store.retention import cut_position
-from server.store.tiles import take_sealer_lock
 from tests.bench.history import (
     CONFIG,
     HEAVY_USERS,

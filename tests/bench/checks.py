@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import msgspec
+from gatelog.http.credentials import SECURE_COOKIE
+from gatelog.http.identity import AUTH_PATH, ME_PATH
 from rich.table import Table
 
-from server.web.credentials import SECURE_COOKIE
-from server.web.identity import AUTH_PATH, ME_PATH
 from tests.bench.contestants import PATH
 from tests.bench.load import Flood, Paced
 from tests.bench.machine import ServerProcess, make_table, spread

@@ -22,9 +22,9 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_session.redis_storage import RedisStorage
+from gatelog.config import Config
+from gatelog.hosting.app import create_app, make_runner
 
-from server.config import Config
-from server.web.app import create_app, make_runner
 from tests.bench.population import JWT_ALGORITHM, JWT_KEY
 
 PATH = "/hello"

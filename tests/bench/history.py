@@ -30,35 +30,35 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import msgspec
-
-from server.cli.output import progress_bar
-from server.config import Config
-from server.core import events as ev
-from server.core.ids import uuid7
-from server.core.merkle import leaf_hash
-from server.core.personal import (
+from gatelog.audit.store.marks import PARTITION, SPACING, Spacing
+from gatelog.cli.output import progress_bar
+from gatelog.config import Config
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.ids import uuid7
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.events import leaf_hash
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.migrate import migrate
+from gatelog.master_keys import master_key_id
+from gatelog.privacy.rules import (
     NONCE_BYTES,
     Personal,
     WrappedKey,
     address_index,
     day_purpose,
-    master_key_id,
     seal,
     subject_purpose,
     unwrap,
     wrap,
 )
-from server.core.sessions import from_us, to_us
-from server.embedded import EmbeddedPostgres
-from server.service.personal import PersonalData
-from server.store.database import Database, connect
-from server.store.keys import KeyStore
-from server.store.marks import PARTITION, SPACING, Spacing
-from server.store.migrate import migrate
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.privacy.store.keys import KeyStore
+from gatelog.sessions.rules.record import from_us, to_us
+
 from tests.builders import MASTER_KEY
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 CHUNK = 1 << 14  # events that are copied at once
 SMALL_PARTITION = 1 << 12

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import msgspec
+from gatelog.http.credentials import SECURE_COOKIE
 
-from server.web.credentials import SECURE_COOKIE
 from tests.bench.contestants import PATH
 from tests.bench.load import Flood, Paced
 from tests.bench.machine import ServerProcess, make_table, quantile, spread

@@ -23,9 +23,8 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 import psutil
+from gatelog.host.processes import dies_with_parent, end_processes
 from rich.table import Table
-
-from server.processes import dies_with_parent, end_processes
 
 _libc = ctypes.CDLL(None)
 _STOP = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0))

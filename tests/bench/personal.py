@@ -17,23 +17,23 @@ from uuid import UUID
 
 import msgspec
 import uvloop
+from gatelog.accounts.rules.commands import RecordLoginFailure
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database
+from gatelog.log.store.migrate import migrate
+from gatelog.log.store.reading import read_events
+from gatelog.privacy.rules import Client, Personal, WrappedKey
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.privacy.store.keys import KeyStore
+from gatelog.sessions.rules.lease import lease_terms
+from gatelog.sessions.service.barrier import Barrier
 from rich.console import Console
 from rich.table import Table
 
-from server.core import events as ev
-from server.core.commands import RecordLoginFailure
-from server.core.lease import lease_terms
-from server.core.personal import Client, Personal, WrappedKey
-from server.embedded import EmbeddedPostgres
-from server.service.accounts import Accounts
-from server.service.barrier import Barrier
-from server.service.passwords import PasswordPool
-from server.service.personal import PersonalData
-from server.store.appender import Appender
-from server.store.database import Database
-from server.store.keys import KeyStore
-from server.store.log import read_events
-from server.store.migrate import migrate
 from tests.bench.machine import quantile
 from tests.builders import CHEAP_CONFIG, NOON, failure
 

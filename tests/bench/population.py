@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jwt
-
-from server.core.tokens import TOKEN_LENGTH
+from gatelog.sessions.rules.tokens import TOKEN_LENGTH
 
 if TYPE_CHECKING:
     import redis.asyncio
-
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 JWT_KEY = "a key of thirty-two bytes and more"
 JWT_ALGORITHM = "HS256"

@@ -9,15 +9,15 @@ import sys
 
 import msgspec
 import uvloop
-
-from server.config import Config
-from server.service.projector import projecting
+from gatelog.config import Config
+from gatelog.proofs.service.history import history_guard
+from gatelog.sessions.service.projector import projecting
 
 
 async def run(config: Config, dsn: str) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    async with projecting(config, dsn):
+    async with projecting(config, dsn, history_guard(config)):
         print(0, flush=True)  # it serves nobody; there is no port
         await stopped.wait()
 

@@ -25,15 +25,16 @@ from statistics import median
 import msgspec
 import psutil
 import uvloop
+from gatelog.config import Config
+from gatelog.log.store.database import connect
+from gatelog.proofs.service.history import history_guard
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.projector import projecting
+from gatelog.sessions.store import sql
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 from rich.console import Console
 
-from server.config import Config
-from server.core.sessions import Session
-from server.core.tokens import token_digest
-from server.service.projector import projecting
-from server.store import sql
-from server.store.database import connect
-from server.store.replica import ReplicaPlace, ReplicaReader
 from tests.bench.machine import make_table, spread
 from tests.bench.population import token
 from tests.bench.stage import Stage, open_stage
@@ -164,7 +165,7 @@ async def start(config: Config, dsn: str) -> Start:
         return reader.leased
 
     began = time.perf_counter()
-    async with projecting(config, dsn):
+    async with projecting(config, dsn, history_guard(config)):
         reader = ReplicaReader(ReplicaPlace(config))
         await until(leased, within_s=600)
         took = time.perf_counter() - began

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import msgspec
+from gatelog.config import Config
 
-from server.config import Config
 from tests.bench.contestants import PATH
 from tests.bench.load import Dialogue, WrongAnswer, dialogue
 from tests.bench.machine import ServerProcess, make_table, quantile

@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
+from gatelog.clock import utc_now
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store import sql
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from gatelog.log.store.reading import read_head
+from gatelog.proofs.rules.merkle import Edge, grow, leaf_hashes
+from gatelog.proofs.rules.tlog import Signer
+from gatelog.proofs.service.sealer import LastNote, Sealer, keep_sealing
+from gatelog.proofs.service.tlog_files import LogDirectory, export_log
+from gatelog.proofs.service.verify import LiveLog, Report, SignedNote, kept_checkpoint, verify_log
+from gatelog.proofs.store.tiles import read_last_checkpoint, take_sealer_lock
 from rich.console import Console
 
-from server.core.merkle import Edge, grow, leaf_hashes
-from server.core.tlog import Signer
-from server.embedded import EmbeddedPostgres
-from server.service.clock import utc_now
-from server.service.sealer import LastNote, Sealer, keep_sealing
-from server.service.tlog_files import LogDirectory, export_log
-from server.service.verify import LiveLog, Report, SignedNote, kept_checkpoint, verify_log
-from server.store import sql
-from server.store.database import connect
-from server.store.log import read_head
-from server.store.migrate import migrate
-from server.store.tiles import read_last_checkpoint, take_sealer_lock
 from tests.bench.machine import make_table, quantile
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 EVENTS = 1_000_000
 QUICK_EVENTS = 20_000

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import msgspec
 import redis.asyncio
+from gatelog.config import Config
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 from rich.console import Console
 
-from server.config import Config
-from server.embedded import EmbeddedPostgres
-from server.store.database import connect
-from server.store.migrate import migrate
-from server.store.replica import ReplicaPlace, ReplicaReader
 from tests.bench.contestants import Setting
 from tests.bench.machine import Cores, ServerProcess, server_process, split_cores
 from tests.bench.population import Tokens, fill_postgres, fill_redis

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from gatelog.log.store.database import connect
 
-from server.store.database import connect
 from tests.compose.load import FrontLoad
 from tests.compose.stack import Container, Stack, docker, running_stack
 from tests.faults.test_failover import nothing_acknowledged_is_missing

@@ -7,9 +7,9 @@ import re
 import shlex
 
 import pytest
+from gatelog.errors import ConfigError
+from gatelog.log.store.database import connect
 
-from server.core.errors import ConfigError
-from server.store.database import connect
 from tests.compose.stack import Stack
 from tests.compose.test_1_up import ask, log_in
 from tests.compose.test_4_restore import log_out, status_of, verify, wait_until_sealed

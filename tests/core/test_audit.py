@@ -10,11 +10,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.core import events as ev
-from server.core.audit import ShownEvent, shown
-from server.core.ids import audit_read_id
-from server.core.personal import Personal
+from gatelog.audit.rules.shown import ShownEvent, shown
+from gatelog.ids import audit_read_id
+from gatelog.log.rules import events as ev
+from gatelog.privacy.rules import Personal
 
 REFERENCE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
 COMMON = {"type", *ev.Event.__struct_fields__}

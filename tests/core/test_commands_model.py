@@ -11,12 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-
-from server.core import events as ev
-from server.core.commands import (
+from gatelog.accounts.rules.commands import (
     ChangeCredential,
     ChangeUser,
     Command,
@@ -29,9 +24,14 @@ from server.core.commands import (
     RecordRead,
     decide,
 )
-from server.core.errors import GatelogError
-from server.core.state import World
-from server.service.clock import new_event_id, new_random_id
+from gatelog.clock import new_event_id, new_random_id
+from gatelog.errors import GatelogError
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import World
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
 from tests.builders import NOON, failure, registration, start
 
 MAX_SESSIONS = 3

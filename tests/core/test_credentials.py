@@ -5,17 +5,16 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from server.core.credentials import (
+from gatelog.accounts.rules.credentials import (
     MAX_LOGIN_LENGTH,
     MAX_PASSWORD_LENGTH,
     check_new_password,
     normalise_login,
     normalise_password,
 )
-from server.core.errors import InvalidInput, WeakPassword
+from gatelog.errors import InvalidInput, WeakPassword
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

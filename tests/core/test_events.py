@@ -10,11 +10,10 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.core import events as ev
-from server.core.errors import LogDamaged
-from server.core.ids import derived_event_id, uuid7
-from server.core.state import evolve
+from gatelog.errors import LogDamaged
+from gatelog.ids import derived_event_id, uuid7
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import evolve
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 USER = UUID("00000000-0000-4000-8000-00000000000a")

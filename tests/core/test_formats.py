@@ -12,14 +12,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from server.core import events as ev
-from server.core import formats
-from server.core.audit import ShownEvent, shown
-from server.core.errors import LogDamaged
-from server.core.formats import (
+from gatelog.audit.rules import formats
+from gatelog.audit.rules.formats import (
     COLUMNS,
     CSV_HEADER,
     KINDS,
@@ -30,7 +24,12 @@ from server.core.formats import (
     sealed_event,
     sse,
 )
-from server.core.personal import Personal, person_of
+from gatelog.audit.rules.shown import ShownEvent, shown
+from gatelog.errors import LogDamaged
+from gatelog.log.rules import events as ev
+from gatelog.privacy.rules import Personal, person_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 NASTY = st.one_of(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from server.core.lease import (
+from gatelog.sessions.rules.lease import (
     NO_LEASE,
     EpochSeen,
     LeaseRow,

@@ -4,7 +4,7 @@ Two replicas, two logouts, a reaper, a database. Every step of the protocol may 
 moment or never, and a clock tick may come between any two steps: that is a pause of any length of
 any party. One incident may come at any moment: a restart of the database that loses what was not
 committed synchronously, a failover that also loses rows of replicas, or one that loses events too.
-Every decision is made by ``server.core.lease``.
+Every decision is made by ``gatelog.sessions.rules.lease``.
 
 The rule under test: once a logout is answered, no replica serves its session from memory; not
 even to a worker that read the clock at any moment after the answer and looks into the replica
@@ -29,8 +29,7 @@ from functools import cache
 from typing import NamedTuple
 
 import pytest
-
-from server.core.lease import (
+from gatelog.sessions.rules.lease import (
     EpochSeen,
     LeaseRow,
     LeaseTerms,

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from server.core.errors import InvalidProof
-from server.core.merkle import (
+from gatelog.errors import InvalidProof
+from gatelog.log.rules.events import leaf_hash
+from gatelog.proofs.rules.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
     TILE_BYTES,
@@ -30,7 +28,6 @@ from server.core.merkle import (
     edge_at,
     grow,
     inclusion_path,
-    leaf_hash,
     leaf_hashes,
     node_hash,
     partial_tiles,
@@ -40,6 +37,8 @@ from server.core.merkle import (
     tile_width,
     tiles_for,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 PAIRS_TO = 65
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "merkle_proofs.json").read_text())

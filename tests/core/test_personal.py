@@ -11,22 +11,17 @@ from uuid import UUID
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given
-from hypothesis import strategies as st
-
-from server.core import events as ev
-from server.core.errors import InvalidInput
-from server.core.personal import (
+from gatelog.errors import InvalidInput
+from gatelog.log.rules import events as ev
+from gatelog.master_keys import format_master_keys, master_key_id, parse_master_keys
+from gatelog.privacy.rules import (
     MAX_CLIENT_TEXT,
     Personal,
     address_index,
     client,
     day_of,
     day_purpose,
-    format_master_keys,
-    master_key_id,
     normalise_address,
-    parse_master_keys,
     person_of,
     seal,
     subject_purpose,
@@ -34,6 +29,8 @@ from server.core.personal import (
     unwrap,
     wrap,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 KEY, OTHER_KEY, NONCE = b"k" * 32, b"o" * 32, b"n" * 12
 ID = UUID("01900000-0000-7000-8000-000000000001")

@@ -7,11 +7,18 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from gatelog.sessions.rules.record import (
+    ACTIVE,
+    ENDED,
+    Session,
+    from_us,
+    pack_session,
+    to_us,
+    tombstone,
+)
+from gatelog.sessions.rules.tokens import is_well_formed, token_digest, token_from_random
 from hypothesis import given
 from hypothesis import strategies as st
-
-from server.core.sessions import ACTIVE, ENDED, Session, from_us, pack_session, to_us, tombstone
-from server.core.tokens import is_well_formed, token_digest, token_from_random
 
 moments = st.datetimes(
     min_value=datetime(1970, 1, 1),  # noqa: DTZ001

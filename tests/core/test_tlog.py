@@ -9,11 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from server.core.errors import InvalidProof, InvalidSignature, MalformedProof, NotVerified
-from server.core.merkle import (
+from gatelog.errors import InvalidProof, InvalidSignature, MalformedProof, NotVerified
+from gatelog.log.rules.events import leaf_hash
+from gatelog.proofs.rules.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
     TILE_WIDTH,
@@ -21,11 +19,10 @@ from server.core.merkle import (
     consistency_path,
     grow,
     inclusion_path,
-    leaf_hash,
     leaf_hashes,
     path_hashes,
 )
-from server.core.tlog import (
+from gatelog.proofs.rules.tlog import (
     Checkpoint,
     ConsistencyProof,
     InclusionProof,
@@ -49,6 +46,8 @@ from server.core.tlog import (
     verify_consistency,
     verify_inclusion,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 # Another implementation's log, checkpoint by checkpoint, with its keys.
 LOG: dict[str, Any] = json.loads(

@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import psutil
+from gatelog.host.embedded import PORT, EmbeddedPostgres
+from gatelog.host.processes import child_options
+from gatelog.log.store.migrate import migrate
 
-from server.embedded import PORT, EmbeddedPostgres
-from server.processes import child_options
-from server.store.migrate import migrate
 from tests.faults.proxy import Proxy, proxying
 from tests.waiting import until
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from server.config import Config
-from server.store.replica import ReplicaPlace
+from gatelog.config import Config
+from gatelog.sessions.store.replica import ReplicaPlace
 
 
 @pytest.fixture

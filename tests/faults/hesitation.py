@@ -12,16 +12,15 @@ import random
 from typing import TYPE_CHECKING
 
 import msgspec
-
-from server.service.projector import Projector
-from server.store.appender import Appender
-from server.store.feed import Page
-from server.store.sessions import PrimaryLookup
+from gatelog.log.store.appender import Appender
+from gatelog.sessions.service.projector import Projector
+from gatelog.sessions.store.feed import Page
+from gatelog.sessions.store.lookup import PrimaryLookup
 
 if TYPE_CHECKING:
-    from server.core.sessions import Session
-    from server.store.database import Connection
-    from server.store.replica import ReplicaState, ReplicaWriter
+    from gatelog.log.store.database import Connection
+    from gatelog.sessions.rules.record import Session
+    from gatelog.sessions.store.replica import ReplicaState, ReplicaWriter
 
 
 class Pause(msgspec.Struct, frozen=True):

@@ -13,14 +13,14 @@ import signal
 import socket
 import sys
 
+import gatelog.host.projector
+import gatelog.hosting.services
 import uvloop
 from aiohttp import web
+from gatelog.config import Config, load_config
+from gatelog.host.logs import configure_logging
+from gatelog.hosting.app import create_app, make_runner
 
-import server.projector
-import server.service.context
-from server.config import Config, load_config
-from server.logs import configure_logging
-from server.web.app import create_app, make_runner
 from tests.faults.hesitation import Hesitation
 from tests.faults.variants import VARIANTS, Variant
 
@@ -29,8 +29,8 @@ def install(variant: Variant, *, calm: bool) -> None:
     """Put this variant's classes in the place of the real ones."""
     for cls in (variant.projector, variant.appender, variant.lookup):
         cls.hesitation = Hesitation() if calm else variant.hesitation
-    vars(server.projector).update(Projector=variant.projector)
-    vars(server.service.context).update(
+    vars(gatelog.host.projector).update(Projector=variant.projector)
+    vars(gatelog.hosting.services).update(
         Appender=variant.appender, PrimaryLookup=variant.lookup, Barrier=variant.barrier
     )
 
@@ -51,7 +51,7 @@ def main() -> None:
     config = load_config(os.environ)
     install(VARIANTS[name], calm=rest == ["calm"])
     if role == "projector":
-        server.projector.run(config)
+        gatelog.host.projector.run(config)
     else:
         configure_logging(config)
         uvloop.run(work(config, int(rest[0])))

@@ -11,13 +11,14 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from server.core.errors import DatabaseUnavailable
-from server.store.database import connect
+from gatelog.errors import DatabaseUnavailable
+from gatelog.log.store.database import connect
+
 from tests.faults.cluster import Cluster, Host, Process
 from tests.faults.load import Load
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 Harm = Callable[[], Coroutine[Any, Any, None]]
 

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+from gatelog.host.embedded import POSTGRES_BIN_PATH, SUPERUSER, EmbeddedPostgres
+from gatelog.host.processes import running
+from gatelog.log.store.database import connect
 
-from server.embedded import POSTGRES_BIN_PATH, SUPERUSER, EmbeddedPostgres
-from server.processes import running
-from server.store.database import connect
 from tests.faults.cluster import Server
 from tests.waiting import eventually, until
 

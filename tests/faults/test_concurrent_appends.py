@@ -10,11 +10,11 @@ from multiprocessing.queues import Queue
 
 import asyncpg
 import pytest
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import read_events, read_head
+from gatelog.log.store.rebuild import check
 
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.log import read_events, read_head
-from server.store.rebuild import check
 from tests.builders import failure, registration, start
 from tests.conftest import Dsns
 

@@ -21,15 +21,15 @@ import aiohttp
 import asyncpg
 import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import read_head
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.store import sql
+from gatelog.sessions.store.leases import Look, read_leases
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 
-from server.config import Config
-from server.core.sessions import Session
-from server.embedded import EmbeddedPostgres
-from server.store import sql
-from server.store.database import connect
-from server.store.leases import Look, read_leases
-from server.store.log import read_head
-from server.store.replica import ReplicaPlace, ReplicaReader
 from tests.faults.cluster import Cluster, Server, fresh_postgres, running_cluster
 from tests.faults.history import Check, End, History, Login, Record
 from tests.faults.load import Load
@@ -37,7 +37,7 @@ from tests.faults.standby import kill_at_once, make_synchronous, promote, standb
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 logger = logging.getLogger(__name__)
 

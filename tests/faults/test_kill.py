@@ -21,11 +21,11 @@ import aiohttp
 import msgspec
 import psutil
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.rules import events as ev
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import StoredEvent, read_events
 
-from server.core import events as ev
-from server.embedded import EmbeddedPostgres
-from server.store.database import connect
-from server.store.log import StoredEvent, read_events
 from tests.stack.service import PASSWORD, Service, run_command, serving
 
 KILLS = 10  # of PostgreSQL, and as many of all workers

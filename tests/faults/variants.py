@@ -1,6 +1,6 @@
 """Deliberately broken variants of the service. The checker must find each of them.
 
-They exist only here. Each breaks one rule of ``server.core.lease`` or of the lookup; everything
+They exist only here. Each breaks one rule of ``sessions.rules.lease`` or of the lookup; everything
 else of the process is the real thing.
 """
 
@@ -11,13 +11,13 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import msgspec
+from gatelog.accounts.rules.commands import Command
+from gatelog.log.store.batch import Recorded
+from gatelog.sessions.rules.lease import lease_deadline
+from gatelog.sessions.service.barrier import Barrier, Waited
+from gatelog.sessions.store.leases import EpochHead, read_epoch_head
+from gatelog.sessions.store.replica import boottime_ns
 
-from server.core.commands import Command
-from server.core.lease import lease_deadline
-from server.service.barrier import Barrier, Waited
-from server.store.batch import Recorded
-from server.store.leases import EpochHead, read_epoch_head
-from server.store.replica import boottime_ns
 from tests.faults.hesitation import (
     AimedProjector,
     HesitantAppender,
@@ -28,9 +28,9 @@ from tests.faults.hesitation import (
 )
 
 if TYPE_CHECKING:
-    from server.core.sessions import Session
-    from server.store.database import Connection
-    from server.store.replica import ReplicaWriter
+    from gatelog.log.store.database import Connection
+    from gatelog.sessions.rules.record import Session
+    from gatelog.sessions.store.replica import ReplicaWriter
 
 
 class RowAndHeadInOneSnapshot(AimedProjector):

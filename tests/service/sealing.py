@@ -8,17 +8,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.core.tlog import Signer
-from server.service.sealer import LastNote, Sealer
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.tiles import take_sealer_lock
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.proofs.rules.tlog import Signer
+from gatelog.proofs.service.sealer import LastNote, Sealer
+from gatelog.proofs.store.tiles import take_sealer_lock
+
 from tests.builders import NOON, failure
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 SIGNER = Signer("gatelog.local/test", b"\x07" * 32)
 OTHER_SIGNER = Signer("gatelog.local/test", b"\x08" * 32)

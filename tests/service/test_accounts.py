@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.core import events as ev
-from server.core.errors import (
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.errors import (
     ConfigError,
     DatabaseUnavailable,
     InvalidCredentials,
@@ -21,20 +21,20 @@ from server.core.errors import (
     NotFound,
     RegistrationClosed,
 )
-from server.core.lease import lease_terms
-from server.core.sessions import Session, pack_session
-from server.core.state import ActiveSession
-from server.service.accounts import Accounts
-from server.service.barrier import Barrier
-from server.service.passwords import PasswordPool
-from server.store.appender import Appender
-from server.store.database import Database, connect
-from server.store.log import read_events
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import ActiveSession
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.reading import read_events
+from gatelog.sessions.rules.lease import lease_terms
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.service.barrier import Barrier
+
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Clock, Dsns
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 PASSWORD = "a long enough password"
 CONFIG = msgspec.structs.replace(

@@ -11,33 +11,33 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.config import Config
-from server.core import events as ev
-from server.core.audit import AuditFilter
-from server.core.errors import (
+from gatelog.accounts.service.accounts import Accounts, Actor
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.audit.rules.shown import AuditFilter
+from gatelog.audit.service.audit import Audit
+from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.clock import new_random_id
+from gatelog.config import Config
+from gatelog.errors import (
     InvalidCredentials,
     KeysUnavailable,
     NotAuthenticated,
     NotFound,
     Unavailable,
 )
-from server.core.personal import UNKNOWN_CLIENT, Client
-from server.service.accounts import Accounts, Actor
-from server.service.audit import Audit
-from server.service.barrier import Barrier
-from server.service.clock import new_random_id
-from server.service.passwords import PasswordPool
-from server.store.appender import Appender
-from server.store.audit import PLANNED_FOR_INDEXES
-from server.store.database import Database, connect
-from server.store.log import read_events
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.reading import read_events
+from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
+from gatelog.sessions.service.barrier import Barrier
+
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Clock, Dsns
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 PASSWORD = "a long enough password"
 CONFIG = msgspec.structs.replace(CHEAP_CONFIG, registration="open")

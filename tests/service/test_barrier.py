@@ -7,19 +7,19 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
+from gatelog.errors import DatabaseUnavailable, OutcomeUnknown
+from gatelog.log.store import sql
+from gatelog.log.store.database import connect
+from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
+from gatelog.sessions.service.barrier import Barrier, Waited
+from gatelog.sessions.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
+from gatelog.sessions.store.replica import boottime_ns
 
-from server.core.errors import DatabaseUnavailable, OutcomeUnknown
-from server.core.lease import LeaseRow, Verdict, lease_terms
-from server.service.barrier import Barrier, Waited
-from server.store import sql
-from server.store.database import connect
-from server.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
-from server.store.replica import boottime_ns
 from tests.conftest import Dsns
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 S = 1_000_000_000
 TERMS = lease_terms(60)  # far longer than any test, however often it is held up
@@ -237,7 +237,7 @@ async def test_a_wait_takes_no_look_that_was_sent_before_it(
         await come_back.wait()
         return look
 
-    monkeypatch.setattr("server.service.barrier.read_leases", slow_look)
+    monkeypatch.setattr("gatelog.sessions.service.barrier.read_leases", slow_look)
     first = asyncio.create_task(barrier.wait(4, clock()))
     await sent.wait()
     await joined(connection, applied=4)

@@ -8,13 +8,13 @@ from pathlib import Path
 from uuid import UUID
 
 import msgspec
+from gatelog.audit.rules.shown import AuditFilter
+from gatelog.config import Config
+from gatelog.host.database import PROJECTOR_CONNECTIONS, connections_of_host, embedded_postgres
+from gatelog.hosting.services import connections_of_services, open_services
+from gatelog.log.store.database import connect
+from gatelog.sessions.rules.tokens import token_digest
 
-from server.config import Config
-from server.core.audit import AuditFilter
-from server.core.tokens import token_digest
-from server.database import PROJECTOR_CONNECTIONS, connections_of_host, embedded_postgres
-from server.service.context import connections_of_services, open_services
-from server.store.database import connect
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-
-from server.config import Config
-from server.core.audit import AuditFilter
-from server.core.errors import (
+from gatelog.audit.rules.shown import AuditFilter
+from gatelog.audit.service.export import LogPages, Opened
+from gatelog.audit.service.follow import HANDED_OUT, Follower, Frame, Stream
+from gatelog.config import Config
+from gatelog.errors import (
+    EventsLost,
     InvalidCredentials,
     InvalidInput,
     LogDamaged,
@@ -20,20 +22,18 @@ from server.core.errors import (
     Purged,
     Unavailable,
 )
-from server.core.personal import Client
-from server.service.context import Services, open_services
-from server.service.export import LogPages, Opened
-from server.service.follow import HANDED_OUT, Follower, Frame, Stream
-from server.store.feed import EventsLost
-from server.store.follow import Beyond, Mark, read_on
-from server.store.log import StoredEvent
+from gatelog.hosting.services import Services, open_services
+from gatelog.log.store.follow import Beyond, Mark, read_on
+from gatelog.log.store.reading import StoredEvent
+from gatelog.privacy.rules import Client
+
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 from tests.service.sealing import append, tampering
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 PASSWORD = "a rather long phrase"
 CLIENT = Client("192.0.2.7", "Netscape")
@@ -109,7 +109,7 @@ async def test_streams_join_the_task_while_events_come(follower: Follower, datab
 async def test_a_stream_may_begin_ahead_of_the_task(
     follower: Follower, database: Dsns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.service.follow.LOOK_EVERY_S", 0.5)
+    monkeypatch.setattr("gatelog.audit.service.follow.LOOK_EVERY_S", 0.5)
     lasting = await follower.open(EVERYTHING, None)
     await until(lambda: not lasting.is_behind())
     await append(database.app, 10)
@@ -123,7 +123,7 @@ async def test_short_pages_end_where_the_queue_begins(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is recorded between two short pages comes from the queue, and from there alone."""
-    monkeypatch.setattr("server.store.audit.SCANNED_AT_ONCE", 3)
+    monkeypatch.setattr("gatelog.audit.store.queries.SCANNED_AT_ONCE", 3)
     follower = services.follower
     lasting = await follower.open(EVERYTHING, None)
     await fail_to_log_in(services, 10)

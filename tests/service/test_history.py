@@ -11,22 +11,22 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+from gatelog.config import Config
+from gatelog.errors import HistoryLost, SealingRefused
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.hosting.services import open_services
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database, connect, connect_if
+from gatelog.log.store.reading import read_head
+from gatelog.proofs.service.history import HistoryGuard, TakenOver, take_over
+from gatelog.proofs.service.sealer import LastNote, Sealer
 
-from server.config import Config
-from server.core.errors import HistoryLost, SealingRefused
-from server.embedded import EmbeddedPostgres
-from server.service.context import open_services
-from server.service.history import HistoryGuard, TakenOver, take_over
-from server.service.sealer import LastNote, Sealer
-from server.store.appender import Appender
-from server.store.database import Database, connect, connect_if
-from server.store.log import read_head
 from tests.builders import NOON, end, registration, start
 from tests.conftest import Dsns
 from tests.service.sealing import SIGNER, append, seal
 
 if TYPE_CHECKING:
-    from server.core.commands import StartSession
+    from gatelog.accounts.rules.commands import StartSession
 
 _numbers = itertools.count(1)
 

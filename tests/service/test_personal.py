@@ -12,35 +12,35 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.config import Config
-from server.core import events as ev
-from server.core.errors import (
+from gatelog.accounts.service.accounts import Accounts, Actor, Grant
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.config import Config
+from gatelog.errors import (
     DatabaseUnavailable,
     InvalidCredentials,
     KeysUnavailable,
     LastAdmin,
     OperatorError,
 )
-from server.core.personal import Client, Personal
-from server.core.sessions import Session, pack_session
-from server.core.tokens import token_digest
-from server.service.accounts import Accounts, Actor, Grant
-from server.service.barrier import Barrier
-from server.service.keys import check_keys
-from server.service.passwords import PasswordPool
-from server.service.personal import PersonalData
-from server.service.rotation import rotate
-from server.store import keys as store
-from server.store.appender import Appender
-from server.store.database import Database
-from server.store.log import StoredEvent, read_events
-from server.store.rebuild import check, rebuild
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database
+from gatelog.log.store.reading import StoredEvent, read_events
+from gatelog.log.store.rebuild import check, rebuild
+from gatelog.privacy.rules import Client, Personal
+from gatelog.privacy.service.keyring import check_keys
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.privacy.service.rotation import rotate
+from gatelog.privacy.store import keys as store
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.barrier import Barrier
+
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import Clock, Dsns
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 PASSWORD = "a long enough password"
 CONFIG = msgspec.structs.replace(

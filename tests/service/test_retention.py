@@ -13,33 +13,28 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 import pytest
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.audit.service.asof import AsOf
+from gatelog.audit.service.retention import Purged as Done
+from gatelog.audit.service.retention import purge
+from gatelog.audit.store import retention
+from gatelog.audit.store.asof import PLANNED_FOR_MARKS
+from gatelog.audit.store.retention import detach_before, drop_detached, lock_purge, partitions
+from gatelog.clock import utc_now
+from gatelog.errors import InvalidInput, OperatorError, Purged
+from gatelog.hosting.services import open_services
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.cuts import read_cut
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.reading import read_events
+from gatelog.log.store.rebuild import check, rebuild
+from gatelog.privacy.rules import Client
+from gatelog.proofs.rules.tlog import TilePath
+from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.tlog_files import LogDirectory, export_log
+from gatelog.proofs.service.verify import LiveLog, Report, kept_checkpoint, verify_log
 
-from server.core import events as ev
-from server.core.errors import InvalidInput, OperatorError, Purged
-from server.core.personal import Client
-from server.core.tlog import TilePath
-from server.service.accounts import Accounts
-from server.service.asof import AsOf
-from server.service.clock import utc_now
-from server.service.context import open_services
-from server.service.proofs import Proofs
-from server.service.retention import Purged as Done
-from server.service.retention import purge
-from server.service.tlog_files import LogDirectory, export_log
-from server.service.verify import LiveLog, Report, kept_checkpoint, verify_log
-from server.store import retention
-from server.store.appender import Appender
-from server.store.asof import PLANNED_FOR_MARKS
-from server.store.database import Database, connect
-from server.store.log import read_events
-from server.store.rebuild import check, rebuild
-from server.store.retention import (
-    detach_before,
-    drop_detached,
-    lock_purge,
-    partitions,
-    read_cut,
-)
 from tests.builders import CHEAP_CONFIG, failure
 from tests.conftest import HELD_OPEN, SHORT_TTL_S, Dsns
 from tests.partitions import SIZE, SPACING, small_partitions
@@ -49,7 +44,7 @@ from tests.store.test_asof import everything, same
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 EVENTS = 300
 PASSWORD = "a long enough password"
@@ -294,7 +289,7 @@ async def test_the_next_purge_finishes_an_interrupted_one(
     log: Log, connection: Connection, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     name = STEPS_OF_A_PURGE[where]
-    target = "server.service.retention" + ("._Purge" if name.startswith("_") else "")
+    target = "gatelog.audit.service.retention" + ("._Purge" if name.startswith("_") else "")
 
     async def interrupted(*_: object, **__: object) -> None:
         raise Interrupted
@@ -364,7 +359,7 @@ async def test_a_table_that_was_detached_and_not_dropped_goes_next_time(log: Log
     await owner.close()
 
 
-# What a purge does, in order; names in server.service.retention.
+# What a purge does, in order; names in gatelog.audit.service.retention.
 WORK_OF_A_PURGE = ("retain", "begin", "_Purge._record", "detach_before", "drop_detached", "finish")
 CLIENTS = 4
 LOGINS_BETWEEN = 10
@@ -414,7 +409,7 @@ async def test_logins_go_on_during_a_purge(
             return step
 
         for name in WORK_OF_A_PURGE:
-            target = f"server.service.retention.{name}"
+            target = f"gatelog.audit.service.retention.{name}"
             monkeypatch.setattr(target, accompanied(name, resolve_name(target)))
         async with asyncio.TaskGroup() as running:
             tasks = [running.create_task(clients.log_in(login)) for login in logins]

@@ -14,30 +14,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from server.config import Config
-from server.core.errors import ConfigError, LogDamaged, OperatorError, SealingRefused
-from server.core.merkle import EMPTY_ROOT, Edge, grow, leaf_hashes, partial_tiles
-from server.core.tlog import Checkpoint, open_checkpoint, sign_checkpoint
-from server.sealer import HEARTBEAT_FILE, existing_key, last_note, signing_key
-from server.service import sealer as module
-from server.service.sealer import LastNote, Sealer, keep_sealing
-from server.service.verify import LiveLog, verify_log
-from server.store.database import connect
-from server.store.tiles import (
+from gatelog.config import Config
+from gatelog.errors import ConfigError, LogDamaged, OperatorError, SealingRefused
+from gatelog.host.sealer import HEARTBEAT_FILE, existing_key, last_note, signing_key
+from gatelog.log.store.database import connect
+from gatelog.proofs.rules.merkle import EMPTY_ROOT, Edge, grow, leaf_hashes, partial_tiles
+from gatelog.proofs.rules.tlog import Checkpoint, open_checkpoint, sign_checkpoint
+from gatelog.proofs.service import sealer as module
+from gatelog.proofs.service.sealer import LastNote, Sealer, keep_sealing
+from gatelog.proofs.service.verify import LiveLog, verify_log
+from gatelog.proofs.store.tiles import (
     read_checkpoints,
     read_last_checkpoint,
     read_leaves,
     read_tiles,
     take_sealer_lock,
 )
+
 from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.service.sealing import OTHER_SIGNER, SIGNER, append, seal, sealing, tampering
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 
 @pytest.fixture
@@ -617,7 +617,7 @@ def start_process(database: Dsns, directory: Path) -> subprocess.Popen[bytes]:
         "GATELOG_DATA_DIR": str(directory),
         "GATELOG_SEAL_INTERVAL_S": "0.01",
     }
-    return subprocess.Popen([sys.executable, "-m", "server.sealer"], env=environment)
+    return subprocess.Popen([sys.executable, "-m", "gatelog.host.sealer"], env=environment)
 
 
 @pytest.fixture

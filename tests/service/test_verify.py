@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from server.core.errors import (
+from gatelog.errors import (
     InvalidProof,
     MalformedProof,
     NotSealed,
     NotVerified,
     OperatorError,
 )
-from server.core.merkle import Edge, grow, leaf_hash
-from server.core.tlog import Checkpoint, Verifier, sign_checkpoint
-from server.service.proofs import Proofs
-from server.service.tlog_files import LogDirectory, export_log
-from server.service.verify import (
+from gatelog.log.rules.events import leaf_hash
+from gatelog.log.store.database import Database, connect
+from gatelog.proofs.rules.merkle import Edge, grow
+from gatelog.proofs.rules.tlog import Checkpoint, Verifier, sign_checkpoint
+from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.tlog_files import LogDirectory, export_log
+from gatelog.proofs.service.verify import (
     LiveLog,
     Report,
     SignedNote,
@@ -32,13 +31,15 @@ from server.service.verify import (
     verify_log,
     verify_proof,
 )
-from server.store.database import Database, connect
-from server.store.tiles import read_checkpoints
+from gatelog.proofs.store.tiles import read_checkpoints
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from tests.conftest import Dsns
 from tests.service.sealing import OTHER_SIGNER, SIGNER, append, seal, tampering
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 SIZE = 600
 UNSEALED = 7
@@ -332,7 +333,7 @@ async def test_a_purge_leaves_what_verifies(sealed: Dsns, purged_to: int) -> Non
 
 
 async def test_a_long_gap_is_told_once(sealed: Dsns, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.service.verify.PAGE", 256)
+    monkeypatch.setattr("gatelog.proofs.service.verify.PAGE", 256)
     async with tampering(sealed) as owner:
         await owner.execute("DELETE FROM events WHERE position BETWEEN 200 AND 590")
         report = await verify(owner)

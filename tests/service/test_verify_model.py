@@ -9,13 +9,14 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator
 
+from gatelog.log.rules.events import leaf_hash
+from gatelog.proofs.rules.merkle import TILE_HEIGHT, TILE_WIDTH, Edge, grow, tile_width
+from gatelog.proofs.rules.tlog import Checkpoint, sign_checkpoint
+from gatelog.proofs.service.verify import Ends, Page, Report, SignedNote, verify_log
+from gatelog.proofs.store.tiles import Leaves
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.core.merkle import TILE_HEIGHT, TILE_WIDTH, Edge, grow, leaf_hash, tile_width
-from server.core.tlog import Checkpoint, sign_checkpoint
-from server.service.verify import Ends, Page, Report, SignedNote, verify_log
-from server.store.tiles import Leaves
 from tests.service.sealing import SIGNER
 
 

@@ -11,29 +11,29 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from gatelog.accounts.service.accounts import Accounts, Actor, Ended, Grant
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.clock import utc_now
+from gatelog.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store import sql
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.reading import settle
+from gatelog.privacy.rules import UNKNOWN_CLIENT
+from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.barrier import Barrier, Waited
+from gatelog.sessions.store.leases import acknowledge, read_leases, write_lease
+from gatelog.sessions.store.replica import boottime_ns
 
-from server.core.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
-from server.core.lease import LeaseRow, Verdict, lease_terms
-from server.core.personal import UNKNOWN_CLIENT
-from server.core.sessions import Session, pack_session
-from server.core.tokens import token_digest
-from server.embedded import EmbeddedPostgres
-from server.service.accounts import Accounts, Actor, Ended, Grant
-from server.service.barrier import Barrier, Waited
-from server.service.clock import utc_now
-from server.service.passwords import PasswordPool
-from server.store import sql
-from server.store.appender import Appender
-from server.store.database import Database, connect
-from server.store.leases import acknowledge, read_leases, write_lease
-from server.store.log import settle
-from server.store.replica import boottime_ns
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 PASSWORD = "a long enough password"
 CONFIG = msgspec.structs.replace(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from gatelog.host.processes import running
 
-from server.processes import running
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -207,7 +207,7 @@ class Service:
 
     def master(self) -> list[psutil.Process]:
         """gunicorn's master, when it runs."""
-        return self._children("server.worker")
+        return self._children("gatelog.host.worker")
 
     def workers(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
@@ -217,10 +217,10 @@ class Service:
         return found
 
     def projector(self) -> list[psutil.Process]:
-        return self._children("server.projector")
+        return self._children("gatelog.host.projector")
 
     def sealer(self) -> list[psutil.Process]:
-        return self._children("server.sealer")
+        return self._children("gatelog.host.sealer")
 
     def _children(self, word: str) -> list[psutil.Process]:
         found = []

@@ -13,8 +13,8 @@ from typing import Any
 
 import asyncpg
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
 
-from server.embedded import EmbeddedPostgres
 from tests.stack.service import (
     COMMAND_TIMEOUT_S,
     PASSWORD,
@@ -198,7 +198,7 @@ def test_its_name_is_the_one_that_was_called(data_dir: Path) -> None:
     """As ``gatelog`` in a container, where there is no run.py; also in what is wrong with it."""
     for words, status in ((["--help"], 0), (["sing"], 2), (["log", "tail", "--no-follow"], 2)):
         done = subprocess.run(
-            [sys.executable, "-m", "server.cli", *words],
+            [sys.executable, "-m", "gatelog.cli", *words],
             cwd=ROOT,
             env=environment(data_dir, {}),
             capture_output=True,

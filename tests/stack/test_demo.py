@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aiohttp import web
+from gatelog.host.datadir import locked
 
-from server.datadir import locked
 from tests.stack.service import Service, run_command
 
 STATUSES = [401, 201, 200, 200, 200, 401]

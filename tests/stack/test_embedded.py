@@ -14,10 +14,10 @@ from pathlib import Path
 import asyncpg
 import psutil
 import pytest
+from gatelog.errors import ConfigError, OperatorError
+from gatelog.host.embedded import MAX_LOG_BYTES, MAX_SOCKET_PATH_BYTES, EmbeddedPostgres
+from gatelog.secrets import ensure_secret
 
-from server.core.errors import ConfigError, OperatorError
-from server.embedded import MAX_LOG_BYTES, MAX_SOCKET_PATH_BYTES, EmbeddedPostgres
-from server.secrets import ensure_secret
 from tests.stack.service import ROOT
 from tests.waiting import eventually
 
@@ -144,7 +144,7 @@ def test_a_process_id_that_is_somebody_elses_by_now(data_dir: Path) -> None:
 def test_an_orphan_is_ended_and_its_data_kept(data_dir: Path) -> None:
     script = (
         "import sys, os, signal; from pathlib import Path;"
-        "from server.embedded import EmbeddedPostgres;"
+        "from gatelog.host.embedded import EmbeddedPostgres;"
         "p = EmbeddedPostgres(Path(sys.argv[1])); p.start();"
         "os.kill(p.running_pid(), signal.SIGSTOP); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import newest_revision
 
-from server.embedded import EmbeddedPostgres
-from server.store.database import connect
-from server.store.migrate import newest_revision
 from tests.conftest import Dsns
 from tests.stack.service import Service, run_command, serving
 from tests.waiting import eventually
@@ -152,7 +152,7 @@ def test_a_schema_too_new_for_the_program(data_dir: Path, database: Dsns) -> Non
 
 BREAK_WORKERS = """\
 import sys
-if "server.worker" in sys.orig_argv:
+if "gatelog.host.worker" in sys.orig_argv:
     import uvloop
     uvloop.EventLoopPolicy = None
 """

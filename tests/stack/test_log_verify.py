@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gatelog.cli import run
+from gatelog.config import Config
+from gatelog.host.sealer import last_note, signing_key
+from gatelog.log.store.database import Database, connect
+from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.sealer import Sealer
+from gatelog.proofs.store.tiles import take_sealer_lock
 
-from server.cli import run
-from server.config import Config
-from server.sealer import last_note, signing_key
-from server.service.proofs import Proofs
-from server.service.sealer import Sealer
-from server.store.database import Database, connect
-from server.store.tiles import take_sealer_lock
 from tests.builders import NOON
 from tests.conftest import Dsns
 from tests.service.sealing import append, tampering

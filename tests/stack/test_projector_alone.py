@@ -8,12 +8,13 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from server.config import load_config
-from server.core.commands import Command, StartSession
-from server.core.sessions import Session
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.accounts.rules.commands import Command, StartSession
+from gatelog.config import load_config
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
 from tests.stack.service import RUN, START_TIMEOUT_S, STOP_TIMEOUT_S, environment

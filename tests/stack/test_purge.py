@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from gatelog.clock import utc_now
+from gatelog.config import Config
+from gatelog.host.sealer import last_note, signing_key
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.proofs.service.sealer import Sealer
+from gatelog.proofs.store.tiles import take_sealer_lock
 
-from server.config import Config
-from server.sealer import last_note, signing_key
-from server.service.clock import utc_now
-from server.service.sealer import Sealer
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.tiles import take_sealer_lock
 from tests.builders import MASTER_KEY
 from tests.conftest import Dsns
 from tests.partitions import SIZE, small_partitions

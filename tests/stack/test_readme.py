@@ -12,8 +12,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from gatelog.config import Config, variable
 
-from server.config import Config, variable
 from tests.conftest import Dsns
 from tests.stack.service import (
     PASSWORD,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from gatelog.host.processes import running
 
-from server.processes import running
 from tests.stack.service import PASSWORD, START_TIMEOUT_S, Service, run_command, serving
 from tests.waiting import eventually
 

@@ -8,8 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from gatelog.host.supervisor import all_taken, stop_listening
 
-from server.supervisor import all_taken, stop_listening
 from tests.stack.service import Service
 from tests.waiting import eventually
 

@@ -18,11 +18,11 @@ from statistics import median
 
 import psutil
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import read_head
 
-from server.embedded import EmbeddedPostgres
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.log import read_head
 from tests.builders import failure
 from tests.service.sealing import append
 from tests.stack.service import PASSWORD, Service, run_command, serving

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gatelog.host.processes import running
 
-from server.processes import running
 from tests.stack.service import PASSWORD, STOP_TIMEOUT_S, Service, run_command
 from tests.stack.tail import WITHIN_S, Tail, tailing
 from tests.waiting import eventually

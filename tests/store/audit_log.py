@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import msgspec
+from gatelog.audit.rules.shown import AuditFilter
+from gatelog.log.rules.events import EVENT_TYPES
 
-from server.core.audit import AuditFilter
-from server.core.events import EVENT_TYPES
 from tests.builders import NOON
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 USERS = [UUID(int=n, version=4) for n in range(1, 5)]
 ADDRESSES = [bytes([n]) * 16 for n in range(1, 4)]

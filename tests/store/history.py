@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from server.core import events as ev
-from server.core.commands import (
+from gatelog.accounts.rules.commands import (
     ChangeCredential,
     ChangeUser,
     Command,
@@ -18,15 +17,17 @@ from server.core.commands import (
     ExpireSessions,
     StartSession,
 )
-from server.core.errors import GatelogError
-from server.core.state import ActiveSession, PutSession, evolve
-from server.service.clock import new_event_id, utc_now
-from server.store.appender import Appender
-from server.store.log import StoredEvent, read_events
+from gatelog.clock import new_event_id, utc_now
+from gatelog.errors import GatelogError
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import ActiveSession, PutSession, evolve
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.reading import StoredEvent, read_events
+
 from tests.builders import end, failure, registration, start
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 LONG_S = 86_400 * 3650
 OVER = timedelta(hours=2)

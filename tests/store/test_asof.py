@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
+from gatelog.audit.service.asof import AsOf
+from gatelog.audit.store.asof import PLANNED_FOR_MARKS, SessionThen
+from gatelog.audit.store.marks import PARTITION, SPACING, Spacing, last_mark, make_next_mark
+from gatelog.clock import new_random_id, utc_now
+from gatelog.errors import InvalidInput
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database, connect
+from gatelog.log.store.rebuild import check
 
-from server.core.errors import InvalidInput
-from server.service.asof import AsOf
-from server.service.clock import new_random_id, utc_now
-from server.store.appender import Appender
-from server.store.asof import PLANNED_FOR_MARKS, SessionThen
-from server.store.database import Database, connect
-from server.store.marks import PARTITION, SPACING, Spacing, last_mark, make_next_mark
-from server.store.rebuild import check
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
 from tests.partitions import SPACING as SMALL
@@ -25,7 +25,7 @@ from tests.partitions import small_partitions
 from tests.store.history import Told, fill, told
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ async def test_every_position_is_what_a_fold_says(
 ) -> None:
     connection = await connect(database.app)
     await small_partitions(database, monkeypatch)
-    monkeypatch.setattr("server.store.asof.CANDIDATES", 4)
-    monkeypatch.setattr("server.store.asof.MAX_ROUNDS", 3)
+    monkeypatch.setattr("gatelog.audit.store.asof.CANDIDATES", 4)
+    monkeypatch.setattr("gatelog.audit.store.asof.MAX_ROUNDS", 3)
     users = await fill(appender, events=150, seed=seed)
     log, rng = await told(connection), random.Random(seed)
     if seed:  # without any mark it is right, too

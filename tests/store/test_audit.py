@@ -13,14 +13,9 @@ from uuid import UUID
 import msgspec
 import pytest
 from alembic import command as alembic_command
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from server.core.audit import MAX_POSITION, AuditFilter, Cursor, Order, Side
-from server.embedded import EmbeddedPostgres
-from server.store import audit
-from server.store.appender import Appender
-from server.store.audit import (
+from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter, Cursor, Order, Side
+from gatelog.audit.store import queries as audit
+from gatelog.audit.store.queries import (
     PLANNED_FOR_INDEXES,
     STATEMENTS,
     Direction,
@@ -29,15 +24,20 @@ from server.store.audit import (
     is_about,
     read_page,
 )
-from server.store.database import connect
-from server.store.migrate import migrate
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import migrate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from tests.builders import NOON, failure
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.store.audit_log import ADDRESSES, TYPES, USERS, RandomLog
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 EVENTS = 400
 NOBODY = UUID(int=99, version=4)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from gatelog.errors import DatabaseUnavailable, OperatorError
+from gatelog.host.embedded import PORT, EmbeddedPostgres
+from gatelog.log.store import database as module
+from gatelog.log.store.database import connect, translated_errors
 
-from server.core.errors import DatabaseUnavailable, OperatorError
-from server.embedded import PORT, EmbeddedPostgres
-from server.store import database as module
-from server.store.database import connect, translated_errors
 from tests.conftest import Dsns
 from tests.faults.proxy import proxying
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 
 class OtherServer:

@@ -6,15 +6,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from gatelog.errors import LogDiffers
+from gatelog.log.rules.state import DropSession, PutSession
+from gatelog.log.store.appender import Appender
+from gatelog.sessions.rules.record import pack_session
+from gatelog.sessions.store.feed import CopyParser, Pair, copy_sessions, read_page
 
-from server.core.sessions import pack_session
-from server.core.state import DropSession, PutSession
-from server.store.appender import Appender
-from server.store.feed import CopyParser, LogDiffers, Pair, copy_sessions, read_page
 from tests.builders import NOON, end, registration, start
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 
 async def test_the_load_is_what_the_replica_would_have_made_of_the_events(

@@ -8,22 +8,22 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from gatelog.accounts.rules.commands import ChangeUser, EraseUser, RecordLoginFailure, RegisterUser
+from gatelog.audit.store.retention import detach_before, drop_detached
+from gatelog.clock import new_event_id
+from gatelog.errors import GatelogError, LastAdmin, StaleMasterKey
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import PARTITION_RESERVE, Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.rebuild import check, rebuild
+from gatelog.privacy.rules import WrappedKey
+from gatelog.privacy.store.keys import change_master_key, vacuum_erased
 
-from server.core import events as ev
-from server.core.commands import ChangeUser, EraseUser, RecordLoginFailure, RegisterUser
-from server.core.errors import GatelogError, LastAdmin, StaleMasterKey
-from server.core.personal import WrappedKey
-from server.service.clock import new_event_id
-from server.store.appender import PARTITION_RESERVE, Appender
-from server.store.database import connect
-from server.store.keys import change_master_key, vacuum_erased
-from server.store.rebuild import check, rebuild
-from server.store.retention import detach_before, drop_detached
 from tests.builders import NOON, failure, registration, start
 from tests.conftest import Dsns
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 INDEX = bytes(range(16))
 RING = WrappedKey(b"r" * 60, b"current!")

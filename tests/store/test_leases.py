@@ -6,12 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-
-from server.core.lease import LeaseRow, Sighting
-from server.store import sql
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.leases import (
+from gatelog.log.store import sql
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.sessions.rules.lease import LeaseRow, Sighting
+from gatelog.sessions.store.leases import (
     acknowledge,
     leave,
     read_epoch_head,
@@ -19,11 +18,12 @@ from server.store.leases import (
     reap,
     write_lease,
 )
+
 from tests.builders import registration
 from tests.conftest import Dsns
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 S = 1_000_000_000
 

@@ -9,15 +9,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
+from gatelog.accounts.rules.commands import EndSessions, RecordLoginFailure
+from gatelog.clock import new_event_id
+from gatelog.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
+from gatelog.log.rules import events as ev
+from gatelog.log.store import sql
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import read_events, read_head
 
-from server.core import events as ev
-from server.core.commands import EndSessions, RecordLoginFailure
-from server.core.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
-from server.service.clock import new_event_id
-from server.store import sql
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.log import read_events, read_head
 from tests.builders import failure, registration, start
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gatelog import migrations
+from gatelog.errors import DatabaseUnavailable
+from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import _MIGRATION_LOCK, check_schema, migrate
+from gatelog.log.store.reading import read_head
 
-import migrations
-from server.core.errors import DatabaseUnavailable
-from server.embedded import EmbeddedPostgres
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.log import read_head
-from server.store.migrate import _MIGRATION_LOCK, check_schema, migrate
 from tests.builders import failure
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until

@@ -7,15 +7,15 @@ import random
 from uuid import UUID
 
 import pytest
+from gatelog.accounts.rules.commands import ChangeUser, Command, EndSessions
+from gatelog.clock import new_event_id
+from gatelog.errors import GatelogError, LogDamaged
+from gatelog.log.rules import events as ev
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.log.store.reading import read_head
+from gatelog.log.store.rebuild import check, rebuild
 
-from server.core import events as ev
-from server.core.commands import ChangeUser, Command, EndSessions
-from server.core.errors import GatelogError, LogDamaged
-from server.service.clock import new_event_id
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.log import read_head
-from server.store.rebuild import check, rebuild
 from tests.builders import NOON, failure, registration, start
 from tests.conftest import Dsns
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-
-from server.config import Config
-from server.core.lease import NO_LEASE
-from server.core.sessions import Session, pack_session
-from server.core.state import ActiveSession, DropSession, PutSession
-from server.store import replica
-from server.store.replica import (
+from gatelog.config import Config
+from gatelog.log.rules.state import ActiveSession, DropSession, PutSession
+from gatelog.sessions.rules.lease import NO_LEASE
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.store import replica
+from gatelog.sessions.store.replica import (
     LOOK_AGAIN_NS,
     ReplicaFull,
     ReplicaPlace,
@@ -28,6 +27,7 @@ from server.store.replica import (
     boottime_ns,
     drop_environment,
 )
+
 from tests.builders import NOON
 
 S = 1_000_000_000
@@ -427,8 +427,8 @@ def test_a_million_times_the_same_reader_is_one_slot(
 
 KILLED_READER = """
 import sys, os
-from server.config import Config
-from server.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.config import Config
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 reader = ReplicaReader(ReplicaPlace(Config(data_dir=sys.argv[1])))
 reader.peek(bytes(32))
 transaction = reader._environment.begin()  # a snapshot that pins old pages
@@ -458,8 +458,8 @@ def test_the_slot_of_a_killed_reader_is_freed(place: ReplicaPlace) -> None:
 
 LASTING_READER = """
 import logging, sys
-from server.config import Config
-from server.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.config import Config
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 logging.basicConfig()
 reader = ReplicaReader(ReplicaPlace(Config(data_dir=sys.argv[1])))
 for line in sys.stdin:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from gatelog.errors import DatabaseUnavailable, Overloaded
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.sessions.store.lookup import PrimaryLookup
 
-from server.core.errors import DatabaseUnavailable, Overloaded
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.sessions import PrimaryLookup
 from tests.builders import registration, start
 from tests.conftest import Dsns
 

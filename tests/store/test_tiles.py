@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 import pytest
-
-from server.core.errors import LogDamaged, SealingRefused
-from server.core.merkle import HASH_BYTES, TILE_BYTES, Tile, leaf_hashes
-from server.store.appender import Appender
-from server.store.database import connect
-from server.store.tiles import (
+from gatelog.errors import LogDamaged, SealingRefused
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import connect
+from gatelog.proofs.rules.merkle import HASH_BYTES, TILE_BYTES, Tile, leaf_hashes
+from gatelog.proofs.store.tiles import (
     StoredCheckpoint,
     read_checkpoints,
     read_entries,
@@ -26,11 +25,12 @@ from server.store.tiles import (
     take_sealer_lock,
     write_seal,
 )
+
 from tests.builders import NOON, failure
 from tests.conftest import Dsns
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 HASHES = bytes(range(256)) * 32  # 256 different enough hashes
 

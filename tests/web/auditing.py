@@ -11,18 +11,18 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from gatelog.clock import utc_now
+from gatelog.config import Config
+from gatelog.hosting.services import open_services
 from hypothesis import strategies as st
 
-from server.config import Config
-from server.service.clock import utc_now
-from server.service.context import open_services
 from tests.conftest import Dsns
 from tests.service.sealing import append
 from tests.waiting import until
 from tests.web.conftest import PASSWORD, Service
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 STREAM = "/v1/audit/events/stream"
 WITHIN_S = 60.0

@@ -12,11 +12,11 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from gatelog.config import Config
+from gatelog.hosting.app import OpenServices, build_app, create_app, make_runner
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from server.config import Config
-from server.web.app import OpenServices, build_app, create_app, make_runner
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import SHORT_TTL_S, Dsns
 

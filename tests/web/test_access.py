@@ -12,18 +12,18 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from gatelog.audit.service.export import LogPages
+from gatelog.audit.service.follow import Follower
+from gatelog.config import Config
+from gatelog.errors import DatabaseUnavailable, Forbidden, SchemaMismatch
+from gatelog.hosting.app import OpenServices, build_app
+from gatelog.hosting.services import Services
+from gatelog.http.guard import SESSION, public
+from gatelog.log.store.database import Database
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.gate import Gate
 
-from server.config import Config
-from server.core.errors import DatabaseUnavailable, Forbidden, SchemaMismatch
-from server.core.sessions import Session, pack_session
-from server.core.tokens import token_digest
-from server.service.context import Services
-from server.service.export import LogPages
-from server.service.follow import Follower
-from server.service.gate import Gate
-from server.store.database import Database
-from server.web.access import SESSION, public
-from server.web.app import OpenServices, build_app
 from tests.web.conftest import Service, serving, serving_with
 
 USER, ID = UUID(int=1), UUID(int=2)

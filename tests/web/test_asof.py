@@ -7,13 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from gatelog.clock import new_random_id, utc_now
+from gatelog.config import Config
+from gatelog.hosting.services import open_services
+from gatelog.log.store.database import connect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.config import Config
-from server.service.clock import new_random_id, utc_now
-from server.service.context import open_services
-from server.store.database import connect
 from tests.conftest import Dsns
 from tests.web.conftest import PASSWORD, Service
 

@@ -12,17 +12,17 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from gatelog.audit.rules.shown import ShownEvent
+from gatelog.audit.web.events import FILTERS, PAGING
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
+from gatelog.http.receipts import prefers_receipt
+from gatelog.log.rules.events import EVENT_TYPES
+from gatelog.proofs.service.verify import verify_proof
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.config import Config
-from server.core.audit import ShownEvent
-from server.core.events import EVENT_TYPES
-from server.service.context import open_services
-from server.service.verify import verify_proof
-from server.web.app import create_app
-from server.web.audit import FILTERS, PAGING
-from server.web.receipts import prefers_receipt
 from tests.conftest import Dsns
 from tests.service.sealing import SIGNER, seal
 from tests.web.auditing import add_auditor, any_query, ragged

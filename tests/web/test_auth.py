@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from gatelog.accounts.web.handlers import SERVICES
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from server.config import Config
-from server.web.app import create_app
-from server.web.handlers import SERVICES
 from tests.conftest import Dsns
 from tests.web.conftest import PASSWORD, Answer, Service, serving
 

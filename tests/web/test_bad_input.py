@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.web.conftest import PASSWORD, Service
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 LOGIN = "/v1/login_user"
 GOOD = json.dumps({"login": "alice", "password": PASSWORD}).encode()

@@ -6,12 +6,11 @@ import json
 
 import msgspec
 import pytest
+from gatelog.accounts.web.handlers import Login
+from gatelog.errors import GatelogError, InvalidInput, MalformedJson
+from gatelog.http.bodies import parse_body
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from server.core.errors import GatelogError, InvalidInput, MalformedJson
-from server.web.bodies import parse_body
-from server.web.handlers import Login
 
 SECRET = "do-not-quote-me"
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from gatelog.config import parse_networks
+from gatelog.http.clients import client_address
 from hypothesis import given
 from hypothesis import strategies as st
-
-from server.config import parse_networks
-from server.web.clients import client_address
 
 TRUSTED = parse_networks("10.0.0.0/8,fd00::/8")
 PROXY, CLIENT, LIAR = "10.0.0.1", "192.0.2.7", "203.0.113.9"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from gatelog.http.credentials import UnclearCredentials, has_session_cookie, read_token
 from multidict import CIMultiDict
-
-from server.web.credentials import UnclearCredentials, has_session_cookie, read_token
 
 A, B = "A" * 43, "B" * 43
 

@@ -9,9 +9,9 @@ import socket
 import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from server.config import Config
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.waiting import until
 from tests.web.conftest import Service, serving

@@ -21,26 +21,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.host.embedded import POSTGRES_BIN_PATH
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
+from gatelog.log.rules import events as ev
+from gatelog.log.store.database import Database
+from gatelog.log.store.reading import StoredEvent, read_events
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.proofs.rules.merkle import root_of
+from gatelog.proofs.service.history import history_guard
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.projector import Projector
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 
-from server.config import Config
-from server.core import events as ev
-from server.core.merkle import root_of
-from server.core.sessions import Session
-from server.core.tokens import token_digest
-from server.embedded import POSTGRES_BIN_PATH
-from server.service.context import open_services
-from server.service.personal import PersonalData
-from server.service.projector import Projector
-from server.store.database import Database
-from server.store.log import StoredEvent, read_events
-from server.store.replica import ReplicaPlace, ReplicaReader
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.waiting import until
 from tests.web.conftest import PASSWORD, Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 LOGIN = "ziegenpeter-fleischhauer"
 ADDRESS = "203.0.113.77"
@@ -113,7 +114,9 @@ def config(config: Config, tmp_path: Path) -> Iterator[Config]:
 
 @asynccontextmanager
 async def projecting(config: Config, database: Dsns) -> AsyncIterator[None]:
-    task = asyncio.create_task(Projector.configured(config, database.app).run())
+    task = asyncio.create_task(
+        Projector.configured(config, database.app, history_guard(config)).run()
+    )
     try:
         yield
     finally:

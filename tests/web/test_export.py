@@ -16,19 +16,19 @@ import aiohttp
 import msgspec
 import psutil
 import pytest
+from gatelog.audit.rules.formats import COLUMNS
+from gatelog.audit.rules.shown import AuditFilter, ShownEvent
+from gatelog.audit.service import audit as audit_module
+from gatelog.audit.service.export import PIECE
+from gatelog.audit.web import export
+from gatelog.audit.web.events import FILTERS
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
+from gatelog.privacy.rules import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.config import Config
-from server.core.audit import AuditFilter, ShownEvent
-from server.core.formats import COLUMNS
-from server.core.personal import Client
-from server.service import audit as audit_module
-from server.service.context import open_services
-from server.service.export import PIECE
-from server.web import export
-from server.web.app import create_app
-from server.web.audit import FILTERS
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
@@ -36,7 +36,7 @@ from tests.web.auditing import add_auditor, any_query, append_many, count_reads,
 from tests.web.conftest import PASSWORD, Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 EXPORT = "/v1/audit/export"
 MIB = 2**20

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.http.guard import SESSION
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
 from prometheus_client.registry import REGISTRY
 
-from server.config import Config
-from server.store.replica import ReplicaPlace, ReplicaReader
-from server.web.access import SESSION
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.waiting import until
 from tests.web.conftest import Service, serving

@@ -7,21 +7,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from server.config import Config
-from server.core.errors import LogDamaged
-from server.core.merkle import (
-    TILE_WIDTH,
-    Edge,
-    edge_at,
-    grow,
-    leaf_hash,
-    leaf_hashes,
-    partial_tiles,
-)
-from server.core.tlog import (
+from gatelog.config import Config
+from gatelog.errors import LogDamaged
+from gatelog.hosting.services import open_services
+from gatelog.log.rules.events import leaf_hash
+from gatelog.log.store.database import Database
+from gatelog.proofs.rules.merkle import TILE_WIDTH, Edge, edge_at, grow, leaf_hashes, partial_tiles
+from gatelog.proofs.rules.tlog import (
     TilePath,
     decode_bundle,
     open_checkpoint,
@@ -30,10 +22,11 @@ from server.core.tlog import (
     verify_consistency,
     verify_inclusion,
 )
-from server.service.context import open_services
-from server.service.proofs import Proofs
-from server.service.verify import verify_proof
-from server.store.database import Database
+from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.verify import verify_proof
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from tests.conftest import Dsns
 from tests.service.sealing import SIGNER, append, seal, sealing, tampering
 from tests.web.conftest import PASSWORD, Answer, Service

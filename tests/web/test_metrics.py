@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from server.config import Config
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.web.conftest import SECURE_HOST, Service, serving
 

@@ -12,16 +12,17 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.host.embedded import PORT
+from gatelog.hosting.app import create_app
+from gatelog.log.store.appender import Appender
+from gatelog.proofs.service.history import history_guard
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.projector import projecting
+from gatelog.sessions.service.tokens import new_token
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader, boottime_ns
 
-from server.config import Config
-from server.core.sessions import Session
-from server.core.tokens import token_digest
-from server.embedded import PORT
-from server.service.clock import new_token
-from server.service.projector import projecting
-from server.store.appender import Appender
-from server.store.replica import ReplicaPlace, ReplicaReader, boottime_ns
-from server.web.app import create_app
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
 from tests.faults.proxy import Proxy, proxying
@@ -45,7 +46,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     reader = partial(ReplicaReader, clock_ns=clock)
-    monkeypatch.setattr("server.service.context.ReplicaReader", reader)
+    monkeypatch.setattr("gatelog.hosting.services.ReplicaReader", reader)
     return clock
 
 
@@ -75,7 +76,7 @@ async def service(
     login = url.netloc.rpartition("@")[0]
     dsn = f"postgresql://{login}@127.0.0.1:{proxy.port}{url.path}?sslmode=disable"
     app = create_app(config, dsn)
-    async with projecting(config, dsn), serving(app, config) as running:
+    async with projecting(config, dsn, history_guard(config)), serving(app, config) as running:
         yield running
 
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-
-from server.config import Config
-from server.core.errors import HashingFull, Unavailable
-from server.service.passwords import NICENESS, PasswordPool, common_passwords
+from gatelog.accounts.service.passwords import NICENESS, PasswordPool, common_passwords
+from gatelog.config import Config
+from gatelog.errors import HashingFull, Unavailable
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from gatelog.audit.rules.shown import AuditFilter
+from gatelog.audit.service.retention import purge
+from gatelog.clock import utc_now
+from gatelog.config import Config
+from gatelog.errors import Purged
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import Services, open_services
 
-from server.config import Config
-from server.core.audit import AuditFilter
-from server.core.errors import Purged
-from server.service.clock import utc_now
-from server.service.context import Services, open_services
-from server.service.retention import purge
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.partitions import SIZE, SPACING, small_partitions
 from tests.service.sealing import append, seal
@@ -33,8 +33,8 @@ async def services(
 ) -> AsyncIterator[Services]:
     """With a log of several partitions, read in small pages."""
     await small_partitions(database, monkeypatch)
-    monkeypatch.setattr("server.service.export.PAGE", PAGE)
-    monkeypatch.setattr("server.service.follow.PAGE", PAGE)
+    monkeypatch.setattr("gatelog.audit.service.export.PAGE", PAGE)
+    monkeypatch.setattr("gatelog.audit.service.follow.PAGE", PAGE)
     async with open_services(config, database.app) as opened:
         await append(database.app, EVENTS)
         yield opened
@@ -128,7 +128,7 @@ async def test_what_is_decided_to_go_counts_as_gone(
     async def interrupted(*_: object, **__: object) -> None:
         raise KeyError("interrupted")
 
-    monkeypatch.setattr("server.service.retention.detach_before", interrupted)
+    monkeypatch.setattr("gatelog.audit.service.retention.detach_before", interrupted)
     with pytest.raises(KeyError, match="interrupted"):
         await give_up(database, tmp_path)
     with pytest.raises(Purged):

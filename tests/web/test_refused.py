@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.log.store.database import connect
 
-from server.config import Config
-from server.store.database import connect
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.waiting import until
 from tests.web.conftest import serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 ROLE = "refused_now_and_then"
 

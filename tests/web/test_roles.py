@@ -13,11 +13,11 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
+from gatelog.http.nowhere import Nowhere
 
-from server.config import Config
-from server.service.context import open_services
-from server.web.app import create_app
-from server.web.nowhere import Nowhere
 from tests.conftest import Dsns
 from tests.web.conftest import PASSWORD, Service, serving
 

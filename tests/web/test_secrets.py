@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from server.config import Config
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.web.conftest import NEW_PASSWORD, PASSWORD, Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 WRONG = "a wrong phrase, though"
 UNKNOWN = "U" * 43
@@ -86,4 +86,6 @@ async def test_no_request_is_logged_by_default(
     caplog.set_level(logging.INFO)
     await service.get("/v1/me")
     # the barrier may say meanwhile that the database takes its time
-    assert not [record for record in caplog.records if record.name != "server.service.barrier"]
+    assert not [
+        record for record in caplog.records if record.name != "gatelog.sessions.service.barrier"
+    ]

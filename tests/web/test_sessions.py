@@ -9,15 +9,15 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from server.config import Config
-from server.service.passwords import PasswordPool
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.web.conftest import NEW_PASSWORD, PASSWORD, Answer, Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 

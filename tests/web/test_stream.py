@@ -15,17 +15,17 @@ from uuid import UUID
 import aiohttp
 import msgspec
 import pytest
+from gatelog.audit.rules.shown import ShownEvent
+from gatelog.audit.service import audit as audit_module
+from gatelog.audit.web.stream import FILTERS
+from gatelog.clock import utc_now
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from server.config import Config
-from server.core.audit import ShownEvent
-from server.service import audit as audit_module
-from server.service.clock import utc_now
-from server.service.context import open_services
-from server.web.app import create_app
-from server.web.stream import FILTERS
 from tests.conftest import Dsns
 from tests.service.sealing import tampering
 from tests.waiting import until
@@ -44,7 +44,7 @@ from tests.web.auditing import (
 from tests.web.conftest import Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 AT_ONCE_S = 10.0  # far less than what ends a stream otherwise; more than a pause of the machine
 TCP_CLOSE = 7  # of Linux' tcp_states.h

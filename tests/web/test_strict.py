@@ -9,18 +9,18 @@ from uuid import UUID
 
 import msgspec
 import pytest
-
-from server.config import Config
-from server.core.sessions import pack_session
-from server.core.tokens import token_digest
-from server.store.replica import (
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.sessions.rules.record import pack_session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.store.replica import (
     ReplicaPlace,
     ReplicaState,
     ReplicaWriter,
     boottime_ns,
     drop_environment,
 )
-from server.web.app import create_app
+
 from tests.conftest import Dsns
 from tests.web.conftest import Answer, Service, serving
 

@@ -9,20 +9,20 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
+from gatelog.log.rules import events as ev
+from gatelog.log.store.database import Database
+from gatelog.log.store.reading import read_events
+from gatelog.privacy.service.personal import PersonalData
 
-from server.config import Config
-from server.core import events as ev
-from server.service.accounts import Accounts
-from server.service.context import open_services
-from server.service.personal import PersonalData
-from server.store.database import Database
-from server.store.log import read_events
-from server.web.app import create_app
 from tests.conftest import Dsns
 from tests.web.conftest import PASSWORD, Service, serving
 
 if TYPE_CHECKING:
-    from server.store.database import Connection
+    from gatelog.log.store.database import Connection
 
 FROM = {"X-Forwarded-For": "192.0.2.7", "User-Agent": "admins-browser"}
 ENDPOINTS = [

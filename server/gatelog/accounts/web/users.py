@@ -1,0 +1,116 @@
+"""The handlers of administrators: other people's sessions, their rights, and their erasure.
+
+Each one needs the role ``admin``: 401 without a session, 403 without the role, 404 for a user who
+does not exist (any more), 409 for what would leave nobody to administer. Who did it, and from
+where, is recorded with it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from gatelog.accounts.service.accounts import Actor
+from gatelog.accounts.web.handlers import SERVICES, answer, client, ending, uuid
+from gatelog.http.guard import SESSION
+from gatelog.http.roles import needs_role, record_read
+
+NO_SUCH_USER = "There is no such user."
+
+
+class UserSession(msgspec.Struct):
+    session_id: UUID
+    started_at: datetime
+    expires_at: datetime
+    roles: tuple[str, ...]
+
+
+class UserSessions(msgspec.Struct):
+    user_id: UUID
+    sessions: list[UserSession]
+
+
+def _user(request: web.Request) -> UUID:
+    return uuid(request.match_info["user_id"], NO_SUCH_USER)
+
+
+def _actor(request: web.Request) -> Actor:
+    return Actor(request[SESSION].subject_id, client(request))
+
+
+@needs_role("admin")
+async def list_sessions(request: web.Request) -> web.StreamResponse:
+    """The user's active sessions, oldest first."""
+    user_id = _user(request)
+    await record_read(request, "user_sessions")
+    sessions = await request.app[SERVICES].accounts.sessions_of(user_id)
+    return answer(
+        UserSessions(
+            user_id,
+            [UserSession(s.session_id, s.started_at, s.expires_at, s.roles) for s in sessions],
+        )
+    )
+
+
+@needs_role("admin")
+async def end_all(request: web.Request) -> web.StreamResponse:
+    """End all sessions of the user."""
+    ended = await request.app[SERVICES].accounts.revoke_all(_user(request), _actor(request))
+    return answer(ending("ended", ended))
+
+
+@needs_role("admin")
+async def disable(request: web.Request) -> web.StreamResponse:
+    """Keep the user from logging in, and end all sessions."""
+    ended = await request.app[SERVICES].accounts.disable(_user(request), _actor(request))
+    return answer(ending("disabled", ended))
+
+
+@needs_role("admin")
+async def enable(request: web.Request) -> web.StreamResponse:
+    """Let the user log in again."""
+    ended = await request.app[SERVICES].accounts.enable(_user(request), _actor(request))
+    return answer(ending("enabled", ended))
+
+
+@needs_role("admin")
+async def erase(request: web.Request) -> web.StreamResponse:
+    """Forget the user for good."""
+    ended = await request.app[SERVICES].accounts.erase(_user(request), _actor(request))
+    return answer(ending("erased", ended))
+
+
+@needs_role("admin")
+async def grant_role(request: web.Request) -> web.StreamResponse:
+    """Give the user a role, and end all sessions."""
+    accounts, role = request.app[SERVICES].accounts, request.match_info["role"]
+    return answer(
+        ending("granted", await accounts.grant_role(_user(request), role, _actor(request)))
+    )
+
+
+@needs_role("admin")
+async def revoke_role(request: web.Request) -> web.StreamResponse:
+    """Take a role away, and end all sessions."""
+    accounts, role = request.app[SERVICES].accounts, request.match_info["role"]
+    return answer(
+        ending("revoked", await accounts.revoke_role(_user(request), role, _actor(request)))
+    )
+
+
+def user_routes() -> list[web.RouteDef]:
+    """Every route below ``/v1/users``."""
+    user = "/v1/users/{user_id:[0-9A-Fa-f-]{36}}"
+    role = f"{user}/roles/{{role:[a-z]{{1,32}}}}"
+    return [
+        web.get(f"{user}/sessions", list_sessions),
+        web.post(f"{user}/sessions/end_all", end_all),
+        web.post(f"{user}/disable", disable),
+        web.post(f"{user}/enable", enable),
+        web.post(f"{user}/erase", erase),
+        web.post(role, grant_role),
+        web.delete(role, revoke_role),
+    ]

@@ -1,0 +1,106 @@
+"""Questions to the log, and an event as an auditor reads it: who did what, when, from where.
+
+Every way out of the log (pages, exports, streams, command line, SIEM formats) shows events in one
+form, so that they agree.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from gatelog.log.rules import events as ev
+from gatelog.privacy.rules import Personal
+
+NOTHING = Personal()
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_POSITION = 2**63 - 1  # PostgreSQL's bigint
+
+Order = Literal["asc", "desc"]
+Side = Literal["before", "after"]
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """Where a page lies: right before (older than) or right after (newer than) a position."""
+
+    side: Side
+    position: int
+
+
+class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events are asked for, and which page of them.
+
+    ``user`` is whom they are about. ``types`` empty means all. ``since`` (inclusive) and ``until``
+    (exclusive) are about ``recorded_at``, ``after`` and ``before`` (both exclusive) about the
+    position. ``address`` is in its normal spelling. Without a cursor it is the first page.
+    """
+
+    user: UUID | None = None
+    session: UUID | None = None
+    types: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    address: str | None = None
+    after: int | None = None
+    before: int | None = None
+    order: Order = "desc"
+    limit: int = DEFAULT_PAGE
+    cursor: Cursor | None = None
+
+
+class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event of the log. What an event does not have is missing.
+
+    ``user_id`` is whom it is about and ``actor_id`` who did it, when it was somebody else. The
+    ``login``, ``address`` and ``user_agent`` are those of who acted; they are missing when they
+    are sealed for the reader, were never known, or are erased. ``what`` was read, by an auditor;
+    ``up_to`` a position, all of it recorded ``before`` then, the log was purged.
+    """
+
+    position: int
+    event_id: UUID
+    type: str
+    recorded_at: datetime
+    occurred_at: datetime
+    user_id: UUID | None = None
+    session_id: UUID | None = None
+    actor_id: UUID | None = None
+    reason: str | None = None
+    role: str | None = None
+    what: str | None = None
+    expires_at: datetime | None = None
+    up_to: int | None = None
+    before: datetime | None = None
+    login: str | None = None
+    address: str | None = None
+    user_agent: str | None = None
+
+
+def shown(
+    position: int, recorded_at: datetime, event: ev.AnyEvent, personal: Personal | None = None
+) -> ShownEvent:
+    """The event at this position, with what is personal if that has been opened."""
+    opened = personal or NOTHING
+    return ShownEvent(
+        position=position,
+        event_id=event.event_id,
+        type=event.type,
+        recorded_at=recorded_at,
+        occurred_at=event.occurred_at,
+        user_id=event.subject_id,
+        session_id=getattr(event, "session_id", None),
+        actor_id=getattr(event, "actor_id", None),
+        reason=getattr(event, "reason", None),
+        role=getattr(event, "role", None),
+        what=getattr(event, "what", None),
+        expires_at=getattr(event, "expires_at", None),
+        up_to=getattr(event, "up_to", None),
+        before=getattr(event, "before", None),
+        login=opened.login,
+        address=opened.address,
+        user_agent=opened.agent,
+    )

@@ -1,0 +1,97 @@
+"""Who was logged in then: ``GET /v1/audit/sessions?at=TIME`` or ``?position=N``.
+
+The sessions that started last come first. Pages are linked as those of events are; ``before`` in a
+link is the position of a session's start. A page may be short; what has no ``next`` is the end.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from aiohttp import hdrs, web
+
+from gatelog.accounts.web.handlers import SERVICES, answer
+from gatelog.audit.store.asof import End, SessionPage, SessionThen
+from gatelog.audit.web.events import parse_filter, position_parameter, time_parameter
+from gatelog.errors import InvalidInput
+from gatelog.http.roles import needs_role, record_read
+
+PATH = "/v1/audit/sessions"
+FILTERS = ("user", "before")
+OTHERS = ("at", "position", "limit")
+
+
+class ShownSession(msgspec.Struct, frozen=True):
+    """A session that was active: since which event, and how it ended since (null: it has not)."""
+
+    session_id: UUID
+    user_id: UUID
+    position: int
+    started_at: datetime
+    expires_at: datetime
+    roles: tuple[str, ...]
+    ended: End | None
+
+
+class Sessions(msgspec.Struct, omit_defaults=True):
+    """A page: the sessions that were active after the event at ``position``, at the time ``at``."""
+
+    position: int
+    at: datetime
+    sessions: list[ShownSession]
+    next: str | None = None
+
+
+def shown_session(then: SessionThen) -> ShownSession:
+    """The session without its token's digest, which is nobody's business."""
+    session = then.session
+    return ShownSession(
+        session_id=session.session_id,
+        user_id=session.subject_id,
+        position=then.position,
+        started_at=session.started_at,
+        expires_at=session.expires_at,
+        roles=session.roles,
+        ended=then.ended,
+    )
+
+
+@needs_role("auditor", "admin")
+async def sessions_as_of(request: web.Request) -> web.StreamResponse:
+    """A page of the sessions that were active then."""
+    wanted = parse_filter(request.query, names=FILTERS, also=OTHERS)
+    at = time_parameter(request.query, "at")
+    position = position_parameter(request.query, "position")
+    if (at is None) == (position is None):
+        raise InvalidInput("Give one of the parameters at and position.")
+    if position == 0:
+        raise InvalidInput("The parameter position must be a position: a number from 1 on.")
+    await record_read(request, "sessions")
+    page = await request.app[SERVICES].as_of.sessions(
+        at=at, position=position, user=wanted.user, before=wanted.before, limit=wanted.limit
+    )
+    return _paged(request, page)
+
+
+def _paged(request: web.Request, page: SessionPage) -> web.Response:
+    target = _link(request, page.before)
+    shown = [shown_session(then) for then in page.sessions]
+    response = answer(Sessions(page.moment.position, page.moment.at, shown, target))
+    if target is not None:
+        response.headers.add(hdrs.LINK, f'<{target}>; rel="next"')
+    return response
+
+
+def _link(request: web.Request, before: int | None) -> str | None:
+    if before is None:
+        return None
+    question = [(name, value) for name, value in request.query.items() if name != "before"]
+    return f"{request.path}?{urlencode([*question, ('before', str(before))])}"
+
+
+def asof_routes() -> list[web.RouteDef]:
+    """The route of as-of queries."""
+    return [web.get(PATH, sessions_as_of)]

@@ -1,0 +1,254 @@
+"""Questions to the log over HTTP: pages of events, for auditors and for everybody about themselves.
+
+Rules:
+
+- Every parameter is known, well-formed and given once (``type`` may be repeated), or the answer
+  is a 422 that names it.
+- Pages are linked (RFC 8288), in the header and in the body. A link repeats the question and adds
+  a ``cursor``: the page lies next to that position, so nothing is missed or seen twice while
+  events are appended. A page may be short; what has no ``next`` is the end.
+- Reading about others is recorded before anything is shown (``record_read``); reading about
+  oneself is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import MultiMapping
+
+from gatelog.accounts.web.handlers import SERVICES, answer
+from gatelog.audit.rules.shown import MAX_PAGE, MAX_POSITION, AuditFilter, Cursor, ShownEvent
+from gatelog.audit.service.audit import ShownPage
+from gatelog.errors import InvalidInput, NotFound, NotSealed
+from gatelog.http.guard import SESSION
+from gatelog.http.receipts import OWN_EVENTS_PATH
+from gatelog.http.roles import needs_role, record_read
+from gatelog.log.rules.events import EVENT_TYPES
+from gatelog.privacy.rules import normalise_address
+from gatelog.proofs.web import TEXT
+
+FILTERS = ("user", "session", "type", "from", "to", "address", "after", "before")
+OWN_FILTERS = ("type", "from", "to", "after", "before")
+PAGING = ("limit", "order", "cursor")
+REPEATABLE = "type"
+
+_MAX_SHOWN_NAME = 40  # characters of a parameter's name that an error repeats
+
+_number = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
+_cursor = re.compile(r"(before|after)-([0-9]{1,19})", re.ASCII).fullmatch
+# RFC 3339, section 5.6; a leap second is no moment that anything here is recorded at
+_moment = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+).fullmatch
+
+
+class Events(msgspec.Struct, omit_defaults=True):
+    """A page. ``next`` and ``prev`` are where the pages beside it are, when there are any."""
+
+    events: list[ShownEvent]
+    next: str | None = None
+    prev: str | None = None
+
+
+# --- parameters
+
+
+class _Malformed(Exception):
+    """What is wrong with a parameter's value; the value is not repeated."""
+
+
+def parse_filter(
+    query: MultiMapping[str], *, names: Sequence[str] = FILTERS, also: Sequence[str] = ()
+) -> AuditFilter:
+    """The question in these parameters.
+
+    ``also`` are the names of others that may be given, once: those of paging are read, too.
+    Raises InvalidInput, naming the parameter.
+    """
+    fields: dict[str, Any] = {}
+    for name in dict.fromkeys(query):
+        if name not in names and name not in also:
+            known = ", ".join((*names, *also))
+            raise InvalidInput(
+                f"There is no parameter {_shown_name(name)} here; there are {known}."
+            )
+        given = query.getall(name)
+        if name == REPEATABLE:
+            fields["types"] = tuple(dict.fromkeys(_read(name, _type, text) for text in given))
+        elif len(given) > 1:
+            raise InvalidInput(f"The parameter {name} is given twice.")
+        elif name in _PARAMETERS:
+            field, reader = _PARAMETERS[name]
+            fields[field] = _read(name, reader, given[0])
+    wanted = AuditFilter(**fields)
+    if wanted.since is not None and wanted.until is not None and wanted.since > wanted.until:
+        raise InvalidInput("The parameter from is later than the parameter to.")
+    return wanted
+
+
+def _shown_name(name: str) -> str:
+    """A name that anybody may have made up, short and in printable ASCII."""
+    return ascii(name if len(name) <= _MAX_SHOWN_NAME else name[:_MAX_SHOWN_NAME] + "…")
+
+
+def _read(name: str, reader: Callable[[str], Any], text: str) -> Any:
+    try:
+        return reader(text)
+    except _Malformed as error:
+        raise InvalidInput(f"The parameter {name} must be {error}.") from None
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        value = UUID(text)
+    except ValueError:
+        value = None
+    if value is None or str(value) != text.lower():
+        raise _Malformed("an id, as it stands in events")
+    return value
+
+
+def _type(text: str) -> str:
+    if text not in EVENT_TYPES:
+        raise _Malformed(f"one of {', '.join(EVENT_TYPES)}")
+    return text
+
+
+def _time(text: str) -> datetime:
+    what = "a time like 2026-01-31T12:00:00Z (RFC 3339; a plus sign is written %2B)"
+    if _moment(text) is None:
+        raise _Malformed(what)
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _Malformed(what) from None
+
+
+def _address(text: str) -> str:
+    try:
+        return normalise_address(text)
+    except InvalidInput:
+        raise _Malformed("an IP address") from None
+
+
+def _position(text: str) -> int:
+    if _number(text) is None or int(text) > MAX_POSITION:
+        raise _Malformed("a position: a number from 0 on")
+    return int(text)
+
+
+def _limit(text: str) -> int:
+    if _number(text) is None or not 1 <= int(text) <= MAX_PAGE:
+        raise _Malformed(f"a number from 1 to {MAX_PAGE}")
+    return int(text)
+
+
+def _order(text: str) -> str:
+    if text not in {"asc", "desc"}:
+        raise _Malformed("asc or desc")
+    return text
+
+
+def _page_cursor(text: str) -> Cursor:
+    found = _cursor(text)
+    if found is None or int(found[2]) > MAX_POSITION:
+        raise _Malformed("taken from a link: before- or after- and a position")
+    return Cursor("before" if found[1] == "before" else "after", int(found[2]))
+
+
+def time_parameter(query: MultiMapping[str], name: str) -> datetime | None:
+    """The time in this parameter, if it is given. Raises InvalidInput."""
+    return _read(name, _time, query[name]) if name in query else None
+
+
+def position_parameter(query: MultiMapping[str], name: str) -> int | None:
+    """The position in this parameter, if it is given. Raises InvalidInput."""
+    return _read(name, _position, query[name]) if name in query else None
+
+
+_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "user": ("user", _uuid),
+    "session": ("session", _uuid),
+    "from": ("since", _time),
+    "to": ("until", _time),
+    "address": ("address", _address),
+    "after": ("after", _position),
+    "before": ("before", _position),
+    "order": ("order", _order),
+    "limit": ("limit", _limit),
+    "cursor": ("cursor", _page_cursor),
+}
+
+
+# --- pages
+
+
+def _paged(request: web.Request, page: ShownPage) -> web.Response:
+    """The page with its links. They are relative: a proxy in front may have other names."""
+    links = {"next": _link(request, page.next), "prev": _link(request, page.prev)}
+    response = answer(Events(page.events, **links))
+    for relation, target in links.items():
+        if target is not None:
+            response.headers.add(hdrs.LINK, f'<{target}>; rel="{relation}"')
+    return response
+
+
+def _link(request: web.Request, cursor: Cursor | None) -> str | None:
+    if cursor is None:
+        return None
+    question = [(name, value) for name, value in request.query.items() if name != "cursor"]
+    question.append(("cursor", f"{cursor.side}-{cursor.position}"))
+    return f"{request.path}?{urlencode(question)}"
+
+
+# --- handlers
+
+
+@needs_role("auditor", "admin")
+async def events(request: web.Request) -> web.StreamResponse:
+    """A page of the events that fit."""
+    wanted = parse_filter(request.query, also=PAGING)
+    await record_read(request, "events")
+    return _paged(request, await request.app[SERVICES].audit.page(wanted))
+
+
+async def own_events(request: web.Request) -> web.StreamResponse:
+    """A page of what is recorded about the caller."""
+    wanted = parse_filter(request.query, names=OWN_FILTERS, also=PAGING)
+    audit = request.app[SERVICES].audit
+    return _paged(request, await audit.page_of_own(request[SESSION].subject_id, wanted))
+
+
+async def own_proof(request: web.Request) -> web.StreamResponse:
+    """The proof that an event about the caller is in the log, once it is sealed."""
+    if request.query:
+        raise InvalidInput("There are no parameters here.")
+    position = int(request.match_info["position"])
+    services = request.app[SERVICES]
+    if position > MAX_POSITION:
+        raise NotFound()
+    await services.audit.check_own(request[SESSION].subject_id, position)
+    try:
+        proof = await services.proofs.inclusion(position)
+    except NotSealed as error:
+        raise NotSealed(error.detail, retry_after_s=1) from error
+    return web.Response(body=proof.text(), headers={hdrs.CONTENT_TYPE: TEXT})
+
+
+def audit_routes() -> list[web.RouteDef]:
+    """The routes of questions to the log."""
+    return [
+        web.get("/v1/audit/events", events),
+        web.get(OWN_EVENTS_PATH, own_events),
+        web.get(f"{OWN_EVENTS_PATH}/{{position:[0-9]{{1,19}}}}/proof", own_proof),
+    ]

@@ -1,0 +1,3 @@
+from gatelog.cli import main
+
+main()

@@ -1,0 +1,239 @@
+"""The configuration: one frozen object, read from ``GATELOG_*`` variables once, at the start.
+
+Rules: every variable is documented by its field; an unknown or malformed one is an error that
+names it; a secret may come from a file (``NAME_FILE``) and is never printed. Every limit of the
+service has its name and its default here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from gatelog.errors import ConfigError
+from gatelog.master_keys import parse_master_keys
+
+PREFIX = "GATELOG_"
+MASK = "********"
+_COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
+
+Network = IPv4Network | IPv6Network
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400 * 400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting, with its default. The comment line above a field is its documentation."""
+
+    # Address to listen on.
+    host: Text = "127.0.0.1"
+    # Port to listen on; 0 takes a free one.
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    # Worker processes; 0 means one per core.
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
+    # Directory for the embedded database, secrets and run-time files.
+    data_dir: Text = "var"
+    # PostgreSQL 15 or later, as a URL for the application; empty: the embedded database.
+    database_url: str = ""
+    # The same database for migrations, as its owner; empty: the same URL as the application.
+    owner_database_url: str = ""
+    # Who may register over HTTP: everyone (open), nobody (closed), only the first user (first).
+    registration: Literal["open", "closed", "first"] = "first"
+    # How long a session lives at most, in seconds.
+    session_lifetime_s: Seconds = 86_400
+    # Active sessions of one user; a login beyond them ends the oldest.
+    max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
+    # Shortest password accepted, in characters.
+    password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    # Argon2id memory, in KiB.
+    argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
+    # Argon2id passes.
+    argon2_time_cost: Annotated[int, Meta(ge=1, le=100)] = 2
+    # Argon2id lanes; more than one takes the event loop's core.
+    argon2_parallelism: Annotated[int, Meta(ge=1, le=64)] = 1
+    # Threads that hash passwords in each worker; 0 means cores - 1, at least 1.
+    hashing_threads: Annotated[int, Meta(ge=0, le=256)] = 0
+    # Passwords that may wait for a hashing thread in each worker; beyond them 503.
+    hashing_queue: Count = 64
+    # How long a request may wait for the database before it is answered 503, in seconds.
+    database_timeout_s: Seconds = 5
+    # Pooled database connections per worker, beside the appender's, lookup's and barrier's own.
+    database_pool: Annotated[int, Meta(ge=1, le=100)] = 4
+    # Pooled database connections per worker for who reads the log, and as many for as-of.
+    audit_pool: Annotated[int, Meta(ge=1, le=100)] = 4
+    # Commands in one commit.
+    append_batch: Annotated[int, Meta(ge=1, le=256)] = 256
+    # Commands that may wait for a commit in each worker; beyond them 503.
+    append_queue: Count = 4096
+    # Session checks that may wait for the database in each worker; beyond them 503.
+    lookup_queue: Count = 10_000
+    # Sessions are checked in the replica in memory (replica) or always on the primary (strict).
+    check: Literal["replica", "strict"] = "replica"
+    # How long a replica may answer without news of the log; the same on all hosts, in seconds.
+    lease_ttl_s: Annotated[float, Meta(ge=0.1, le=60)] = 3
+    # Directory for the replica, best on memory; empty: one below /dev/shm, else the data directory.
+    replica_dir: str = ""
+    # Largest size of the replica, in MiB; memory is taken as it is needed.
+    replica_max_mib: Annotated[int, Meta(ge=1, le=16_777_216)] = 16_384
+    # How often the projector looks for new events when nobody wakes it, in seconds.
+    projector_poll_s: Annotated[float, Meta(ge=0.001, le=1)] = 0.025
+    # Whether this service seals the log (on), or a sealer elsewhere does (off).
+    sealer: Literal["on", "off"] = "on"
+    # File that keeps the last signed checkpoint; empty: one in the data directory.
+    checkpoint_file: str = ""
+    # Name of the log in its checkpoints, like example.com/log; empty: the one that its key has.
+    log_origin: str = ""
+    # Key that signs checkpoints, PRIVATE+KEY+name+…; empty: one in the data directory, made once.
+    log_signing_key: str = ""
+    # How often the sealer signs while there is something new, in seconds.
+    seal_interval_s: Annotated[float, Meta(ge=0.01, le=1)] = 0.5
+    # Streams of events that a worker serves at a time; beyond them 503.
+    streams: Count = 500
+    # Events that may wait for the reader of a stream; beyond them it is cut off, and can resume.
+    stream_buffer: Count = 10_000
+    # How often a stream shows that it is alive when nothing happens, in seconds.
+    stream_heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 15
+    # Exports of the log that a worker makes at a time; beyond them 503.
+    exports: Annotated[int, Meta(ge=1, le=100)] = 2
+    # How long a stop waits for requests in flight, in seconds.
+    shutdown_timeout_s: Seconds = 10
+    # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.
+    trusted_proxies: Annotated[str, Meta(max_length=4096)] = ""
+    # The key that wraps all other keys, 32 bytes in base64; empty: a file in the data directory.
+    master_key: str = ""
+    # Days after which nobody can read who tried to log in under a name that nobody has.
+    failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
+    metrics: Literal["local", "direct", "open", "off"] = "local"
+    # Requests are logged (to standard error) when on.
+    access_log: bool = False
+    # Detail of the log on standard error.
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def data_path(self) -> Path:
+        return Path(self.data_dir).absolute()
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The file that keeps the last signed checkpoint."""
+        return Path(self.checkpoint_file or self.data_path / "checkpoint").absolute()
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        return parse_networks(self.trusted_proxies)
+
+    @property
+    def worker_count(self) -> int:
+        return self.workers or os.cpu_count() or 1
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the service runs a database of its own."""
+        return not self.database_url
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting as an operator sees it; a secret's value is masked."""
+
+    variable: str
+    value: str | int | float | bool
+    default: str | int | float | bool
+    meaning: str
+
+
+URLS = frozenset({"database_url", "owner_database_url"})
+SECRETS = URLS | {"log_signing_key", "master_key"}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + field.upper()
+
+
+def settings_of(config: Config) -> list[Setting]:
+    """Every setting with its value; the meaning is the comment above its field."""
+    meanings = dict(
+        (name, meaning) for meaning, name in _COMMENTED.findall(inspect.getsource(Config))
+    )
+    found = []
+    for field in msgspec.structs.fields(Config):
+        value = getattr(config, field.name)
+        shown = MASK if field.name in SECRETS and value else value
+        found.append(Setting(variable(field.name), shown, field.default, meanings[field.name]))
+    return found
+
+
+def load_config(environ: Mapping[str, str]) -> Config:
+    """The configuration in these variables. Raises ConfigError, naming the variable."""
+    fields = {variable(name): name for name in Config.__struct_fields__}
+    texts: dict[str, str] = {}
+    for name in sorted(environ):
+        if not name.startswith(PREFIX):
+            continue
+        field = fields.get(name) or fields.get(name.removesuffix("_FILE"))
+        if field is None or (name not in fields and field not in SECRETS):
+            raise ConfigError(name, "there is no such setting; see 'config'")
+        if field in texts:
+            raise ConfigError(name, f"is set together with {variable(field)}; set one of them")
+        texts[field] = environ[name] if name in fields else _read_secret(name, environ[name])
+    return Config(**{field: _parse(field, text) for field, text in texts.items()})
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigError(name, f"cannot read {path}: {reason}") from error
+    if not text:
+        raise ConfigError(name, f"{path} is empty")
+    return text
+
+
+_HINTS: dict[str, Any] = get_type_hints(Config, include_extras=True)
+
+
+def _parse(field: str, text: str) -> Any:
+    try:
+        if field in URLS:
+            _check_url(text)
+        elif field == "master_key" and text:
+            parse_master_keys(text)
+        elif field == "trusted_proxies":
+            parse_networks(text)
+        return msgspec.convert(text, _HINTS[field], strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        shown = "the value" if field in SECRETS else repr(text)
+        raise ConfigError(variable(field), f"{shown} is not usable: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks in this text, separated by commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _check_url(text: str) -> None:
+    """Raises ValueError, without any part of the URL in it: there may be a password."""
+    try:
+        parts = urlsplit(text)
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # a primary and its standbys
+        usable = parts.scheme in {"postgres", "postgresql"} and all(
+            (urlsplit(f"//{host}").port or 1) > 0 for host in hosts
+        )
+    except ValueError:
+        usable = False
+    if text and not usable:
+        raise ValueError("it must be like postgresql://user:password@host:5432/database")

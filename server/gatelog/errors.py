@@ -1,0 +1,233 @@
+"""The one tree of errors.
+
+Every error that may reach a caller knows its stable ``code``, its HTTP status and its title; an
+instance adds the detail. Driver errors and constraint names become these in one place
+(``gatelog.log.store.database``); the web layer turns them into problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GatelogError(Exception):
+    """Something that Gatelog refuses or cannot do, with a stable code for programs."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str | None = None, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+# 400: the request is not what the protocol asks for
+
+
+class BadRequest(GatelogError):
+    code, status, title = "bad_request", 400, "The request is malformed"
+
+
+class MalformedJson(BadRequest):
+    code, title = "malformed_json", "The body is not valid JSON"
+
+
+class NotFound(GatelogError):
+    code, status, title = "not_found", 404, "There is nothing here"
+
+
+class NotSealed(NotFound):
+    """The event, or the log, is in no signed tree yet; ask again in a second."""
+
+    code, title = "not_sealed", "This is not sealed yet"
+
+
+class Purged(GatelogError):
+    """It was in the log and has been given up, at the end of its retention."""
+
+    code, status, title = "purged", 410, "This is not in the log any more"
+
+
+class MethodNotAllowed(GatelogError):
+    code, status, title = "method_not_allowed", 405, "This method is not allowed here"
+
+
+class BodyTooLarge(GatelogError):
+    code, status, title = "body_too_large", 413, "The body is too large"
+
+
+class UnsupportedMediaType(GatelogError):
+    code, status, title = "unsupported_media_type", 415, "The body must be application/json"
+
+
+class InvalidInput(GatelogError):
+    code, status, title = "invalid_input", 422, "The input is not acceptable"
+
+
+class WeakPassword(InvalidInput):
+    code, title = "weak_password", "The password is not acceptable"
+
+
+# 401 and 403: who is asking, and what they may do
+
+
+class NotAuthenticated(GatelogError):
+    code, status, title = "not_authenticated", 401, "Login required"
+
+
+class InvalidCredentials(GatelogError):
+    """Unknown user, wrong password or disabled user: deliberately the same answer."""
+
+    code, status, title = "invalid_credentials", 401, "Login or password is wrong"
+
+
+class Forbidden(GatelogError):
+    code, status, title = "forbidden", 403, "Not allowed"
+
+
+class RegistrationClosed(Forbidden):
+    code, title = "registration_closed", "Registration is closed"
+
+
+class CrossSiteRequest(Forbidden):
+    code, title = "cross_site_request", "Refused: the request comes from another site"
+
+
+# 409: the state does not allow it
+
+
+class Conflict(GatelogError):
+    code, status, title = "conflict", 409, "The state does not allow this"
+
+
+class LoginTaken(Conflict):
+    code, title = "login_taken", "This login is taken"
+
+
+class LastAdmin(Conflict):
+    code, title = "last_admin", "Nobody would be left to administer"
+
+
+class EventIdConflict(Conflict):
+    """The event id is in the log already, with other bytes."""
+
+    code, title = "event_id_conflict", "This event id is in use for another event"
+
+
+# 503: it cannot be known or done right now; never a guess
+
+
+class Unavailable(GatelogError):
+    code, status, title = "unavailable", 503, "Temporarily unavailable"
+
+    def __init__(self, detail: str | None = None, *, retry_after_s: int | None = 1) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+
+
+class DatabaseUnavailable(Unavailable):
+    code, title = "database_unavailable", "The database does not answer"
+
+
+class HistoryLost(DatabaseUnavailable):
+    """The database lacks what was signed: a backup was restored, and nobody has said so yet."""
+
+    code, title = "history_lost", "The database is behind what was signed"
+
+
+class OutcomeUnknown(Unavailable):
+    """The commit was sent and no answer came: it may or may not have happened."""
+
+    code, title = "outcome_unknown", "It is not known whether this was recorded; try again"
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "Too much waits already; try again"
+
+
+class HashingFull(Overloaded):
+    code, title = "hashing_full", "Too many logins at once; try again"
+
+
+class StaleMasterKey(Unavailable):
+    """A new key was wrapped with a master key that is not the current one any more."""
+
+    code, title = "stale_master_key", "The master key has just changed; try again"
+
+
+class KeysUnavailable(Unavailable):
+    """What is personal cannot be sealed or opened: the master key is not the right one."""
+
+    code, title = "keys_unavailable", "The master key is not there"
+
+
+# For operators: the command line prints these in one line and exits
+
+
+class OperatorError(GatelogError):
+    code, title = "operator_error", "Gatelog cannot do this"
+
+
+class ConfigError(OperatorError):
+    """A setting is unknown, malformed or unreadable; ``setting`` names it."""
+
+    code, title = "config_error", "The configuration is wrong"
+
+    def __init__(self, setting: str, detail: str) -> None:
+        super().__init__(f"{setting}: {detail}")
+        self.setting = setting
+
+
+class SchemaMismatch(OperatorError):
+    code, title = "schema_mismatch", "The database schema is not the one this version needs"
+
+
+class LogDamaged(OperatorError):
+    """The event log breaks its own rules (a gap, an undecodable entry, an unknown type)."""
+
+    code, title = "log_damaged", "The event log is damaged"
+
+
+class NotVerified(OperatorError):
+    """A proof, a checkpoint or a signature that does not hold; a base for the ways how."""
+
+    code, title = "not_verified", "This does not verify"
+
+
+class MalformedProof(NotVerified):
+    """The text or the bytes are not of the form that the specification asks for."""
+
+    code, title = "malformed_proof", "This is not well-formed"
+
+
+class InvalidProof(NotVerified):
+    code, title = "invalid_proof", "The proof does not hold"
+
+
+class InvalidSignature(NotVerified):
+    code, title = "invalid_signature", "The signature does not hold"
+
+
+class SealingRefused(OperatorError):
+    """The log is not an extension of what was signed, or another key signed it."""
+
+    code, title = "sealing_refused", "The log cannot be sealed"
+
+
+class LogDiffers(GatelogError):
+    """The log is not the one that the replica was made from."""
+
+    code, title = "log_differs", "The log is shorter than or different from what was applied"
+
+
+class NotUnderstood(GatelogError):
+    """There is an event that this version of the program cannot read: a newer one wrote it."""
+
+    code, title = "not_understood", "The log holds events of a newer version"
+
+
+class EventsLost(LogDiffers):
+    """What was applied is not in the log: a backup, or a standby that did not have all."""
+
+    code, title = "events_lost", "Events that were in the log are gone"

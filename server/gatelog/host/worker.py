@@ -1,0 +1,126 @@
+"""The web workers: a gunicorn master that forks one aiohttp worker per core.
+
+Started by the supervisor as ``python -m gatelog.host.worker DATA_DIR FD``; FD is the listening
+socket. Rules:
+
+- Every setting of gunicorn's comes from here: no configuration file, no variables of gunicorn's,
+  no control socket.
+- A worker needs no database to start: it answers 503 until there is one.
+- What cannot work is found before the first worker is forked, and told in one line.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
+from gunicorn.glogging import Logger
+
+from gatelog.config import Config
+from gatelog.host.database import dsns
+from gatelog.host.logs import configure_logging
+from gatelog.host.processes import child_main, dies_with_parent
+from gatelog.hosting.app import create_app, make_runner
+
+WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
+SILENT_WORKER_TIMEOUT_S = 30  # a worker whose event loop stands still this long is replaced
+_MEMORY_BACKED = Path("/dev/shm")  # noqa: S108
+
+
+class WorkerMaster(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's master process with the settings of this configuration."""
+
+    def __init__(self, config: Config, listener: int) -> None:
+        self._config = config
+        self._listener = listener
+        self._dsn = dsns(config).app
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in gunicorn_settings(self._config, self._listener).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Callable[[], Awaitable[web.AppRunner]]:
+        """What each worker calls, in its own event loop, to make its runner."""
+        return self._make_runner
+
+    async def _make_runner(self) -> web.AppRunner:
+        runner = make_runner(create_app(self._config, self._dsn), self._config)
+        # A full collection looks at everything that lives: 100,000 objects, 30 ms, often while an
+        # export allocates. What is there now stays, and need not be looked at again.
+        gc.collect()
+        gc.freeze()
+        return runner
+
+
+class OneLineLog(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's log as a part of ours, without tracebacks unless the level is debug."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+    def exception(self, message: str, *arguments: Any, **options: Any) -> None:
+        if self.error_log.isEnabledFor(logging.DEBUG):
+            super().exception(message, *arguments, **options)
+        else:
+            error = sys.exception()
+            self.error(f"{message}: %s: %s", *arguments, type(error).__name__, error)
+
+
+def gunicorn_settings(config: Config, listener: int) -> dict[str, Any]:
+    return {
+        "bind": [f"fd://{listener}"],
+        "workers": config.worker_count,
+        "worker_class": WORKER_CLASS,
+        "timeout": SILENT_WORKER_TIMEOUT_S,
+        "graceful_timeout": int(config.shutdown_timeout_s) + 5,
+        "control_socket_disable": True,
+        "errorlog": "-",
+        "logger_class": OneLineLog,
+        "loglevel": "debug" if config.log_level == "debug" else "warning",
+        "proc_name": "gatelog",
+        "post_fork": _post_fork,
+        # the workers' heartbeat must not wait for a disk
+        "worker_tmp_dir": str(_MEMORY_BACKED) if _MEMORY_BACKED.is_dir() else None,
+    }
+
+
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    """A worker whose master is killed finishes its requests and ends.
+
+    Until a worker has handlers of its own it has the master's, which only note a signal: a stop
+    that comes in between would be lost, and the worker killed after the whole grace period.
+    """
+    dies_with_parent(signal.SIGTERM, arbiter.pid)()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while not arbiter.SIG_QUEUE.empty():
+        if arbiter.SIG_QUEUE.get_nowait() == signal.SIGTERM:
+            sys.exit(0)
+
+
+def run(config: Config) -> None:
+    """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
+    configure_logging(config)
+    try:
+        WorkerMaster(config, int(sys.argv[2])).run()
+    except HaltServer as halt:  # one more worker that did not boot, while gunicorn was ending
+        sys.exit(halt.exit_status)
+
+
+def main() -> None:
+    """The entry of the child process: ``DATA_DIR FD``."""
+    child_main(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Opens everything that a process of the service needs, and closes it in order.
+
+Nothing here needs the database to be up: connections are made when they are first used, and
+again after every loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.audit.service.asof import AsOf
+from gatelog.audit.service.audit import Audit
+from gatelog.audit.service.export import Exports, LogPages
+from gatelog.audit.service.follow import Follower
+from gatelog.audit.store.asof import PLANNED_FOR_MARKS
+from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.config import Config
+from gatelog.errors import GatelogError
+from gatelog.log.store.appender import Appender
+from gatelog.log.store.database import Database
+from gatelog.proofs.service.history import history_guard
+from gatelog.proofs.service.proofs import Proofs
+from gatelog.sessions.rules.lease import lease_terms
+from gatelog.sessions.service.barrier import Barrier
+from gatelog.sessions.service.gate import Gate, know_nothing
+from gatelog.sessions.service.metrics import count_wait
+from gatelog.sessions.store.lookup import PrimaryLookup
+from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 60.0
+SINGLE_CONNECTIONS = 3  # of ``open_services``, beside its pools: appender, lookup, barrier
+
+
+def connections_of_services(config: Config) -> int:
+    """How many connections to the database ``open_services`` has at a time, at most."""
+    return config.database_pool + 2 * config.audit_pool + SINGLE_CONNECTIONS
+
+
+class Services(msgspec.Struct, frozen=True):
+    """What handlers and commands work with."""
+
+    accounts: Accounts
+    gate: Gate
+    proofs: Proofs
+    audit: Audit
+    as_of: AsOf
+    exports: Exports
+    follower: Follower
+
+
+@asynccontextmanager
+async def open_services(
+    config: Config, dsn: str, *, guarded: bool = True
+) -> AsyncIterator[Services]:
+    """The services on this database, until the context ends.
+
+    ``guarded``: refuse a database that lacks what was signed (``gatelog.proofs.service.history``).
+    """
+    timeout_s = config.database_timeout_s
+    accept = history_guard(config) if guarded else None
+    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool, accept=accept)
+    # of its own, so that no number of auditors takes the connections that logins need
+    log = Database(
+        dsn,
+        timeout_s=timeout_s,
+        pool_size=config.audit_pool,
+        settings=PLANNED_FOR_INDEXES,
+        accept=accept,
+    )
+    marks = Database(
+        dsn,
+        timeout_s=timeout_s,
+        pool_size=config.audit_pool,
+        settings=PLANNED_FOR_MARKS,
+        accept=accept,
+    )
+    passwords = PasswordPool(config)
+    replica = ReplicaReader(ReplicaPlace(config))
+    try:
+        async with (
+            Appender(
+                database.connect,
+                timeout_s=timeout_s,
+                max_batch=config.append_batch,
+                max_queue=config.append_queue,
+            ) as appender,
+            PrimaryLookup(
+                database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue
+            ) as lookup,
+            Barrier(
+                database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
+            ) as barrier,
+            AsyncExitStack() as stack,
+        ):
+            accounts = Accounts(
+                config,
+                database=database,
+                appender=appender,
+                passwords=passwords,
+                barrier=barrier,
+            )
+            peek = know_nothing if config.check == "strict" else replica.peek
+            audit = Audit(config, database=log, appender=appender)
+            pages = LogPages(log, audit.personal)
+            follower = Follower(config, log, pages)
+            stack.push_async_callback(follower.close)
+            gate, proofs, exports = Gate(lookup, peek), Proofs(log), Exports(config, pages)
+            yield Services(accounts, gate, proofs, audit, AsOf(marks), exports, follower)
+    finally:
+        replica.close()
+        passwords.close()
+        await marks.close()
+        await log.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
+    """Meanwhile, record now and then which sessions are over by time, and forget what is due."""
+    task = asyncio.create_task(_sweep(accounts), name="sweep")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _sweep(accounts: Accounts) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        try:
+            await accounts.end_expired()
+            await accounts.forget_overdue()
+        except GatelogError as error:
+            logger.warning("sweep: %s", error)

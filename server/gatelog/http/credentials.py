@@ -1,0 +1,227 @@
+"""Where a request carries its token, and how a cookie takes it to a browser.
+
+Rules:
+
+- A token comes in the session cookie, in ``Authorization: Bearer``, or in both if they agree.
+  Several cookies, a malformed one, or two that differ are no credential at all: never a guess.
+- Other schemes of ``Authorization`` are not ours (a proxy in front may use Basic) and are passed
+  over: they neither help nor harm a session cookie.
+- The cookie is ``__Host-gatelog``: Secure, HttpOnly, SameSite=Lax, Path=/. Over plain HTTP, where
+  peer and Host are both loopback and nothing was forwarded, it is ``gatelog`` without Secure;
+  anywhere else a cookie of that name, which a neighbouring host could set, is not looked at.
+- This runs on every request: the raw header is scanned for the exact name, at the start or after
+  ``; ``. Only where a quote appears, which our cookie never has, the library's parser is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+from gatelog.errors import CrossSiteRequest, NotAuthenticated
+from gatelog.sessions.rules.tokens import TOKEN_LENGTH, is_well_formed
+
+SECURE_COOKIE = "__Host-gatelog"
+LOCAL_COOKIE = "gatelog"
+
+_SECURE_PAIR = SECURE_COOKIE + "="
+_LOCAL_PAIR = LOCAL_COOKIE + "="
+_BEARER = "bearer"
+
+_FORWARDING_HEADERS = (
+    hdrs.FORWARDED,
+    hdrs.X_FORWARDED_FOR,
+    hdrs.X_FORWARDED_HOST,
+    hdrs.X_FORWARDED_PROTO,
+    hdrs.VIA,
+    "X-Real-IP",
+)
+_SEC_FETCH_SITE = "Sec-Fetch-Site"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# A header without quotes that has our cookie, well-formed, where a cookie may stand.
+_only_secure_cookie = re.compile(
+    rf'(?:[^"]*; )?{_SECURE_PAIR}([A-Za-z0-9_-]{{{TOKEN_LENGTH}}})(?:;[^"]*)?'
+).fullmatch
+_quoted = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+class UnclearCredentials(NotAuthenticated):
+    """The request's credentials are malformed or contradict each other."""
+
+
+def read_token(request: web.Request) -> str | None:
+    """The well-formed token that the request presents, or None. Raises UnclearCredentials."""
+    headers = request.headers
+    lines = headers.getall(hdrs.COOKIE, None)
+    if hdrs.AUTHORIZATION not in headers:
+        if lines is None:
+            return None
+        if len(lines) == 1 and lines[0].count(_LOCAL_PAIR) == 1:
+            found = _only_secure_cookie(lines[0])
+            if found is not None:
+                return found[1]
+    return _unusual_token(request, "; ".join(lines or ()))
+
+
+def _unusual_token(request: web.Request, raw: str) -> str | None:
+    """The token of a request that does not simply carry one cookie of the secure name."""
+    token = _cookie_token(request, raw)
+    bearer = _bearer_token(request.headers.getall(hdrs.AUTHORIZATION, ()))
+    if bearer is not None and token is not None and bearer != token:
+        raise UnclearCredentials()
+    if token is None:
+        token = bearer
+    if token is not None and not is_well_formed(token):
+        raise UnclearCredentials()
+    return token
+
+
+def has_session_cookie(request: web.Request) -> bool:
+    """Whether a session cookie comes with the request, well-formed or not."""
+    lines = request.headers.getall(hdrs.COOKIE, ())
+    return any(_LOCAL_PAIR in line for line in lines)  # the end of the other name, too
+
+
+def _cookie_token(request: web.Request, raw: str) -> str | None:
+    if _LOCAL_PAIR not in raw:
+        return None
+    if '"' in raw:
+        return _quoted_cookie_token(request, raw)
+    token = _only_value(raw, _SECURE_PAIR)
+    if (raw.startswith(_LOCAL_PAIR) or "; " + _LOCAL_PAIR in raw) and is_local(request):
+        local = _only_value(raw, _LOCAL_PAIR)
+        if token is not None and local != token:
+            raise UnclearCredentials()
+        return local
+    return token
+
+
+def _only_value(raw: str, pair: str) -> str | None:
+    """The value of the cookie whose ``name=`` is given. Raises UnclearCredentials for several."""
+    if raw.startswith(pair):
+        start = len(pair)
+    else:
+        start = raw.find("; " + pair)
+        if start < 0:
+            return None
+        start += len(pair) + 2
+    if raw.find("; " + pair, start) >= 0:
+        raise UnclearCredentials()
+    end = raw.find(";", start)
+    return raw[start:] if end < 0 else raw[start:end]
+
+
+def _quoted_cookie_token(request: web.Request, raw: str) -> str | None:
+    """The library's reading of a header with quotes in it; the rules stay the same."""
+    if len(request.headers.getall(hdrs.COOKIE)) > 1:
+        raise UnclearCredentials()
+    unquoted = _quoted.sub("", raw)
+    names = [SECURE_COOKIE, LOCAL_COOKIE] if is_local(request) else [SECURE_COOKIE]
+    for name in names:
+        _only_value(unquoted, name + "=")
+    tokens = {request.cookies[name] for name in names if name in request.cookies}
+    if len(tokens) > 1:
+        raise UnclearCredentials()
+    return tokens.pop() if tokens else None
+
+
+def _bearer_token(lines: Sequence[str]) -> str | None:
+    if not any(line[: len(_BEARER)].lower() == _BEARER for line in lines):
+        return None
+    scheme, _, token = lines[0].partition(" ")
+    if len(lines) > 1 or len(scheme) != len(_BEARER):
+        raise UnclearCredentials()
+    return token.strip(" ")
+
+
+# --- where the request comes from
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether the request came over plain HTTP from this very machine, through no proxy."""
+    headers = request.headers
+    return (
+        request.scheme == "http"
+        and _is_loopback(request.remote or "")
+        and _is_loopback_host(headers.get(hdrs.HOST, ""))
+        and not is_forwarded(request)
+    )
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether the request came through a proxy that says so."""
+    return any(name in request.headers for name in _FORWARDING_HEADERS)
+
+
+@lru_cache(maxsize=256)
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=256)
+def _is_loopback_host(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or _is_loopback(name)
+
+
+def refuse_cross_site(request: web.Request) -> None:
+    """Refuse a request that another site made a browser send with our cookie.
+
+    For requests that change something. ``Sec-Fetch-Site`` decides; without it a foreign
+    ``Origin`` does. What carries no session cookie acts in nobody's name and may pass.
+    Raises CrossSiteRequest.
+    """
+    headers = request.headers
+    if hdrs.COOKIE not in headers or not has_session_cookie(request):
+        return
+    sites = {site.strip().lower() for site in headers.getall(_SEC_FETCH_SITE, ())}
+    if "cross-site" in sites:
+        raise CrossSiteRequest()
+    if len(sites) == 1 and sites <= {"same-origin", "same-site", "none"}:
+        return
+    host = headers.get(hdrs.HOST, "")
+    if any(not _is_same_host(origin, host) for origin in headers.getall(hdrs.ORIGIN, ())):
+        raise CrossSiteRequest()
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    """Whether an Origin names this Host; the scheme is the proxy's to know, not ours."""
+    try:
+        theirs = urlsplit(origin.strip())
+        ours = urlsplit(f"//{host.strip()}")
+        default = _DEFAULT_PORTS.get(theirs.scheme)
+        same_port = (theirs.port or default) == (ours.port or default)
+    except ValueError:
+        return False
+    return default is not None and theirs.hostname == ours.hostname and same_port
+
+
+# --- the cookie on its way out
+
+
+def set_session_cookie(
+    request: web.Request, response: web.StreamResponse, token: str, max_age_s: int
+) -> None:
+    """Give the browser its token, for as long as the session lives."""
+    name, secure = (LOCAL_COOKIE, "") if is_local(request) else (SECURE_COOKIE, "; Secure")
+    response.headers.add(
+        hdrs.SET_COOKIE,
+        f"{name}={token}; Max-Age={max_age_s}; Path=/{secure}; HttpOnly; SameSite=Lax",
+    )
+
+
+def clear_session_cookie(request: web.Request, response: web.StreamResponse) -> None:
+    """Make the browser forget its token."""
+    set_session_cookie(request, response, "", 0)

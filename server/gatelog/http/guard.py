@@ -1,0 +1,173 @@
+"""Who may reach a handler: the check before each of them.
+
+It is a middleware in all but its place: aiohttp puts an application's middlewares together anew
+for every request, which costs as much as the check itself. So the check is bound to every handler
+once, when the application is built, and an application does not start with a handler without it.
+
+Rules:
+
+- Every handler is protected unless it is marked ``@public``; a mark on a class does not reach its
+  subclasses. What is neither routed nor allowed is answered 404 or 405 without any look-up.
+- A handler reads ``request[SESSION]``; that costs no more than the reading.
+- A session is checked from memory without an ``await`` where memory can know, else by the primary.
+- What was answered for a session is not for caches: ``Cache-Control: no-store`` (unless the
+  handler has set its own) and ``Vary``. A handler that streams calls ``keep_private`` itself
+  before it prepares its response.
+- A request that changes something and carries a session cookie is refused if it comes from
+  another site. A handler of GET that changes something is marked ``@changes_state``, one that
+  changes nothing by any method ``@changes_nothing``.
+- Every error leaves as a problem document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractView
+from aiohttp.typedefs import Handler
+
+from gatelog.errors import GatelogError
+from gatelog.http.credentials import UnclearCredentials, read_token, refuse_cross_site
+from gatelog.http.encoded import Encoded
+from gatelog.http.problems import (
+    NO_CREDENTIALS,
+    NO_SESSION,
+    UNCLEAR_CREDENTIALS,
+    VARY_BY_CREDENTIALS,
+    http_problem,
+    internal_error,
+    problem,
+)
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.gate import Gate
+
+SESSION: Final = web.RequestKey("session", Session)
+
+MarkedT = TypeVar("MarkedT", bound=Callable[..., Any])
+
+_PUBLIC = "gatelog_public"
+_CHANGES_STATE = "gatelog_changes_state"
+_CHANGES_NOTHING = "gatelog_changes_nothing"
+_GUARDED = "gatelog_guarded"
+_SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdrs.METH_TRACE})
+
+
+def public(handler: MarkedT) -> MarkedT:
+    """Mark a handler that answers without a session."""
+    setattr(handler, _PUBLIC, True)
+    return handler
+
+
+def changes_state(handler: MarkedT) -> MarkedT:
+    """Mark a handler that changes something although its method says that it is safe."""
+    setattr(handler, _CHANGES_STATE, True)
+    return handler
+
+
+def changes_nothing(handler: MarkedT) -> MarkedT:
+    """Mark a handler that changes nothing, whatever its method says."""
+    setattr(handler, _CHANGES_NOTHING, True)
+    return handler
+
+
+class Door:
+    """What the check needs while the application runs: the gate, from its start on."""
+
+    __slots__ = ("find", "peek")
+
+    def open(self, gate: Gate) -> None:
+        self.peek = gate.peek
+        self.find = gate.find
+
+
+def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
+    """The same route with the check before its handler."""
+    return web.RouteDef(route.method, route.path, guarded(door, route.handler), route.kwargs)
+
+
+def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
+    """The handler with the check before it, or with as much of it as its marks ask for."""
+    marks = vars(handler)
+    safe = _harmless_methods(marks)
+    inner = cast(Handler, handler)  # a view is awaited like a call of a handler
+
+    @wraps(inner, updated=())
+    async def protected(request: web.Request) -> web.StreamResponse:
+        try:
+            if request.method not in safe:
+                refuse_cross_site(request)
+            token = read_token(request)
+            if token is None:
+                return NO_CREDENTIALS.response()
+            digest = token_digest(token)
+            session = door.peek(digest)
+            if session is None:
+                session = await door.find(digest)
+            if not session:
+                return NO_SESSION.response()
+            request[SESSION] = session
+            response = await inner(request)
+            keep_private(response)
+            return response
+        except Exception as error:
+            return _answer(request, error)
+
+    @wraps(inner, updated=())
+    async def opened(request: web.Request) -> web.StreamResponse:
+        try:
+            if request.method not in safe:
+                refuse_cross_site(request)
+            return await inner(request)
+        except Exception as error:
+            return _answer(request, error)
+
+    bound = opened if _PUBLIC in marks else protected
+    setattr(bound, _GUARDED, True)
+    return bound
+
+
+def _harmless_methods(marks: Container[str]) -> frozenset[str]:
+    """The methods by which a handler with these marks changes nothing."""
+    if _CHANGES_NOTHING in marks:
+        return frozenset(hdrs.METH_ALL)
+    return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
+
+
+def refuse_unguarded(app: web.Application) -> None:
+    """See that no handler can be reached past the check. Raises RuntimeError."""
+    for route in app.router.routes():
+        if _GUARDED not in vars(route.handler):
+            raise RuntimeError(f"{route} is not protected: hand it to the application as hosted")
+
+
+def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
+    """The response to what a handler raised; raises it again where none can be sent."""
+    gone = isinstance(error, ConnectionError) and request.transport is None
+    if gone or request.writer.output_size > 0:
+        raise error
+    if isinstance(error, UnclearCredentials):
+        return UNCLEAR_CREDENTIALS.response()
+    if isinstance(error, GatelogError):
+        return problem(error)
+    if isinstance(error, web.HTTPException):
+        if SESSION in request:
+            keep_private(error)
+        response = http_problem(error)
+        if response is None:
+            raise error
+        return response
+    return internal_error(error)
+
+
+def keep_private(response: web.StreamResponse) -> None:
+    """Keep what was answered for one session out of every cache."""
+    if isinstance(response, Encoded):
+        return  # its bytes say so already
+    headers = response.headers
+    headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    if headers.setdefault(hdrs.VARY, VARY_BY_CREDENTIALS) != VARY_BY_CREDENTIALS:
+        headers.add(hdrs.VARY, VARY_BY_CREDENTIALS)

@@ -1,0 +1,94 @@
+"""Who is asking: answered from the session alone, without any look-up.
+
+``me`` is for the user's own client; ``auth`` is for a proxy in front of other services that asks
+before it lets a request through (forward authentication). Rules of ``auth``:
+
+- 200 with the identity in headers and an empty body, or 401. Anything else (503) means that
+  nobody can tell, and a proxy lets nobody through then.
+- Every identity header is always there, so that a proxy which copies them overwrites what a
+  client has sent under these names.
+- The method is that of the request which the proxy asks about. Nothing is changed here, so none
+  is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import istr
+
+from gatelog.http.encoded import Template
+from gatelog.http.guard import SESSION, changes_nothing, keep_private
+from gatelog.sessions.rules.record import Session
+
+ME_PATH: Final = "/v1/me"
+AUTH_PATH: Final = "/v1/auth"
+
+USER_HEADER: Final = istr("X-Gatelog-User")
+SESSION_HEADER: Final = istr("X-Gatelog-Session")
+ROLES_HEADER: Final = istr("X-Gatelog-Roles")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Me(msgspec.Struct):
+    user_id: str
+    session_id: str
+    started_at: datetime
+    expires_at: datetime
+    roles: tuple[str, ...]
+
+
+def _private(**headers: str) -> Template:
+    """Answers for one session each."""
+    example = web.Response(headers=headers)
+    keep_private(example)
+    return Template(example.headers)
+
+
+_EMPTY = _private()
+_JSON = _private(**{hdrs.CONTENT_TYPE: "application/json"})
+
+
+async def me(request: web.Request) -> web.StreamResponse:
+    """Who is asking, and how long the session lasts."""
+    return _JSON.response(_content(request[SESSION]))
+
+
+async def quick_me(request: web.Request) -> web.StreamResponse:
+    """The same, in bytes."""
+    return _JSON.encoded(request, _content(request[SESSION]))
+
+
+def _content(session: Session) -> bytes:
+    user_id, session_id, started_at, expires_at, roles = session.texts()
+    return _encode(Me(user_id, session_id, started_at, expires_at, _roles(roles)))
+
+
+@lru_cache  # there are few combinations
+def _roles(text: str) -> tuple[str, ...]:
+    return tuple(sorted(text.split(","))) if text else ()
+
+
+@changes_nothing
+async def auth(request: web.Request) -> web.StreamResponse:
+    """Whether to let the request through that a proxy asks about, and whose it is."""
+    return _EMPTY.response(more=_identity(request[SESSION]))
+
+
+@changes_nothing
+async def quick_auth(request: web.Request) -> web.StreamResponse:
+    """The same, in bytes."""
+    return _EMPTY.encoded(request, more=_identity(request[SESSION]))
+
+
+def _identity(session: Session) -> str:
+    return (
+        f"{USER_HEADER}: {session.subject_text}\r\n"
+        f"{SESSION_HEADER}: {session.session_text}\r\n"
+        f"{ROLES_HEADER}: {session.roles_text}\r\n"
+    )

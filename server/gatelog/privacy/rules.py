@@ -1,0 +1,175 @@
+"""What is personal in an event, and how it is sealed so that it can be forgotten.
+
+Login name, client address and user agent enter the log only inside an event's ``sealed`` field.
+Whoever destroys a person's key destroys these, and no hash of the log changes.
+
+Formats (nothing else is needed to open a sealed field, given the key)::
+
+    sealed   nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, AAD) with its 16-byte tag
+    AAD      event id (16 bytes) ‖ event type (ASCII)
+    plain    MessagePack array [login, address, agent], nil where unknown ‖ 0x80 ‖ 0x00 …
+             up to a multiple of 32 bytes, so that its length tells little of a name's
+
+    wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
+    AAD      what the key is for: ``subject``, ``day`` or ``address`` ‖ 0x00 ‖ whose it is
+             (the user's id as 16 bytes, the day as YYYY-MM-DD, nothing)
+
+    index    the first 16 bytes of HMAC-SHA-256(address key, normalised address)
+
+Rules:
+
+- The data is that of who acted, and is sealed under the key of that person: the administrator's
+  (``actor_id``) where there was one, else the user's own; of a login name that nobody has, under
+  the key of the day (``occurred_at`` in UTC). So erasing a person reaches all that they left
+  behind, in the events of others too, and nothing of anybody else.
+- A nonce is random and used once; it comes in as an argument, as keys do.
+"""
+
+from __future__ import annotations
+
+import hmac
+from datetime import UTC, date
+from ipaddress import IPv6Address, ip_address
+from uuid import UUID
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gatelog.errors import InvalidInput
+from gatelog.log.rules import events as ev
+from gatelog.master_keys import master_key_id
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + 16
+ADDRESS_INDEX_BYTES = 16
+MAX_CLIENT_TEXT = 512  # characters of an address or agent; what is longer is cut
+PADDED_TO = 32  # bytes
+
+
+class Personal(msgspec.Struct, frozen=True, array_like=True):
+    """What an event may say of a person. New fields are added at the end."""
+
+    login: str | None = None
+    address: str | None = None
+    agent: str | None = None
+
+
+class Client(msgspec.Struct, frozen=True):
+    """Where a request comes from, as far as that is known."""
+
+    address: str | None = None
+    agent: str | None = None
+
+
+UNKNOWN_CLIENT = Client()
+
+
+def client(address: str | None, agent: str | None) -> Client:
+    """A client from texts that anybody may have chosen: bounded, and storable as UTF-8."""
+    return Client(_bounded(address), _bounded(agent))
+
+
+def _bounded(text: str | None) -> str | None:
+    if not text:
+        return None
+    return text[:MAX_CLIENT_TEXT].encode("utf-8", "replace").decode()
+
+
+# --- sealing
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Personal).decode
+
+
+def person_of(event: ev.AnyEvent) -> UUID | None:
+    """Whose personal data the event holds: who acted. None: of nobody who has a key."""
+    actor_id = event.actor_id if isinstance(event, ev.UserEvent) else None
+    return actor_id or event.subject_id
+
+
+def day_of(event: ev.Event) -> date:
+    """The day whose key seals an event of nobody."""
+    return event.occurred_at.astimezone(UTC).date()
+
+
+def seal(personal: Personal, key: bytes, nonce: bytes, event_id: UUID, event_type: str) -> bytes:
+    """The ``sealed`` field of the event with this id and type."""
+    plain = _pack(personal) + b"\x80"
+    plain += bytes(-len(plain) % PADDED_TO)
+    return nonce + AESGCM(key).encrypt(nonce, plain, _aad(event_id, event_type))
+
+
+def unseal(event: ev.Event, key: bytes) -> Personal | None:
+    """What is sealed in the event; None when nothing is, or when this is not its key."""
+    if event.sealed is None:
+        return None
+    nonce, sealed = event.sealed[:NONCE_BYTES], event.sealed[NONCE_BYTES:]
+    try:
+        plain = AESGCM(key).decrypt(nonce, sealed, _aad(event.event_id, event.type))
+        return _unpack(plain.rstrip(b"\x00")[:-1])
+    except (InvalidTag, ValueError, msgspec.DecodeError):  # another key, too short, no such array
+        return None
+
+
+def _aad(event_id: UUID, event_type: str) -> bytes:
+    return event_id.bytes + event_type.encode("ascii")
+
+
+# --- keys
+
+
+class WrappedKey(msgspec.Struct, frozen=True):
+    """A key as the database holds it: encrypted with the master key of this id."""
+
+    wrapped: bytes
+    master_key_id: bytes
+
+
+def subject_purpose(subject_id: UUID) -> bytes:
+    return b"subject\x00" + subject_id.bytes
+
+
+def day_purpose(day: date) -> bytes:
+    return b"day\x00" + day.isoformat().encode()
+
+
+ADDRESS_PURPOSE = b"address\x00"
+
+
+def wrap(key: bytes, purpose: bytes, master_key: bytes, nonce: bytes) -> WrappedKey:
+    """The key as it may be stored."""
+    wrapped = nonce + AESGCM(master_key).encrypt(nonce, key, purpose)
+    return WrappedKey(wrapped, master_key_id(master_key))
+
+
+def unwrap(wrapped: bytes, purpose: bytes, master_key: bytes) -> bytes:
+    """The key. Raises ValueError when it was wrapped otherwise, or for another purpose."""
+    try:
+        return AESGCM(master_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], purpose)
+    except InvalidTag:
+        raise ValueError("a wrapped key does not fit its master key or its owner") from None
+
+
+# --- search by address
+
+
+def normalise_address(text: str) -> str:
+    """The one spelling of an IP address; an IPv4 address inside IPv6 is that IPv4 address.
+
+    Raises InvalidInput for what is no IP address.
+    """
+    try:
+        address = ip_address(text.strip())
+    except ValueError:
+        raise InvalidInput("This is no IP address.") from None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+def address_index(address: str, address_key: bytes) -> bytes:
+    """What events from this address are found by, and nobody without the key can compute."""
+    digest = hmac.digest(address_key, normalise_address(address).encode(), "sha256")
+    return digest[:ADDRESS_INDEX_BYTES]

@@ -1,0 +1,230 @@
+"""The wait before a command that ends sessions is answered (see ``gatelog.sessions.rules.lease``).
+
+Rules:
+
+- Everything that says "this session is over" waits here first, for the position that it saw:
+  also a logout that found the session ended, and a "not found", because replicas may not know of
+  that end yet.
+- The rows are read after the commit, on the primary, in one statement with the epoch. One read
+  serves all who waited when it was sent.
+- The timer alone suffices: without the database the answer comes after the full wait.
+- What is waited for is never a reason to fail. Only a stop of the service ends a wait early, and
+  then the outcome is reported as unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gatelog.errors import GatelogError, OutcomeUnknown
+from gatelog.log.store.database import translated_errors
+from gatelog.sessions.rules.lease import (
+    EpochSeen,
+    LeaseTerms,
+    Sighting,
+    Verdict,
+    barrier_verdict,
+    epoch_seen,
+    full_wait_ns,
+    may_reap,
+    sighted,
+)
+from gatelog.sessions.store.leases import Look, read_leases, reap, reports_lazily, wake_projectors
+from gatelog.sessions.store.replica import boottime_ns
+
+if TYPE_CHECKING:
+    from gatelog.log.store.database import Connection
+    from gatelog.sessions.rules.lease import LeaseRow
+
+logger = logging.getLogger(__name__)
+
+FIRST_POLL_S = 0.001
+LAST_POLL_S = 0.02
+POLL_GROWTH = 1.3
+WAKE_INTERVAL_NS = 5_000_000  # NOTIFY takes a lock of the whole cluster
+_NS = 1_000_000_000
+
+
+class Waited(msgspec.Struct, frozen=True):
+    """How a wait went. ``reason``: what it was for, when it was not over at the first look."""
+
+    position: int
+    outcome: Verdict
+    reason: Verdict | None
+    waited_ns: int
+
+
+class _Waiter:
+    __slots__ = ("committed_at_ns", "done", "position", "reason")
+
+    def __init__(self, position: int, committed_at_ns: int, done: asyncio.Future[Verdict]) -> None:
+        self.position = position
+        self.committed_at_ns = committed_at_ns
+        self.done = done
+        self.reason: Verdict | None = None
+
+
+def _ignore(_: Waited) -> None:
+    pass
+
+
+class Barrier:
+    """Waits until no replica can accept a session that has ended; one per process."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        terms: LeaseTerms,
+        clock_ns: Callable[[], int] = boottime_ns,
+        on_wait: Callable[[Waited], None] = _ignore,
+    ) -> None:
+        self._connect = connect
+        self._terms = terms
+        self._clock_ns = clock_ns
+        self._on_wait = on_wait
+        self._waiters: set[_Waiter] = set()
+        self._arrived = asyncio.Event()
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._rows: tuple[LeaseRow, ...] = ()
+        self._seen: EpochSeen | None = None
+        self._sightings: dict[str, Sighting] = {}
+        self._woken_ns = -WAKE_INTERVAL_NS
+        self._unheard = False
+        self.looks = 0
+
+    async def __aenter__(self) -> Barrier:
+        self._task = asyncio.create_task(self._run(), name="barrier")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for waiter in self._waiters:
+            if not waiter.done.done():
+                waiter.done.set_exception(
+                    OutcomeUnknown("It is recorded, but the service stops before all hosts know.")
+                )
+        self._discard_connection()
+
+    async def wait(self, position: int, committed_at_ns: int) -> Waited:
+        """Return when no replica accepts what ended at or before ``position``.
+
+        ``committed_at_ns``: CLOCK_BOOTTIME (``boottime_ns``) after the commit has returned.
+        Raises OutcomeUnknown when the service stops meanwhile.
+        """
+        done = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(position, committed_at_ns, done)
+        self._waiters.add(waiter)
+        self._arrived.set()
+        try:
+            outcome = await self._outcome(waiter)
+        finally:
+            self._waiters.discard(waiter)
+        waited = Waited(position, outcome, waiter.reason, self._clock_ns() - committed_at_ns)
+        self._on_wait(waited)
+        return waited
+
+    async def _outcome(self, waiter: _Waiter) -> Verdict:
+        while True:
+            ends_ns = waiter.committed_at_ns + full_wait_ns(self._rows, self._terms)
+            remaining_ns = ends_ns - self._clock_ns()
+            if remaining_ns <= 0:
+                return Verdict.WAITED_OUT
+            done, _ = await asyncio.wait([waiter.done], timeout=remaining_ns / _NS)
+            if done:
+                return waiter.done.result()
+
+    async def _run(self) -> None:
+        pause_s = FIRST_POLL_S
+        while True:
+            if self._arrived.is_set():
+                self._arrived.clear()
+                self._unheard = True
+                pause_s = FIRST_POLL_S
+            try:
+                await self._look_round()
+            except GatelogError as error:
+                logger.warning("barrier: %s", error)
+                await self._start_anew()
+            except Exception:
+                logger.exception("barrier: a defect")
+                await self._start_anew()
+            await self._pause(pause_s)
+            pause_s = min(pause_s * POLL_GROWTH, LAST_POLL_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Until somebody comes; for a short time only while others wait."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s if self._waiters else self._terms.renewal_ns / _NS):
+                await self._arrived.wait()
+
+    async def _start_anew(self) -> None:
+        self._discard_connection()
+        await asyncio.sleep(LAST_POLL_S)
+
+    async def _look_round(self) -> None:
+        """Read the rows and answer who can be answered."""
+        with translated_errors():
+            async with asyncio.timeout(self._terms.ttl_ns / _NS):
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connect()
+                    await reports_lazily(self._connection)
+                await self._wake(self._connection)
+                waiters = tuple(self._waiters)  # who comes later may commit after the read
+                sent_ns = self._clock_ns()
+                look = await read_leases(self._connection)
+                seen = self._take_in(look)
+                self._answer(waiters, look, sent_ns - seen.since_ns)
+                await self._reap(self._connection)
+
+    async def _wake(self, connection: Connection) -> None:
+        """Let projectors hear of who has come, and give them the time that they need at least."""
+        now_ns = self._clock_ns()
+        if self._unheard and self._waiters and now_ns - self._woken_ns >= WAKE_INTERVAL_NS:
+            self._unheard, self._woken_ns = False, now_ns
+            await wake_projectors(connection)
+            if self._rows:
+                await asyncio.sleep(FIRST_POLL_S)
+
+    def _take_in(self, look: Look) -> EpochSeen:
+        now_ns = self._clock_ns()
+        self.looks += 1
+        self._rows = look.rows
+        self._sightings = sighted(self._sightings, look.rows, now_ns)
+        self._seen = epoch_seen(self._seen, look.epoch, now_ns)
+        return self._seen
+
+    def _answer(self, waiters: tuple[_Waiter, ...], look: Look, epoch_age_ns: int) -> None:
+        for waiter in waiters:
+            verdict = barrier_verdict(
+                look.rows,
+                epoch=look.epoch,
+                epoch_age_ns=epoch_age_ns,
+                position=waiter.position,
+                elapsed_ns=self._clock_ns() - waiter.committed_at_ns,
+                terms=self._terms,
+            )
+            if not verdict.may_answer:
+                waiter.reason = verdict
+            elif not waiter.done.done():
+                waiter.done.set_result(verdict)
+
+    async def _reap(self, connection: Connection) -> None:
+        now_ns = self._clock_ns()
+        dead = [item for item in self._sightings.items() if may_reap(item[1], now_ns, self._terms)]
+        for replica_id in await reap(connection, dead):
+            logger.warning("replica %s has not renewed its lease; its row is removed", replica_id)
+
+    def _discard_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

@@ -1,0 +1,60 @@
+"""What the service counts and times, for Prometheus.
+
+Workers are processes: with PROMETHEUS_MULTIPROC_DIR set before this module is imported, they count
+into files there, and any of them can tell the sum.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.registry import REGISTRY
+
+from gatelog.sessions.rules.lease import Verdict
+from gatelog.sessions.service.barrier import Waited
+
+logger = logging.getLogger(__name__)
+
+_NS = 1_000_000_000
+_SLOW_WAIT_NS = 500_000_000
+
+BARRIER_WAIT = Histogram(
+    "gatelog_barrier_wait_seconds",
+    "How long commands that end sessions waited until every host knew.",
+    ["outcome", "reason"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 3, 5, 10, 60),
+)
+PRIMARY_LOOKUPS = Counter(
+    "gatelog_primary_lookups_total", "Session checks that memory could not answer."
+)
+COMMAND_TIME = Histogram(
+    "gatelog_command_seconds",
+    "How long commands took until they were durable or refused.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10),
+)
+
+
+def count_wait(waited: Waited) -> None:
+    """Note how a barrier's wait went: in the metrics, and in the log when it was long."""
+    reason = waited.reason.value if waited.reason else "none"
+    BARRIER_WAIT.labels(waited.outcome.value, reason).observe(waited.waited_ns / _NS)
+    slow = waited.waited_ns > _SLOW_WAIT_NS or waited.outcome is not Verdict.ACKNOWLEDGED
+    logger.log(
+        logging.INFO if slow else logging.DEBUG,
+        "the end of sessions at position %d: %s after %.1f ms (%s)",
+        waited.position,
+        waited.outcome.value,
+        waited.waited_ns / 1e6,
+        reason,
+    )
+
+
+def exposition() -> bytes:
+    """All metrics, of all workers of this host, in Prometheus' text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,0 +1,243 @@
+"""The active sessions in PostgreSQL: asking for many of them in one query.
+
+Rules:
+
+- One query is in flight at a time; the next one takes all who wait then. A check therefore never
+  takes the answer of a query that was sent before the check arrived: that answer may predate a
+  logout which has been reported already.
+- The primary is asked, by a connection of its own. No answer within the limit is
+  DatabaseUnavailable, never "no such session".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from gatelog.errors import DatabaseUnavailable, GatelogError, Overloaded
+from gatelog.log.rules.state import ActiveSession
+from gatelog.log.store.database import Database, translated_errors
+from gatelog.privacy.rules import WrappedKey
+from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.store import sql
+
+if TYPE_CHECKING:
+    from gatelog.log.store.database import Connection
+
+logger = logging.getLogger(__name__)
+
+MAX_DIGESTS = 1000  # in one query
+
+
+class PrimaryLookup:
+    """Finds sessions by token digest on the primary, batched."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        timeout_s: float,
+        max_queue: int = 10_000,
+    ) -> None:
+        self._connect = connect
+        self._timeout_s = timeout_s
+        self._max_queue = max_queue
+        self._waiting: dict[bytes, asyncio.Future[Session | None]] = {}
+        self._arrived = asyncio.Event()
+        self._connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.queries = 0
+
+    async def __aenter__(self) -> PrimaryLookup:
+        self._task = asyncio.create_task(self._run(), name="primary-lookup")
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        _fail(self._waiting, DatabaseUnavailable("The service stops."))
+        self._discard_connection()
+
+    async def find(self, digest: bytes) -> Session | None:
+        """The active session behind this digest, as of a moment after this call, or None.
+
+        An expired session is returned as it is. Raises DatabaseUnavailable or Overloaded.
+        """
+        waiter = self._waiting.get(digest)
+        if waiter is None:
+            if len(self._waiting) >= self._max_queue:
+                raise Overloaded()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting[digest] = waiter
+            self._arrived.set()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(waiter)
+        except TimeoutError:
+            raise DatabaseUnavailable() from None
+
+    async def _run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._answer(self._take())
+
+    def _take(self) -> dict[bytes, asyncio.Future[Session | None]]:
+        if len(self._waiting) <= MAX_DIGESTS:
+            batch, self._waiting = self._waiting, {}
+            return batch
+        return {key: self._waiting.pop(key) for key in list(self._waiting)[:MAX_DIGESTS]}
+
+    async def _answer(self, batch: dict[bytes, asyncio.Future[Session | None]]) -> None:
+        try:
+            found = await self._query(list(batch))
+        except GatelogError as error:
+            logger.warning("lookup: %s", error)
+            _fail(batch, error)
+            return
+        except asyncio.CancelledError:
+            _fail(batch, DatabaseUnavailable("The service stops."))
+            raise
+        except Exception as error:
+            logger.exception("lookup: a defect")
+            self._discard_connection()
+            _fail(batch, error)
+            return
+        for digest, waiter in batch.items():
+            if not waiter.done():
+                waiter.set_result(found.get(digest))
+
+    async def _query(self, digests: list[bytes]) -> dict[bytes, Session]:
+        """Ask once; once more by a new connection if the old one turns out to be lost."""
+        fresh = self._connection is None or self._connection.is_closed()
+        try:
+            return await self._ask(digests)
+        except DatabaseUnavailable:
+            self._discard_connection()
+            if fresh:
+                raise
+        try:
+            return await self._ask(digests)
+        except DatabaseUnavailable:
+            self._discard_connection()
+            raise
+
+    async def _ask(self, digests: list[bytes]) -> dict[bytes, Session]:
+        with translated_errors():
+            async with asyncio.timeout(self._timeout_s):
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connect()
+                self.queries += 1
+                rows = await self._connection.fetch(sql.FIND_SESSIONS, digests)
+        return {row[0]: _packed(row) for row in rows}
+
+    def _discard_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+def _fail(waiting: dict[bytes, asyncio.Future[Session | None]], error: BaseException) -> None:
+    for waiter in waiting.values():
+        if not waiter.done():
+            waiter.set_exception(error)
+            waiter.exception()  # who asked may be gone; that is no unhandled error
+
+
+def _packed(row: asyncpg.Record | Sequence[Any]) -> Session:
+    _, session_id, subject_id, started_at, expires_at, roles = row
+    return Session(
+        pack_session(
+            session_id=session_id,
+            subject_id=subject_id,
+            started_at=started_at,
+            expires_at=expires_at,
+            roles=tuple(roles),
+        )
+    )
+
+
+def _active(row: asyncpg.Record | Sequence[Any]) -> ActiveSession:
+    digest, session_id, subject_id, started_at, expires_at, roles = row
+    return ActiveSession(
+        token_digest=digest,
+        session_id=session_id,
+        subject_id=subject_id,
+        started_at=started_at,
+        expires_at=expires_at,
+        roles=tuple(roles),
+    )
+
+
+class FoundSession(msgspec.Struct, frozen=True):
+    """A session, and the key to what is personal of its user."""
+
+    session: ActiveSession
+    key: WrappedKey | None
+
+
+def _found(row: asyncpg.Record | Sequence[Any]) -> FoundSession:
+    *session, wrapped, master_key_id = row
+    key = WrappedKey(wrapped, master_key_id) if wrapped is not None else None
+    return FoundSession(_active(session), key)
+
+
+def _found_at(rows: Sequence[asyncpg.Record]) -> tuple[FoundSession | None, int]:
+    if not rows:
+        raise DatabaseUnavailable("The log has no head.")
+    position, *found = rows[0]
+    return (_found(found) if found[0] is not None else None), position
+
+
+class SessionList:
+    """The active sessions in their table, to list them and to find one by its public id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_user(self, subject_id: UUID, now: datetime) -> list[ActiveSession]:
+        """The user's sessions that have not expired, oldest first."""
+        async with self._database.acquire() as connection:
+            return [
+                _active(row)
+                for row in await connection.fetch(sql.LIST_SESSIONS_OF, subject_id, now)
+            ]
+
+    async def page(self, after: UUID, limit: int, now: datetime) -> list[ActiveSession]:
+        """Sessions of everybody, by id. Start with the nil UUID."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.LIST_SESSIONS, after, limit, now)
+        return [_active(row) for row in rows]
+
+    async def by_digest(self, digest: bytes) -> tuple[FoundSession | None, int]:
+        """The session behind a digest, if it is active, and the log's position at that moment."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.FIND_SESSIONS_AT_HEAD, [digest])
+        return _found_at(rows)
+
+    async def by_id(self, session_id: UUID) -> tuple[FoundSession | None, int]:
+        """The same for a session's public id."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.FIND_SESSION, session_id)
+        return _found_at(rows)
+
+    async def subjects(self, after: UUID, limit: int) -> list[UUID]:
+        """A page of the users who have sessions, by id. Start with the nil UUID."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.SUBJECTS_WITH_SESSIONS, after, limit)
+        return [row[0] for row in rows]
+
+    async def expired_users(self, now: datetime, limit: int) -> list[UUID]:
+        """Users some of whose sessions are over by time but not yet ended in the log."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.EXPIRED_SUBJECTS, now, limit)
+        return [row[0] for row in rows]

@@ -1,0 +1,142 @@
+"""The statements of sessions: the table, the replicas made from it, and their leases.
+
+A test prepares each against the migrated schema. Moments and ids come in as parameters.
+"""
+
+# --- sessions ---
+
+# The active sessions behind these token digests. $1 digests
+FIND_SESSIONS = """
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+FROM active_sessions WHERE token_digest = ANY($1::bytea[])
+"""
+
+# One session by its digest together with the head's position, in one snapshot, and the key of its
+# user. $1 digests
+FIND_SESSIONS_AT_HEAD = """
+SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
+       k.wrapped_key, k.master_key_id
+FROM log_head h
+LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
+LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
+"""
+
+# The active sessions of a user, oldest first. $1 user, $2 now
+LIST_SESSIONS_OF = """
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+FROM active_sessions WHERE subject_id = $1 AND expires_at > $2
+ORDER BY started_at, session_id LIMIT 1000
+"""
+
+# A page of active sessions by id. $1 after this id, $2 how many, $3 now
+LIST_SESSIONS = """
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
+"""
+
+# The same for one session by its public id. $1 session
+FIND_SESSION = """
+SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
+       k.wrapped_key, k.master_key_id
+FROM log_head h
+LEFT JOIN active_sessions s ON s.session_id = $1
+LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
+"""
+
+# Users with sessions whose time is over. $1 now, $2 how many at most
+EXPIRED_SUBJECTS = """
+SELECT DISTINCT subject_id FROM (
+    SELECT subject_id FROM active_sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2
+) AS over
+"""
+
+# A page of the users who have sessions. $1 after this id, $2 how many
+SUBJECTS_WITH_SESSIONS = """
+SELECT DISTINCT subject_id FROM active_sessions WHERE subject_id > $1
+ORDER BY subject_id LIMIT $2
+"""
+
+# --- replicas and their leases ---
+
+# What positions mean: the cluster, its timeline, and a number that a restored backup moves on.
+# The timeline is that of the WAL being written: the one in the control file lags a promotion, and
+# on a standby, where nothing may be trusted, this fails.
+READ_EPOCH = """
+SELECT c.system_identifier || '.' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+       || '.' || h.epoch
+FROM pg_control_system() c, log_head h
+"""
+
+# Join or renew: write the own row. $1 replica, $2 host, $3 renewal_seq, $4 applied position,
+# $5 epoch, $6 ttl in ms, $7 active sessions
+WRITE_LEASE = """
+INSERT INTO replica_lease AS r (replica_id, host, renewal_seq, applied_position, epoch, ttl_ms,
+                                renewed_at, sessions)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7)
+ON CONFLICT (replica_id) DO UPDATE
+SET host = EXCLUDED.host, renewal_seq = EXCLUDED.renewal_seq,
+    applied_position = GREATEST(r.applied_position, EXCLUDED.applied_position),
+    epoch = EXCLUDED.epoch, ttl_ms = EXCLUDED.ttl_ms, renewed_at = EXCLUDED.renewed_at,
+    sessions = EXCLUDED.sessions
+RETURNING xmax = 0 AS joined
+"""
+
+# The head and the epoch, and the hash of the event that a replica has applied last. Runs after
+# the row's commit, as a statement of its own. $1 applied position
+READ_HEAD_AND_EPOCH = f"""
+SELECT h.position, ({READ_EPOCH}) AS epoch, e.leaf_hash
+FROM log_head h LEFT JOIN events e ON e.position = $1
+"""  # noqa: S608
+
+# All leases together with the head and the epoch, in one snapshot.
+READ_LEASES = f"""
+SELECT h.position AS head, ({READ_EPOCH}) AS epoch, r.replica_id, r.host, r.renewal_seq,
+       r.applied_position, r.epoch AS replica_epoch, r.ttl_ms, r.sessions,
+       clock_timestamp() - r.renewed_at AS age
+FROM log_head h LEFT JOIN replica_lease r ON true
+"""  # noqa: S608
+
+# Say how far a replica has got. Need not survive a crash. $1 replica, $2 epoch, $3 position
+ACKNOWLEDGE = """
+UPDATE replica_lease SET applied_position = $3
+WHERE replica_id = $1 AND epoch = $2 AND applied_position < $3
+"""
+
+# Remove a row that has not moved. $1 replica, $2 the renewal_seq that was seen all the time
+REAP_LEASE = "DELETE FROM replica_lease WHERE replica_id = $1 AND renewal_seq = $2"
+
+# Remove the own row; its lease has been ended in the replica. $1 replica
+LEAVE = "DELETE FROM replica_lease WHERE replica_id = $1"
+
+# The event at a position, without its entry, to see that the log is still the same one; and those
+# after it. $1 position, $2 how many at most
+READ_TAIL = """
+SELECT position, leaf_hash, CASE WHEN position > $1 THEN entry END AS entry
+FROM events WHERE position >= $1 ORDER BY position LIMIT $2
+"""
+
+# Read the whole table and sort it: measured three times as quick for a million sessions as going
+# through the index, whose order has nothing to do with where the rows lie. For this transaction.
+SORT_SESSIONS = """
+SELECT set_config('enable_indexscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('max_parallel_workers_per_gather', '0', true),
+       set_config('work_mem', '64MB', true)
+"""
+
+# All sessions in the order of the replica, each as its packed record (sessions.rules.record).
+# 262968 hours lie between 1970, from which the record counts, and 2000, from which PostgreSQL does.
+COPY_SESSIONS = """
+SELECT token_digest,
+       '\\x01'::bytea || timestamptz_send(expires_at + interval '262968 hours')
+       || uuid_send(session_id) || uuid_send(subject_id)
+       || timestamptz_send(started_at + interval '262968 hours')
+       || textsend(array_to_string(roles, ','))
+FROM active_sessions ORDER BY token_digest
+"""
+
+# Wakes whoever follows the log; carries nothing, and nothing depends on it.
+NOTIFY_LOG = "NOTIFY gatelog_log"
+
+# Acknowledgements need not wait for the disk, renewals must, whatever the server's default.
+COMMIT_WITHOUT_WAITING = "SET synchronous_commit = off"
+COMMIT_DURABLY = "SET synchronous_commit = on"

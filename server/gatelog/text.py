@@ -1,0 +1,10 @@
+"""Text that comes from outside."""
+
+from __future__ import annotations
+
+
+def is_storable(text: str) -> bool:
+    """Whether this is text to every system behind us: encodable as UTF-8, without NUL."""
+    if text.isascii():
+        return "\x00" not in text
+    return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
