@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from gatelog.config import Config
 from gatelog.host.embedded import EmbeddedPostgres
+from gatelog.hosting.app import create_app
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.log.store.migrate import migrate
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from hypothesis import settings
+
+from tests.builders import CHEAP_CONFIG
+from tests.serving import Service, serving
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -124,3 +129,31 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Open registration, the cheapest hashing there is, and short leases."""
+    return msgspec.structs.replace(
+        CHEAP_CONFIG,
+        data_dir=str(tmp_path),
+        lease_ttl_s=SHORT_TTL_S,
+        registration="open",
+        hashing_threads=1,
+        database_timeout_s=5,
+        shutdown_timeout_s=1,
+    )
+
+
+@pytest.fixture
+async def service(config: Config, database: Dsns) -> AsyncIterator[Service]:
+    """The service, with nobody registered."""
+    async with serving(create_app(config, database.app), config) as running:
+        yield running
+
+
+@pytest.fixture
+async def alice(service: Service) -> Service:
+    """The service, with alice registered."""
+    assert (await service.register()).status == 201
+    return service

@@ -12,7 +12,7 @@ import pytest
 
 from tests.compose.stack import Stack
 from tests.compose.test_1_up import ask, log_in
-from tests.service.sealing import append
+from tests.proofs.sealing import append
 
 EXPORT = "/v1/audit/export?format=ndjson"
 EVENTS = 120_000  # 23 MB: more than all buffers between the service and a client can hold

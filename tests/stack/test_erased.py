@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.privacy.test_erasure import ADDRESS, AGENT, FROM, LOGIN, PERSON, traces
 from tests.stack.conftest import two_workers
 from tests.stack.service import PASSWORD, REQUEST_TIMEOUT_S, Answer, Service, run_command
 from tests.waiting import eventually
-from tests.web.test_erasure import ADDRESS, AGENT, FROM, LOGIN, PERSON, traces
 
 MISTYPED = "wolkenschieber-passphrase"  # as a login name: nobody's, under the key of the day
 SOUGHT = (*PERSON, MISTYPED)

@@ -18,7 +18,7 @@ from gatelog.proofs.store.tiles import take_sealer_lock
 
 from tests.builders import NOON
 from tests.conftest import Dsns
-from tests.service.sealing import append, tampering
+from tests.proofs.sealing import append, tampering
 from tests.stack.service import PASSWORD, Service, run_command
 from tests.waiting import eventually, until
 

@@ -16,11 +16,11 @@ from gatelog.log.store.database import connect
 from gatelog.proofs.service.sealer import Sealer
 from gatelog.proofs.store.tiles import take_sealer_lock
 
+from tests.audit.history import fill
 from tests.builders import MASTER_KEY
 from tests.conftest import Dsns
 from tests.partitions import SIZE, small_partitions
 from tests.stack.service import run_command
-from tests.store.history import fill
 
 CUT = 4 * SIZE
 EVENTS = CUT + SIZE // 4

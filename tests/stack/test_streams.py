@@ -24,7 +24,7 @@ from gatelog.log.store.database import connect
 from gatelog.log.store.reading import read_head
 
 from tests.builders import failure
-from tests.service.sealing import append
+from tests.proofs.sealing import append
 from tests.stack.service import PASSWORD, Service, run_command, serving
 from tests.waiting import until
 

@@ -1,0 +1,42 @@
+"""Metrics: what they tell, and to whom."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+
+from tests.conftest import Dsns
+from tests.serving import SECURE_HOST, Service, serving
+
+
+async def test_waits_are_counted_with_their_outcome(alice: Service) -> None:
+    await alice.post("/v1/logout_user", cookie=await alice.token())
+    answer = await alice.get("/metrics")
+    assert answer.status == 200
+    assert b'gatelog_barrier_wait_seconds_count{outcome="' in answer.body
+    assert b"gatelog_command_seconds_count" in answer.body
+
+
+async def test_who_comes_from_elsewhere_finds_nothing(service: Service) -> None:
+    assert (await service.get("/metrics", headers=SECURE_HOST)).status == 404
+
+
+@pytest.mark.parametrize(("setting", "status"), [("open", 200), ("off", 404)])
+async def test_they_can_be_opened_and_switched_off(
+    config: Config, database: Dsns, setting: str, status: int
+) -> None:
+    config = msgspec.convert(msgspec.to_builtins(config) | {"metrics": setting}, Config)
+    async with serving(create_app(config, database.app), config) as service:
+        answer = await service.get("/metrics", headers=SECURE_HOST)
+        assert answer.status == status
+
+
+async def test_they_can_be_for_who_comes_through_no_proxy(config: Config, database: Dsns) -> None:
+    config = msgspec.convert(msgspec.to_builtins(config) | {"metrics": "direct"}, Config)
+    async with serving(create_app(config, database.app), config) as service:
+        assert (await service.get("/metrics", headers=SECURE_HOST)).status == 200
+        for name in ("X-Forwarded-For", "Forwarded", "Via"):
+            forwarded = SECURE_HOST | {name: "192.0.2.1"}
+            assert (await service.get("/metrics", headers=forwarded)).status == 404
