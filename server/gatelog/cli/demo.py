@@ -127,7 +127,7 @@ def _temporary_service(settings: dict[str, str]) -> Iterator[subprocess.Popen[by
     process = subprocess.Popen(
         [sys.executable, "-m", "gatelog.cli", "serve"],
         env=environment,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
         **child_options(signal.SIGTERM),
     )
