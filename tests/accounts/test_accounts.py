@@ -82,107 +82,107 @@ async def reasons(database: Dsns) -> list[str]:
 async def test_expired_sessions_are_swept_into_the_log_once(
     database: Dsns, accounts: Accounts, clock: Clock
 ) -> None:
-    await accounts.register("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
+    await accounts.logins.register("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
     clock.advance(1800)
-    await accounts.log_in("ada", PASSWORD)
-    assert await accounts.end_expired() == 0
+    await accounts.logins.log_in("ada", PASSWORD)
+    assert await accounts.sessions.end_expired() == 0
     clock.advance(1800)
-    assert sum(await asyncio.gather(*(accounts.end_expired() for _ in range(3)))) == 1
+    assert sum(await asyncio.gather(*(accounts.sessions.end_expired() for _ in range(3)))) == 1
     assert await reasons(database) == ["absolute_timeout"]
     clock.advance(1800)
-    assert await accounts.end_expired() == 1
+    assert await accounts.sessions.end_expired() == 1
 
 
 async def test_expired_sessions_are_not_listed(accounts: Accounts, clock: Clock) -> None:
-    user = await accounts.register("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
-    assert len(await accounts.list_sessions(user)) == 1
+    user = await accounts.logins.register("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
+    assert len(await accounts.sessions.list_sessions(user)) == 1
     clock.advance(3600)
-    assert await accounts.list_sessions(user) == []
+    assert await accounts.sessions.list_sessions(user) == []
 
 
 async def test_the_oldest_session_gives_way(
     database: Dsns, accounts: Accounts, clock: Clock
 ) -> None:
-    user = await accounts.register("ada", PASSWORD)
+    user = await accounts.logins.register("ada", PASSWORD)
     grants = []
     for _ in range(5):
-        grants.append(await accounts.log_in("ada", PASSWORD))
+        grants.append(await accounts.logins.log_in("ada", PASSWORD))
         clock.advance(1)
-    listed = [session.session_id for session in await accounts.list_sessions(user)]
+    listed = [session.session_id for session in await accounts.sessions.list_sessions(user)]
     assert listed == [grant.session.session_id for grant in grants[-3:]]
     assert await reasons(database) == ["superseded", "superseded"]
 
 
 async def test_logins_at_once_respect_the_limit(accounts: Accounts) -> None:
-    user = await accounts.register("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
-    await asyncio.gather(*(accounts.log_in("ada", PASSWORD) for _ in range(6)))
-    assert len(await accounts.list_sessions(user)) == 3
+    user = await accounts.logins.register("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
+    await asyncio.gather(*(accounts.logins.log_in("ada", PASSWORD) for _ in range(6)))
+    assert len(await accounts.sessions.list_sessions(user)) == 3
 
 
 async def test_a_disabled_user_is_out_at_once_and_in_again_when_enabled(
     database: Dsns, accounts: Accounts
 ) -> None:
-    user = await accounts.register("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
-    assert (await accounts.disable(user)).ended == 2
-    assert (await accounts.disable(user)).ended == 0
+    user = await accounts.logins.register("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
+    assert (await accounts.users.disable(user)).ended == 2
+    assert (await accounts.users.disable(user)).ended == 0
     with pytest.raises(InvalidCredentials):
-        await accounts.log_in("ada", PASSWORD)
-    await accounts.enable(user)
-    await accounts.log_in("ada", PASSWORD)
+        await accounts.logins.log_in("ada", PASSWORD)
+    await accounts.users.enable(user)
+    await accounts.logins.log_in("ada", PASSWORD)
     assert await reasons(database) == ["user_disabled", "user_disabled"]
 
 
 async def test_changing_the_password_ends_every_session_and_starts_one(
     database: Dsns, accounts: Accounts
 ) -> None:
-    user = await accounts.register("ada", PASSWORD)
-    await accounts.log_in("ada", PASSWORD)
-    grant = await accounts.log_in("ada", PASSWORD)
+    user = await accounts.logins.register("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
+    grant = await accounts.logins.log_in("ada", PASSWORD)
     session = as_session(grant.session)
     with pytest.raises(InvalidCredentials):
-        await accounts.change_password(session, "not " + PASSWORD, "new " + PASSWORD)
+        await accounts.logins.change_password(session, "not " + PASSWORD, "new " + PASSWORD)
     with pytest.raises(InvalidInput):
-        await accounts.change_password(session, PASSWORD, PASSWORD)
-    fresh = await accounts.change_password(session, PASSWORD, "new " + PASSWORD)
-    listed = await accounts.list_sessions(user)
+        await accounts.logins.change_password(session, PASSWORD, PASSWORD)
+    fresh = await accounts.logins.change_password(session, PASSWORD, "new " + PASSWORD)
+    listed = await accounts.sessions.list_sessions(user)
     assert [session.session_id for session in listed] == [fresh.session.session_id]
     assert fresh.token != grant.token
     assert await reasons(database) == ["credential_changed", "credential_changed"]
     with pytest.raises(NotAuthenticated):
-        await accounts.change_password(session, "new " + PASSWORD, PASSWORD)
+        await accounts.logins.change_password(session, "new " + PASSWORD, PASSWORD)
     with pytest.raises(InvalidCredentials):
-        await accounts.log_in("ada", PASSWORD)
-    await accounts.log_in("ada", "new " + PASSWORD)
+        await accounts.logins.log_in("ada", PASSWORD)
+    await accounts.logins.log_in("ada", "new " + PASSWORD)
 
 
 async def test_roles_come_with_the_session(accounts: Accounts) -> None:
-    await accounts.add_user("root", PASSWORD, ("admin",))
-    assert (await accounts.log_in("root", PASSWORD)).session.roles == ("admin",)
+    await accounts.logins.add_user("root", PASSWORD, ("admin",))
+    assert (await accounts.logins.log_in("root", PASSWORD)).session.roles == ("admin",)
     with pytest.raises(InvalidInput):
-        await accounts.add_user("other", PASSWORD, ("king",))
+        await accounts.logins.add_user("other", PASSWORD, ("king",))
 
 
 async def test_a_password_is_hashed_anew_when_the_parameters_changed(
     database: Dsns, appender: Appender, barrier: Barrier, accounts: Accounts, clock: Clock
 ) -> None:
-    await accounts.register("ada", PASSWORD)
+    await accounts.logins.register("ada", PASSWORD)
     config = msgspec.structs.replace(CONFIG, argon2_memory_kib=16)
     pool = Database(database.app, timeout_s=5, pool_size=1)
     passwords = PasswordPool(config)
     later = Accounts(
         config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
     )
-    old = (await later.find_user("ada")).password_hash
-    await later.log_in("ada", PASSWORD)
-    new = (await later.find_user("ada")).password_hash
+    old = (await later.users.find_user("ada")).password_hash
+    await later.logins.log_in("ada", PASSWORD)
+    new = (await later.users.find_user("ada")).password_hash
     assert "m=8," in old
     assert "m=16," in new
-    await accounts.log_in("ada", PASSWORD)
+    await accounts.logins.log_in("ada", PASSWORD)
     passwords.close()
     await pool.close()
 
@@ -197,13 +197,13 @@ async def test_only_the_first_registers(
         config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
     )
     results = await asyncio.gather(
-        *(accounts.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
+        *(accounts.logins.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
     )
     assert sum(isinstance(result, UUID) for result in results) == 1
     assert sum(isinstance(result, RegistrationClosed) for result in results) == 4
-    await accounts.add_user("more", PASSWORD)
+    await accounts.logins.add_user("more", PASSWORD)
     with pytest.raises(LoginTaken):
-        await accounts.add_user("MORE", PASSWORD)
+        await accounts.logins.add_user("MORE", PASSWORD)
     passwords.close()
     await pool.close()
 
@@ -211,18 +211,18 @@ async def test_only_the_first_registers(
 async def test_what_is_not_there_is_not_found(accounts: Accounts) -> None:
     nobody = UUID(int=1)
     for call in (
-        accounts.disable,
-        accounts.enable,
-        accounts.erase,
-        accounts.revoke_all,
-        accounts.revoke_session,
-        accounts.sessions_of,
+        accounts.users.disable,
+        accounts.users.enable,
+        accounts.users.erase,
+        accounts.sessions.revoke_all,
+        accounts.sessions.revoke_session,
+        accounts.sessions.sessions_of,
     ):
         with pytest.raises(NotFound):
             await call(nobody)
     with pytest.raises(NotFound):
-        await accounts.find_user("nobody")
-    assert (await accounts.log_out(b"\0" * 32)).ended == 0
+        await accounts.users.find_user("nobody")
+    assert (await accounts.sessions.log_out(b"\0" * 32)).ended == 0
 
 
 async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
@@ -243,10 +243,14 @@ async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
             barrier=barrier,
             now=clock,
         )
-        for attempt in (accounts.ready(), accounts.log_in("ada", PASSWORD), accounts.end_expired()):
+        for attempt in (
+            accounts.ready(),
+            accounts.logins.log_in("ada", PASSWORD),
+            accounts.sessions.end_expired(),
+        ):
             with pytest.raises((DatabaseUnavailable, ConfigError)):
                 await attempt
         with pytest.raises(DatabaseUnavailable):
-            await accounts.revoke_all(UUID(int=1))
+            await accounts.sessions.revoke_all(UUID(int=1))
     passwords.close()
     await pool.close()

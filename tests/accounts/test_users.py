@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.users import Administration
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
@@ -41,7 +41,7 @@ async def admins(config: Config, database: Dsns) -> dict[str, UUID]:
     """The ids of root and ruth, administrators."""
     async with open_services(config, database.app) as services:
         return {
-            login: await services.accounts.add_user(login, PASSWORD, ("admin",))
+            login: await services.accounts.logins.add_user(login, PASSWORD, ("admin",))
             for login in ("root", "ruth")
         }
 
@@ -226,15 +226,15 @@ async def test_a_role_that_ends_while_a_request_is_on_its_way_is_no_role(
     alice = await user_id(service)
     root, ruth = await service.token("root"), await service.token("ruth")
     arrived, go_on = asyncio.Event(), asyncio.Event()
-    disable = Accounts.disable
+    disable = Administration.disable
 
-    async def slow(accounts: Accounts, subject_id: UUID, by: Any = None) -> Any:
+    async def slow(users: Administration, subject_id: UUID, by: Any = None) -> Any:
         if str(subject_id) == alice:
             arrived.set()
             await go_on.wait()
-        return await disable(accounts, subject_id, by)
+        return await disable(users, subject_id, by)
 
-    monkeypatch.setattr(Accounts, "disable", slow)
+    monkeypatch.setattr(Administration, "disable", slow)
     waiting = asyncio.create_task(service.post(f"/v1/users/{alice}/disable", cookie=root))
     await arrived.wait()
     path = f"/v1/users/{admins['root']}/roles/admin"

@@ -11,7 +11,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.service.accounts import Accounts, Actor, Ended, Grant
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.acting import Actor, Ended
+from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.clock import utc_now
 from gatelog.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
@@ -55,10 +57,10 @@ class World:
         self.grants: list[Grant] = []
 
     async def fill(self) -> None:
-        self.root = await self.accounts.add_user("root", PASSWORD, ("admin",))
-        self.ada = await self.accounts.add_user("ada", PASSWORD)
+        self.root = await self.accounts.logins.add_user("root", PASSWORD, ("admin",))
+        self.ada = await self.accounts.logins.add_user("ada", PASSWORD)
         for _ in range(CONFIG.max_sessions_per_user):
-            self.grants.append(await self.accounts.log_in("ada", PASSWORD))
+            self.grants.append(await self.accounts.logins.log_in("ada", PASSWORD))
 
     @property
     def admin(self) -> Actor:
@@ -97,7 +99,7 @@ class World:
 
     async def end_first(self) -> None:
         """End the first session; who does it goes away before replicas know of it."""
-        ending = asyncio.create_task(self.accounts.log_out(self.digest))
+        ending = asyncio.create_task(self.accounts.sessions.log_out(self.digest))
         await self.waits_for_replicas(ending)
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
@@ -153,21 +155,21 @@ Call = Callable[[World], Awaitable[object]]
 
 # Each ends one session at least, of a world in which Ada has all that she may have.
 ENDING: dict[str, Call] = {
-    "logout": lambda w: w.accounts.log_out(w.digest),
-    "end one": lambda w: w.accounts.end_session(w.session, w.session_id(1)),
-    "end others": lambda w: w.accounts.end_others(w.session),
-    "end all": lambda w: w.accounts.end_all(w.session),
-    "revoke one": lambda w: w.accounts.revoke_session(w.session_id(0)),
-    "revoke as operator": lambda w: w.accounts.revoke_all(w.ada),
-    "revoke as administrator": lambda w: w.accounts.revoke_all(w.ada, w.admin),
-    "disable": lambda w: w.accounts.disable(w.ada, w.admin),
-    "grant a role": lambda w: w.accounts.grant_role(w.ada, "auditor", w.admin),
-    "erase": lambda w: w.accounts.erase(w.ada, w.admin),
-    "change the password": lambda w: w.accounts.change_password(
+    "logout": lambda w: w.accounts.sessions.log_out(w.digest),
+    "end one": lambda w: w.accounts.sessions.end_session(w.session, w.session_id(1)),
+    "end others": lambda w: w.accounts.sessions.end_others(w.session),
+    "end all": lambda w: w.accounts.sessions.end_all(w.session),
+    "revoke one": lambda w: w.accounts.sessions.revoke_session(w.session_id(0)),
+    "revoke as operator": lambda w: w.accounts.sessions.revoke_all(w.ada),
+    "revoke as administrator": lambda w: w.accounts.sessions.revoke_all(w.ada, w.admin),
+    "disable": lambda w: w.accounts.users.disable(w.ada, w.admin),
+    "grant a role": lambda w: w.accounts.users.grant_role(w.ada, "auditor", w.admin),
+    "erase": lambda w: w.accounts.users.erase(w.ada, w.admin),
+    "change the password": lambda w: w.accounts.logins.change_password(
         w.session, PASSWORD, "new " + PASSWORD
     ),
-    "a login too many": lambda w: w.accounts.log_in("ada", PASSWORD),
-    "end everybody": lambda w: w.accounts.end_everybody(),
+    "a login too many": lambda w: w.accounts.logins.log_in("ada", PASSWORD),
+    "end everybody": lambda w: w.accounts.sessions.end_everybody(),
 }
 
 
@@ -190,11 +192,11 @@ async def test_what_ends_sessions_waits(world: World, what: str) -> None:
 
 
 async def test_taking_a_role_waits_too(world: World) -> None:
-    await world.accounts.grant_role(world.ada, "auditor")
-    await world.accounts.log_in("ada", PASSWORD)
+    await world.accounts.users.grant_role(world.ada, "auditor")
+    await world.accounts.logins.log_in("ada", PASSWORD)
     epoch = await world.replica()
 
-    task = asyncio.create_task(world.accounts.revoke_role(world.ada, "auditor", world.admin))
+    task = asyncio.create_task(world.accounts.users.revoke_role(world.ada, "auditor", world.admin))
     await world.waits_for_replicas(task)
     await acknowledge(world.connection, "behind", epoch=epoch, position=await world.head())
 
@@ -202,10 +204,10 @@ async def test_taking_a_role_waits_too(world: World) -> None:
 
 
 async def test_a_login_that_ends_nothing_does_not_wait(world: World) -> None:
-    await world.accounts.end_all(world.session)
+    await world.accounts.sessions.end_all(world.session)
     await world.replica()
 
-    await world.accounts.log_in("ada", PASSWORD)
+    await world.accounts.logins.log_in("ada", PASSWORD)
 
     assert len(world.waits) == 1, "that of the command before"
 
@@ -213,19 +215,20 @@ async def test_a_login_that_ends_nothing_does_not_wait(world: World) -> None:
 async def test_the_end_by_time_does_not_wait(world: World) -> None:
     """Nobody is told of it, and memory knows by itself which sessions are over by time."""
     await world.replica()
-    world.accounts._now = lambda: utc_now() + timedelta(seconds=2 * CONFIG.session_lifetime_s)
+    later = timedelta(seconds=2 * CONFIG.session_lifetime_s)
+    world.accounts.sessions._acting.now = lambda: utc_now() + later
 
-    assert await world.accounts.end_expired() == CONFIG.max_sessions_per_user
+    assert await world.accounts.sessions.end_expired() == CONFIG.max_sessions_per_user
 
     assert world.waits == []
 
 
 # Each finds that what was to end has ended already.
 OVER: dict[str, Call] = {
-    "logout": lambda w: w.accounts.log_out(w.digest),
-    "end one": lambda w: w.accounts.end_session(w.session, w.session_id(0)),
-    "revoke one": lambda w: w.accounts.revoke_session(w.session_id(0)),
-    "end one of somebody else": lambda w: w.accounts.end_session(w.session, NOBODY),
+    "logout": lambda w: w.accounts.sessions.log_out(w.digest),
+    "end one": lambda w: w.accounts.sessions.end_session(w.session, w.session_id(0)),
+    "revoke one": lambda w: w.accounts.sessions.revoke_session(w.session_id(0)),
+    "end one of somebody else": lambda w: w.accounts.sessions.end_session(w.session, NOBODY),
 }
 NOT_FOUND = [what for what in OVER if what != "logout"]
 
@@ -249,13 +252,15 @@ async def test_what_finds_nothing_to_end_waits(world: World, what: str) -> None:
 
 
 async def test_a_session_of_somebody_else_is_waited_for_like_none(world: World) -> None:
-    other = await world.accounts.add_user("bob", PASSWORD)
-    theirs = await world.accounts.log_in("bob", PASSWORD)
+    other = await world.accounts.logins.add_user("bob", PASSWORD)
+    theirs = await world.accounts.logins.log_in("bob", PASSWORD)
     assert theirs.session.subject_id == other
     epoch = await world.replica()
     await world.end_first()
 
-    task = asyncio.create_task(world.accounts.end_session(world.session, theirs.session.session_id))
+    task = asyncio.create_task(
+        world.accounts.sessions.end_session(world.session, theirs.session.session_id)
+    )
     await world.waits_for_replicas(task)
     await acknowledge(world.connection, "behind", epoch=epoch, position=await world.head())
 
@@ -302,8 +307,8 @@ async def reached(superuser: Connection) -> None:
 
 # Each finds nothing to end, the first one at its look-up and the other one under the lock.
 NOTHING: dict[str, Callable[[Accounts, Grant], Awaitable[Ended]]] = {
-    "logout": lambda accounts, grant: accounts.log_out(token_digest(grant.token)),
-    "end all": lambda accounts, grant: accounts.revoke_all(grant.session.subject_id),
+    "logout": lambda accounts, grant: accounts.sessions.log_out(token_digest(grant.token)),
+    "end all": lambda accounts, grant: accounts.sessions.revoke_all(grant.session.subject_id),
 }
 
 
@@ -314,8 +319,8 @@ async def test_nothing_to_end_is_told_when_the_standby_has_that_end(
     """The commit of a logout waited for a standby, and that wait was cut short."""
     watching = await connect(database.superuser, role=None)
     async with process(database) as use:
-        await use.accounts.add_user("ada", PASSWORD)
-        grant = await use.accounts.log_in("ada", PASSWORD)
+        await use.accounts.logins.add_user("ada", PASSWORD)
+        grant = await use.accounts.logins.log_in("ada", PASSWORD)
 
     async def is_waiting() -> bool:
         return bool(await watching.fetch(WAITING))
@@ -326,7 +331,7 @@ async def test_nothing_to_end_is_told_when_the_standby_has_that_end(
 
     async with unreachable_standby(postgres) as superuser:
         async with process(database) as use:
-            logout = asyncio.create_task(use.accounts.log_out(token_digest(grant.token)))
+            logout = asyncio.create_task(use.accounts.sessions.log_out(token_digest(grant.token)))
             await until(is_waiting)
         with pytest.raises(OutcomeUnknown):
             await logout

@@ -39,7 +39,7 @@ class Received(msgspec.Struct, frozen=True):
 
 async def add_auditor(config: Config, database: Dsns, login: str = "audrey") -> None:
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user(login, PASSWORD, ("auditor",))
+        await services.accounts.logins.add_user(login, PASSWORD, ("auditor",))
 
 
 _values = st.one_of(

@@ -24,7 +24,7 @@ PATH = "/v1/audit/sessions"
 async def auditor(service: Service, config: Config, database: Dsns) -> str:
     """A token of somebody with the role auditor, who has the first session."""
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user("audrey", PASSWORD, ("auditor",))
+        await services.accounts.logins.add_user("audrey", PASSWORD, ("auditor",))
     return await service.token("audrey")
 
 

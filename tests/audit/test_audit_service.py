@@ -11,7 +11,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.service.accounts import Accounts, Actor
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.acting import Actor
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.audit.rules.shown import AuditFilter
 from gatelog.audit.service.audit import Audit
@@ -84,7 +85,7 @@ async def accounts(
 
 @pytest.fixture
 async def audrey(accounts: Accounts) -> UUID:
-    return await accounts.add_user("audrey", PASSWORD, ("auditor",))
+    return await accounts.logins.add_user("audrey", PASSWORD, ("auditor",))
 
 
 async def reads(connection: Connection) -> list[ev.AuditRead]:
@@ -123,7 +124,7 @@ async def test_one_event_for_a_caller_and_minute_whatever_host_is_asked(
 async def test_everybody_who_reads_is_recorded(
     host: Host, connection: Connection, accounts: Accounts, audrey: UUID
 ) -> None:
-    root = await accounts.add_user("root", PASSWORD, ("admin",))
+    root = await accounts.logins.add_user("root", PASSWORD, ("admin",))
     await host.audit.recorded_read(audrey, "events", DESK)
     await host.audit.recorded_read(root, "user_sessions", DESK)
     assert [(event.subject_id, event.what) for event in await reads(connection)] == [
@@ -154,12 +155,12 @@ async def test_who_may_not_read_is_refused_and_not_recorded(
     host: Host, accounts: Accounts, connection: Connection, audrey: UUID
 ) -> None:
     """Also when the role, or the user, went a moment after the session was checked."""
-    nobody = await accounts.add_user("nobody", PASSWORD)
-    gone = await accounts.add_user("gone", PASSWORD, ("auditor",))
-    disabled = await accounts.add_user("disabled", PASSWORD, ("admin",))
-    await accounts.erase(gone)
-    await accounts.disable(disabled)
-    await accounts.revoke_role(audrey, "auditor")
+    nobody = await accounts.logins.add_user("nobody", PASSWORD)
+    gone = await accounts.logins.add_user("gone", PASSWORD, ("auditor",))
+    disabled = await accounts.logins.add_user("disabled", PASSWORD, ("admin",))
+    await accounts.users.erase(gone)
+    await accounts.users.disable(disabled)
+    await accounts.users.revoke_role(audrey, "auditor")
     for caller in (nobody, gone, disabled, audrey, new_random_id()):
         with pytest.raises(NotAuthenticated):
             await host.audit.recorded_read(caller, "events", DESK)
@@ -228,15 +229,15 @@ async def test_without_the_master_key_nothing_is_read(
 async def test_an_auditor_sees_who_and_from_where(
     host: Host, accounts: Accounts, audrey: UUID
 ) -> None:
-    alice = await accounts.register("alice", PASSWORD, HOME)
-    await accounts.log_in("alice", PASSWORD, HOME)
+    alice = await accounts.logins.register("alice", PASSWORD, HOME)
+    await accounts.logins.log_in("alice", PASSWORD, HOME)
     page = await host.audit.page(AuditFilter(user=alice, order="asc"))
     registered, started = page.events
     assert (registered.type, started.type) == ("user_registered", "session_started")
     for event in page.events:
         assert (event.login, event.address, event.user_agent) == ("alice", "192.0.2.1", "firefox")
         assert event.actor_id is None
-    await accounts.erase(alice)
+    await accounts.users.erase(alice)
     page = await host.audit.page(AuditFilter(user=alice, order="asc"))
     assert [event.type for event in page.events][:2] == ["user_registered", "session_started"]
     assert {(event.login, event.address) for event in page.events} == {(None, None)}
@@ -245,10 +246,10 @@ async def test_an_auditor_sees_who_and_from_where(
 async def test_a_user_does_not_see_where_an_administrator_was(
     host: Host, accounts: Accounts
 ) -> None:
-    root = await accounts.add_user("root", PASSWORD, ("admin",))
-    alice = await accounts.register("alice", PASSWORD, HOME)
-    await accounts.log_in("alice", PASSWORD, HOME)
-    await accounts.revoke_all(alice, by=Actor(root, DESK))
+    root = await accounts.logins.add_user("root", PASSWORD, ("admin",))
+    alice = await accounts.logins.register("alice", PASSWORD, HOME)
+    await accounts.logins.log_in("alice", PASSWORD, HOME)
+    await accounts.sessions.revoke_all(alice, by=Actor(root, DESK))
     own = await host.audit.page_of_own(alice, AuditFilter())
     ended, started, registered = own.events
     assert (ended.type, ended.actor_id) == ("session_ended", root)
@@ -259,8 +260,8 @@ async def test_a_user_does_not_see_where_an_administrator_was(
 
 
 async def test_nobody_asks_for_the_history_of_another(host: Host, accounts: Accounts) -> None:
-    alice = await accounts.register("alice", PASSWORD, HOME)
-    bob = await accounts.register("bob", PASSWORD, HOME)
+    alice = await accounts.logins.register("alice", PASSWORD, HOME)
+    bob = await accounts.logins.register("bob", PASSWORD, HOME)
     page = await host.audit.page_of_own(bob, AuditFilter(user=alice))
     assert {event.user_id for event in page.events} == {bob}
     mine = page.events[0].position
@@ -274,11 +275,11 @@ async def test_failed_logins_of_a_name_that_nobody_has(
     host: Host, accounts: Accounts, clock: Clock
 ) -> None:
     with pytest.raises(InvalidCredentials):
-        await accounts.log_in("no.such.name", PASSWORD, HOME)
+        await accounts.logins.log_in("no.such.name", PASSWORD, HOME)
     (event,) = (await host.audit.page(AuditFilter(types=("login_failed",)))).events
     assert (event.user_id, event.login, event.reason) == (None, "no.such.name", "unknown_login")
     clock.now += timedelta(days=CONFIG.failed_login_retention_days + 2)
-    assert await accounts.forget_overdue() == 1
+    assert await accounts.logins.forget_overdue() == 1
     (event,) = (await host.audit.page(AuditFilter(types=("login_failed",)))).events
     assert event.login is None
 

@@ -17,7 +17,7 @@ from gatelog.audit.web.events import FILTERS, PAGING
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
-from gatelog.http.receipts import prefers_receipt
+from gatelog.http.caller import prefers_receipt
 from gatelog.log.rules.events import EVENT_TYPES
 from gatelog.proofs.service.verify import verify_proof
 from hypothesis import HealthCheck, given, settings
@@ -376,7 +376,7 @@ async def test_reading_is_recorded_first(
 
 async def add_root(config: Config, database: Dsns) -> str:
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user("root", PASSWORD, ("admin",))
+        await services.accounts.logins.add_user("root", PASSWORD, ("admin",))
     return "root"
 
 

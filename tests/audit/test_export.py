@@ -386,16 +386,16 @@ async def test_a_complete_one_ends_like_any_other_answer(
 async def test_nothing_of_an_erased_person_is_exported(config: Config, database: Dsns) -> None:
     """Erased when the event has been read, but nobody has taken it yet."""
     async with open_services(config, database.app) as services:
-        bob = await services.accounts.add_user("bob", PASSWORD)
+        bob = await services.accounts.logins.add_user("bob", PASSWORD)
         await append_many(database, PIECE)
-        await services.accounts.log_in("bob", PASSWORD, Client("192.0.2.7", "Netscape"))
+        await services.accounts.logins.log_in("bob", PASSWORD, Client("192.0.2.7", "Netscape"))
         upto = await services.exports.head()
         wanted = AuditFilter()
         whole = services.exports.export(wanted, upto, "ndjson", opened=True)
         assert b"Netscape" in b"".join([piece async for piece in whole])
         pieces = services.exports.export(wanted, upto, "ndjson", opened=True)
         first = await anext(pieces)
-        await services.accounts.erase(bob)
+        await services.accounts.users.erase(bob)
         rest = b"".join([piece async for piece in pieces])
     assert 0 < len(lines(first)) < PIECE
     assert str(bob).encode() in rest

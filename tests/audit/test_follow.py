@@ -144,7 +144,7 @@ async def test_short_pages_end_where_the_queue_begins(
 async def fail_to_log_in(services: Services, times: int) -> None:
     for _ in range(times):
         with pytest.raises(InvalidCredentials):
-            await services.accounts.log_in("nobody", PASSWORD, CLIENT)
+            await services.accounts.logins.log_in("nobody", PASSWORD, CLIENT)
 
 
 async def grow(database: Dsns, count: int) -> None:
@@ -220,16 +220,16 @@ async def test_nothing_is_opened_after_the_end(follower: Follower) -> None:
 
 async def test_nothing_of_an_erased_person_is_shown_from_memory(services: Services) -> None:
     """One event has been handed out and one waits in the buffer when the person is erased."""
-    bob = await services.accounts.add_user("bob", PASSWORD)
+    bob = await services.accounts.logins.add_user("bob", PASSWORD)
     follower = services.follower
     stream = await follower.open(EVERYTHING, None)
-    first = await services.accounts.log_in("bob", PASSWORD, CLIENT)
+    first = await services.accounts.logins.log_in("bob", PASSWORD, CLIENT)
     await until(lambda: follower.position >= first.position)
     held = await stream.next(1)
-    second = await services.accounts.log_in("bob", PASSWORD, CLIENT)
+    second = await services.accounts.logins.log_in("bob", PASSWORD, CLIENT)
     await until(lambda: follower.position >= second.position)
     assert b"Netscape" in text(held)
-    await services.accounts.erase(bob)
+    await services.accounts.users.erase(bob)
     await until(lambda: b"Netscape" not in text(held))
     waiting = await stream.next(1)
     assert second.position in [frame.position for frame in waiting]
@@ -242,8 +242,8 @@ async def test_a_page_that_was_opened_before_an_erasure_is_read_again(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worst moment: opened for a stream that catches up, and not handed out yet."""
-    bob = await services.accounts.add_user("bob", PASSWORD)
-    grant = await services.accounts.log_in("bob", PASSWORD, CLIENT)
+    bob = await services.accounts.logins.add_user("bob", PASSWORD)
+    grant = await services.accounts.logins.log_in("bob", PASSWORD, CLIENT)
     follower = services.follower
     lasting = await follower.open(EVERYTHING, None)
     really_open, stale = LogPages.opened, list[Opened]()
@@ -252,7 +252,7 @@ async def test_a_page_that_was_opened_before_an_erasure_is_read_again(
         opened = await really_open(pages, rows)
         if not stale:
             stale.extend(opened)
-            ended = await services.accounts.erase(bob)
+            ended = await services.accounts.users.erase(bob)
             await until(lambda: follower.position >= (ended.position or 0))
         return opened
 

@@ -374,7 +374,7 @@ class Clients:
 
     async def log_in(self, login: str) -> None:
         while True:
-            await self._accounts.log_in(login, PASSWORD, Client("192.0.2.7", "Netscape"))
+            await self._accounts.logins.log_in(login, PASSWORD, Client("192.0.2.7", "Netscape"))
             self.logins += 1
 
     async def many_more(self) -> None:
@@ -395,7 +395,7 @@ async def test_logins_go_on_during_a_purge(
         clients = Clients(services.accounts)
         logins = [f"client{number}" for number in range(CLIENTS)]
         for login in logins:
-            await services.accounts.add_user(login, PASSWORD)
+            await services.accounts.logins.add_user(login, PASSWORD)
         done: list[str] = []
 
         def accompanied(name: str, work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:

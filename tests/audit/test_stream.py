@@ -339,7 +339,7 @@ async def test_it_ends_when_the_role_is_taken_away(
     async with following(service, auditor) as reader:
         await reader.begun()
         async with open_services(config, database.app) as services:
-            await services.accounts.revoke_role(UUID(user), "auditor")
+            await services.accounts.users.revoke_role(UUID(user), "auditor")
         start = time.monotonic()
         await reader.rest()
         assert time.monotonic() - start < AT_ONCE_S

@@ -413,7 +413,7 @@ async def purge_half(bench: Bench, services: Services) -> None:
     accounts = services.accounts
     names = [f"login{os.urandom(4).hex()}-{n}" for n in range(LOGIN_CLIENTS)]
     for name in names:
-        await accounts.register(name, PASSWORD, Client("192.0.2.1", AGENT))
+        await accounts.logins.register(name, PASSWORD, Client("192.0.2.1", AGENT))
     result = bench.directory / "purged.json"
     connection = await connect(bench.app)
     before = await connection.fetchval(
@@ -454,7 +454,7 @@ async def _logins(
     async def client(name: str) -> None:
         while not over.is_set():
             began = time.perf_counter()
-            await services.accounts.log_in(name, PASSWORD, Client("192.0.2.1", AGENT))
+            await services.accounts.logins.log_in(name, PASSWORD, Client("192.0.2.1", AGENT))
             times.append((time.perf_counter() - began) * 1000)
 
     clients = [asyncio.create_task(client(name)) for name in names]

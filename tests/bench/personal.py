@@ -64,7 +64,7 @@ class Bench:
         for _ in range(USERS // 50):
             names = [secrets.token_hex(8) for _ in range(50)]
             self.users += await asyncio.gather(
-                *(self.accounts.register(name, PASSWORD, CLIENT) for name in names)
+                *(self.accounts.logins.register(name, PASSWORD, CLIENT) for name in names)
             )
         self.keys = await KeyStore(self.database).subject_keys(self.users)
         busy = self.users[0]
@@ -124,7 +124,7 @@ class Bench:
 
         appending = asyncio.create_task(others())
         began = time.perf_counter()
-        await self.accounts.erase(subject_id)
+        await self.accounts.users.erase(subject_id)
         taken = time.perf_counter() - began
         over.set()
         await appending

@@ -43,16 +43,16 @@ async def test_services_that_do_all_they_can_have_as_many_as_is_said(
     )
     async with open_services(config, database.app) as services:
         accounts = services.accounts
-        await accounts.add_user("ada", PASSWORD)
-        grant = await accounts.log_in("ada", PASSWORD)
+        await accounts.logins.add_user("ada", PASSWORD)
+        grant = await accounts.logins.log_in("ada", PASSWORD)
         digest = token_digest(grant.token)
         assert await services.gate.find(digest) is not None
         await asyncio.gather(
-            *(accounts.list_users(NOBODY, 10) for _ in range(AT_ONCE)),
+            *(accounts.users.list_users(NOBODY, 10) for _ in range(AT_ONCE)),
             *(services.audit.page(AuditFilter()) for _ in range(AT_ONCE)),
             *(services.as_of.sessions(position=grant.position) for _ in range(AT_ONCE)),
         )
-        await accounts.log_out(digest)
+        await accounts.sessions.log_out(digest)
         observer = await connect(database.superuser, role=None)
         try:
             assert await observer.fetchval(OTHERS) == connections_of_services(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from gatelog.accounts.web.handlers import SERVICES
+from gatelog.accounts.web import ACCOUNTS
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
 
@@ -52,7 +52,7 @@ async def test_identity_of_a_bearer(alice: Service) -> None:
 async def test_roles(config: Config, database: Dsns) -> None:
     app = create_app(config, database.app)
     async with serving(app, config) as service:
-        await app[SERVICES].accounts.add_user("root", PASSWORD, ("admin", "auditor"))
+        await app[ACCOUNTS].logins.add_user("root", PASSWORD, ("admin", "auditor"))
         answer = await service.get("/v1/auth", cookie=await service.token("root"))
     assert answer.headers["X-Gatelog-Roles"] == "admin,auditor"
 

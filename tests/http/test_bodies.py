@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from gatelog.accounts.web.handlers import Login
+from gatelog.accounts.web.logins import Login
 from gatelog.errors import GatelogError, InvalidInput, MalformedJson
 from gatelog.http.bodies import parse_body
 from hypothesis import example, given

@@ -118,7 +118,7 @@ class House:
 async def house(config: Config, database: Dsns) -> AsyncIterator[House]:
     async with open_services(config, database.app) as services:
         for login, roles in LOGINS.items():
-            await services.accounts.add_user(login, PASSWORD, roles)
+            await services.accounts.logins.add_user(login, PASSWORD, roles)
     app = create_app(config, database.app)
     async with serving(app, config) as service:
         yield House(service, routes_of(app))

@@ -135,7 +135,7 @@ async def reading(config: Config) -> AsyncIterator[ReplicaReader]:
 
 async def add_admin(config: Config, database: Dsns) -> None:
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user("root", PASSWORD, ("admin",))
+        await services.accounts.logins.add_user("root", PASSWORD, ("admin",))
 
 
 async def send(service: Service, path: str, bearer: str | None = None, **body: str) -> Any:

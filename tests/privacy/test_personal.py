@@ -12,7 +12,9 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.service.accounts import Accounts, Actor, Grant
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.acting import Actor
+from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.errors import (
@@ -131,7 +133,7 @@ def session_of(grant: Grant) -> Session:
 
 async def fail(accounts: Accounts, login: str, client: Client) -> None:
     with pytest.raises(InvalidCredentials):
-        await accounts.log_in(login, "wrong " + PASSWORD, client)
+        await accounts.logins.log_in(login, "wrong " + PASSWORD, client)
 
 
 # --- sealing, finding, opening
@@ -140,15 +142,15 @@ async def fail(accounts: Accounts, login: str, client: Client) -> None:
 async def test_events_know_who_it_was_and_from_where(
     accounts: Accounts, connection: Connection, personal: PersonalData
 ) -> None:
-    await accounts.register("Ada", PASSWORD, HOME)
+    await accounts.logins.register("Ada", PASSWORD, HOME)
     await fail(accounts, "ada", WORK)
     await fail(accounts, "nobody", WORK)
-    grants = [await accounts.log_in("ADA", PASSWORD, HOME) for _ in range(4)]
+    grants = [await accounts.logins.log_in("ADA", PASSWORD, HOME) for _ in range(4)]
     here = session_of(grants[-1])
-    await accounts.end_session(here, grants[0].session.session_id, WORK)
-    await accounts.end_others(here, HOME)
-    fresh = await accounts.change_password(here, PASSWORD, "new " + PASSWORD, WORK)
-    await accounts.log_out(token_digest(fresh.token), HOME)
+    await accounts.sessions.end_session(here, grants[0].session.session_id, WORK)
+    await accounts.sessions.end_others(here, HOME)
+    fresh = await accounts.logins.change_password(here, PASSWORD, "new " + PASSWORD, WORK)
+    await accounts.sessions.log_out(token_digest(fresh.token), HOME)
     ada_home, ada_work = (Personal("ada", c.address, c.agent) for c in (HOME, WORK))
     home, work = (Personal(None, c.address, c.agent) for c in (HOME, WORK))
     assert await opened(connection, personal) == [
@@ -172,9 +174,9 @@ async def test_events_know_who_it_was_and_from_where(
 async def test_without_a_client_only_the_login_is_sealed(
     accounts: Accounts, connection: Connection, personal: PersonalData
 ) -> None:
-    user = await accounts.add_user("ada", PASSWORD, ("admin",))
-    await accounts.disable(user)
-    await accounts.log_out(b"\0" * 32)
+    user = await accounts.logins.add_user("ada", PASSWORD, ("admin",))
+    await accounts.users.disable(user)
+    await accounts.sessions.log_out(b"\0" * 32)
     assert await opened(connection, personal) == [
         ("user_registered", Personal("ada")),
         ("role_granted", None),
@@ -186,7 +188,7 @@ async def test_without_a_client_only_the_login_is_sealed(
 async def test_an_address_that_is_none_is_sealed_and_not_indexed(
     accounts: Accounts, connection: Connection, personal: PersonalData
 ) -> None:
-    await accounts.register("ada", PASSWORD, Client("unix:", None))
+    await accounts.logins.register("ada", PASSWORD, Client("unix:", None))
     assert await opened(connection, personal) == [("user_registered", Personal("ada", "unix:"))]
     assert await connection.fetch(ADDRESSES) == []
 
@@ -194,7 +196,7 @@ async def test_an_address_that_is_none_is_sealed_and_not_indexed(
 async def test_opening_many_takes_two_queries(
     accounts: Accounts, connection: Connection, personal: PersonalData, monkeypatch: Any
 ) -> None:
-    users = [await accounts.register(f"user{n}", PASSWORD, HOME) for n in range(20)]
+    users = [await accounts.logins.register(f"user{n}", PASSWORD, HOME) for n in range(20)]
     await fail(accounts, "nobody", HOME)
     asked: list[int] = []
     subject_keys = store.KeyStore.subject_keys
@@ -214,14 +216,14 @@ async def test_a_login_costs_no_query_for_its_key(
     accounts: Accounts, monkeypatch: Any, connection: Connection
 ) -> None:
     """Known or not: the same number of queries, so the same time."""
-    await accounts.register("ada", PASSWORD, HOME)
+    await accounts.logins.register("ada", PASSWORD, HOME)
     await fail(accounts, "nobody", HOME)  # makes the key of the day
     queries: list[str] = []
     for name in ("subject_keys", "day_keys", "ring"):
         monkeypatch.setattr(store.KeyStore, name, lambda *_, name=name: queries.append(name))
     await fail(accounts, "nobody", HOME)
     await fail(accounts, "ada", HOME)
-    await accounts.log_in("ada", PASSWORD, HOME)
+    await accounts.logins.log_in("ada", PASSWORD, HOME)
     assert queries == []
 
 
@@ -231,13 +233,13 @@ async def test_a_login_costs_no_query_for_its_key(
 async def test_after_an_erasure_nothing_of_the_person_is_left(
     accounts: Accounts, database: Dsns, connection: Connection, personal: PersonalData
 ) -> None:
-    ada = await accounts.register("ada", PASSWORD, HOME)
-    await accounts.register("bob", PASSWORD, HOME)
+    ada = await accounts.logins.register("ada", PASSWORD, HOME)
+    await accounts.logins.register("bob", PASSWORD, HOME)
     await fail(accounts, "ada", WORK)
-    await accounts.log_in("ada", PASSWORD, HOME)
+    await accounts.logins.log_in("ada", PASSWORD, HOME)
     before = await log_of(connection)
     assert len(await from_address(connection, personal, "192.0.2.1")) == 3
-    assert (await accounts.erase(ada)).ended == 1
+    assert (await accounts.users.erase(ada)).ended == 1
     assert [found for _, found in await opened(connection, personal)] == [
         None,
         Personal("bob", HOME.address, HOME.agent),
@@ -261,13 +263,13 @@ async def test_after_an_erasure_nothing_of_the_person_is_left(
 async def test_the_login_is_free_again(
     accounts: Accounts, connection: Connection, personal: PersonalData
 ) -> None:
-    first = await accounts.register("ada", PASSWORD, HOME)
-    await accounts.erase(first)
+    first = await accounts.logins.register("ada", PASSWORD, HOME)
+    await accounts.users.erase(first)
     await fail(accounts, "ada", WORK)  # nobody's now
-    second = await accounts.register("ada", PASSWORD, WORK)
+    second = await accounts.logins.register("ada", PASSWORD, WORK)
     assert second != first
-    await accounts.log_in("ada", PASSWORD, WORK)
-    assert (await accounts.erase(first)).ended == 0
+    await accounts.logins.log_in("ada", PASSWORD, WORK)
+    assert (await accounts.users.erase(first)).ended == 0
     found = [each for _, each in await opened(connection, personal)]
     assert found[:2] == [None, None]
     assert all(each == Personal("ada", WORK.address, WORK.agent) for each in found[2:])
@@ -277,18 +279,18 @@ async def test_an_administrators_data_is_theirs(
     accounts: Accounts, connection: Connection, personal: PersonalData
 ) -> None:
     """What is sealed in events about others goes with the administrator, and stays without them."""
-    ada = await accounts.register("ada", PASSWORD)
-    root = await accounts.add_user("root", PASSWORD, ("admin",))
-    ruth = await accounts.add_user("ruth", PASSWORD, ("admin",))
-    await accounts.disable(ada, Actor(root, HOME))
-    await accounts.erase(ada, Actor(root, HOME))
+    ada = await accounts.logins.register("ada", PASSWORD)
+    root = await accounts.logins.add_user("root", PASSWORD, ("admin",))
+    ruth = await accounts.logins.add_user("ruth", PASSWORD, ("admin",))
+    await accounts.users.disable(ada, Actor(root, HOME))
+    await accounts.users.erase(ada, Actor(root, HOME))
     home = Personal(None, HOME.address, HOME.agent)
     assert (await opened(connection, personal))[-2:] == [
         ("user_disabled", home),
         ("user_erased", home),
     ]
     assert len(await from_address(connection, personal, "192.0.2.1")) == 2
-    await accounts.erase(root, Actor(ruth, WORK))
+    await accounts.users.erase(root, Actor(ruth, WORK))
     assert [found for _, found in (await opened(connection, personal))[-3:]] == [
         None,
         None,
@@ -296,15 +298,15 @@ async def test_an_administrators_data_is_theirs(
     ]
     assert await from_address(connection, personal, "192.0.2.1") == []
     with pytest.raises(LastAdmin):
-        await accounts.erase(ruth, Actor(ruth, WORK))
-    await accounts.erase(ruth)  # an operator may
+        await accounts.users.erase(ruth, Actor(ruth, WORK))
+    await accounts.users.erase(ruth)  # an operator may
 
 
 async def test_a_login_attempt_across_an_erasure_leaves_no_trace(
     accounts: Accounts, connection: Connection, personal: PersonalData, monkeypatch: Any
 ) -> None:
     """The attempt has read credential and key, and is recorded after the erasure."""
-    ada = await accounts.register("ada", PASSWORD)
+    ada = await accounts.logins.register("ada", PASSWORD)
     verified, erased = asyncio.Semaphore(0), asyncio.Event()
     verify = PasswordPool.verify
 
@@ -316,12 +318,12 @@ async def test_a_login_attempt_across_an_erasure_leaves_no_trace(
 
     monkeypatch.setattr(PasswordPool, "verify", slow)
     attempts = [
-        asyncio.create_task(accounts.log_in("ada", password, HOME))
+        asyncio.create_task(accounts.logins.log_in("ada", password, HOME))
         for password in (PASSWORD, "wrong " + PASSWORD)
     ]
     for _ in attempts:
         await verified.acquire()
-    await accounts.erase(ada)
+    await accounts.users.erase(ada)
     erased.set()
     results = await asyncio.gather(*attempts, return_exceptions=True)
     assert all(isinstance(result, InvalidCredentials) for result in results)
@@ -345,9 +347,9 @@ async def test_many_addresses_are_cleared_outside_of_the_lock(
 ) -> None:
     """But for an administrator's over HTTP, whose erasure may be refused under the lock."""
     monkeypatch.setattr(store, "CLEARED_AT_ONCE", 2)
-    ada = await accounts.register("ada", PASSWORD, HOME)
-    await accounts.grant_role(ada, role)
-    root = await accounts.add_user("root", PASSWORD, ("admin",))
+    ada = await accounts.logins.register("ada", PASSWORD, HOME)
+    await accounts.users.grant_role(ada, role)
+    root = await accounts.logins.add_user("root", PASSWORD, ("admin",))
     for _ in range(5):
         await fail(accounts, "ada", WORK)
     left: list[int] = []
@@ -361,7 +363,7 @@ async def test_many_addresses_are_cleared_outside_of_the_lock(
         return look_and_submit()
 
     monkeypatch.setattr(Appender, "submit", watched)
-    await accounts.erase(ada, Actor(root, HOME) if by else None)
+    await accounts.users.erase(ada, Actor(root, HOME) if by else None)
     assert [bool(rows) for rows in left] == [kept]
     addresses = await connection.fetch(ADDRESSES)
     assert ada not in {row["subject_id"] for row in addresses}
@@ -373,12 +375,12 @@ async def test_many_addresses_are_cleared_outside_of_the_lock(
 async def test_failed_logins_of_nobody_are_forgotten_by_and_by(
     accounts: Accounts, connection: Connection, personal: PersonalData, clock: Clock
 ) -> None:
-    await accounts.register("ada", PASSWORD, HOME)
+    await accounts.logins.register("ada", PASSWORD, HOME)
     for day in range(5):
         await fail(accounts, f"nobody{day}", WORK)
         await fail(accounts, "ada", WORK)
         clock.advance(86_400)
-        await accounts.forget_overdue()
+        await accounts.logins.forget_overdue()
     # it is day 5; the keys of the last three days are left
     found = await opened(connection, personal)
     nobodys = [each.login if each else None for _, each in found[1::2]]
@@ -412,7 +414,7 @@ async def test_a_key_of_yesterday_is_not_kept(
 ) -> None:
     await fail(accounts, "nobody", HOME)
     clock.advance(86_400)
-    await accounts.forget_overdue()
+    await accounts.logins.forget_overdue()
     clock.now -= timedelta(days=1)
     await connection.execute("DELETE FROM day_keys")
     await fail(accounts, "nobody", HOME)  # makes another
@@ -466,24 +468,24 @@ async def test_a_lost_master_key_is_named_and_never_replaced_silently(
 async def test_without_the_master_key_sessions_end_and_nobody_comes_in(
     make_accounts: MakeAccounts, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = await make_accounts(CONFIG).add_user("root", PASSWORD, ("admin",))
-    ada = await make_accounts(CONFIG).register("ada", PASSWORD)
-    here = session_of(await make_accounts(CONFIG).log_in("ada", PASSWORD, HOME))
+    root = await make_accounts(CONFIG).logins.add_user("root", PASSWORD, ("admin",))
+    ada = await make_accounts(CONFIG).logins.register("ada", PASSWORD)
+    here = session_of(await make_accounts(CONFIG).logins.log_in("ada", PASSWORD, HOME))
     robbed = make_accounts(msgspec.structs.replace(CONFIG, master_key=key_text(1)))
     for attempt in (
-        robbed.log_in("ada", PASSWORD, HOME),
-        robbed.log_in("ada", "wrong " + PASSWORD, HOME),
-        robbed.log_in("nobody", PASSWORD, HOME),
-        robbed.register("eve", PASSWORD, HOME),
-        robbed.change_password(here, PASSWORD, "new " + PASSWORD, HOME),
+        robbed.logins.log_in("ada", PASSWORD, HOME),
+        robbed.logins.log_in("ada", "wrong " + PASSWORD, HOME),
+        robbed.logins.log_in("nobody", PASSWORD, HOME),
+        robbed.logins.register("eve", PASSWORD, HOME),
+        robbed.logins.change_password(here, PASSWORD, "new " + PASSWORD, HOME),
         robbed.ready(),
     ):
         with pytest.raises(KeysUnavailable):
             await attempt
     head = len(await log_of(connection))
-    await robbed.end_all(here, HOME)
-    await robbed.disable(ada, Actor(root, HOME))
-    await robbed.erase(ada, Actor(root, HOME))
+    await robbed.sessions.end_all(here, HOME)
+    await robbed.users.disable(ada, Actor(root, HOME))
+    await robbed.users.erase(ada, Actor(root, HOME))
     assert [s.event().sealed for s in (await log_of(connection))[head:]] == [None] * 3
     assert "GATELOG_MASTER_KEY" in caplog.text
 
@@ -500,7 +502,7 @@ async def test_rotation_in_a_data_directory(
     config = in_directory(tmp_path)
     path = tmp_path / "secrets" / "master_key"
     running = make_accounts(config)
-    await running.register("ada", PASSWORD, HOME)
+    await running.logins.register("ada", PASSWORD, HOME)
     await fail(running, "nobody", WORK)
     old_text = path.read_text()
     wrapped = await connection.fetch("SELECT wrapped_key FROM subject_keys")
@@ -512,8 +514,8 @@ async def test_rotation_in_a_data_directory(
     assert len(path.read_text().split()) == 1
     assert await connection.fetch("SELECT wrapped_key FROM subject_keys") != wrapped
     # the process that ran all the time goes on, and a new one finds everything
-    await running.register("bob", PASSWORD, HOME)
-    await running.log_in("ada", PASSWORD, HOME)
+    await running.logins.register("bob", PASSWORD, HOME)
+    await running.logins.log_in("ada", PASSWORD, HOME)
     await fail(running, "nobody", WORK)
     clock.advance(86_400)
     await fail(running, "nobody", WORK)
@@ -540,7 +542,7 @@ async def test_an_interrupted_rotation_is_finished_by_the_next(
     config = in_directory(tmp_path)
     running = make_accounts(config)
     for n in range(3):
-        await running.register(f"user{n}", PASSWORD, HOME)
+        await running.logins.register(f"user{n}", PASSWORD, HOME)
     await fail(running, "nobody", WORK)
     original = getattr(store, step)
 
@@ -552,8 +554,8 @@ async def test_an_interrupted_rotation_is_finished_by_the_next(
     with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable, match="killed"):
         patch.setattr(store, step, killed)
         await rotate(config, database.app)
-    await running.register("meanwhile", PASSWORD, HOME)
-    await make_accounts(config).log_in("meanwhile", PASSWORD, HOME)
+    await running.logins.register("meanwhile", PASSWORD, HOME)
+    await make_accounts(config).logins.log_in("meanwhile", PASSWORD, HOME)
     done = await rotate(config, database.app)
     assert (done.resumed, done.lost) == (True, 0)
     ids = "SELECT DISTINCT encode(master_key_id, 'hex') FROM {}"
@@ -573,11 +575,11 @@ async def test_a_rotation_leaves_the_erased_erased(
     """The user is erased between the reading of the keys and their writing."""
     config = in_directory(tmp_path)
     accounts = make_accounts(config)
-    ada = await accounts.register("ada", PASSWORD, HOME)
+    ada = await accounts.logins.register("ada", PASSWORD, HOME)
     original = store.rewrap_subject_keys
 
     async def late(*arguments: Any) -> None:
-        await accounts.erase(ada)
+        await accounts.users.erase(ada)
         await original(*arguments)
 
     monkeypatch.setattr(store, "rewrap_subject_keys", late)
@@ -597,7 +599,7 @@ async def test_a_registration_cannot_outrun_a_rotation(
     """The key is wrapped with the old master key and arrives after the rotation is over."""
     config = in_directory(tmp_path)
     accounts = make_accounts(config)
-    await accounts.register("ada", PASSWORD, HOME)
+    await accounts.logins.register("ada", PASSWORD, HOME)
     hashing, rotated = asyncio.Event(), asyncio.Event()
     original = PasswordPool.hash
 
@@ -607,7 +609,7 @@ async def test_a_registration_cannot_outrun_a_rotation(
         return await original(self, password)
 
     monkeypatch.setattr(PasswordPool, "hash", slow)
-    registering = asyncio.create_task(accounts.register("bob", PASSWORD, HOME))
+    registering = asyncio.create_task(accounts.logins.register("bob", PASSWORD, HOME))
     await hashing.wait()
     done = await rotate(config, database.app)
     rotated.set()
@@ -626,12 +628,12 @@ async def test_rotation_with_a_variable(
     second = msgspec.structs.replace(CONFIG, master_key=key_text(2))
     with pytest.raises(OperatorError, match="no keys yet"):
         await rotate(first, database.app)
-    await make_accounts(first).register("ada", PASSWORD, HOME)
+    await make_accounts(first).logins.register("ada", PASSWORD, HOME)
     with pytest.raises(OperatorError, match="GATELOG_MASTER_KEY: put the new key in front"):
         await rotate(first, database.app)
     with pytest.raises(KeysUnavailable, match="GATELOG_MASTER_KEY"):
         await rotate(second, database.app)
-    await make_accounts(both).register("bob", PASSWORD, HOME)
+    await make_accounts(both).logins.register("bob", PASSWORD, HOME)
     assert (await rotate(both, database.app)).rewrapped == 2
     found = await opened(connection, PersonalData(second, pool))
     assert all(each is not None for _, each in found)
@@ -647,13 +649,13 @@ async def test_what_a_lost_master_key_sealed_is_given_up(
     pool: Database,
 ) -> None:
     config = in_directory(tmp_path)
-    await make_accounts(config).register("ada", PASSWORD, HOME)
+    await make_accounts(config).logins.register("ada", PASSWORD, HOME)
     (tmp_path / "secrets" / "master_key").unlink()
     with pytest.raises(KeysUnavailable, match="--lost"):
         await rotate(config, database.app)
     done = await rotate(config, database.app, lost=True)
     assert (done.lost, done.resumed) == (2, False)
-    await make_accounts(config).log_in("ada", PASSWORD, WORK)
+    await make_accounts(config).logins.log_in("ada", PASSWORD, WORK)
     assert [found for _, found in await opened(connection, PersonalData(config, pool))] == [
         None,
         Personal("ada", WORK.address, WORK.agent),
@@ -671,6 +673,6 @@ async def test_one_rotation_at_a_time(database: Dsns, connection: Connection) ->
 async def test_every_user_has_a_key_of_their_own(
     accounts: Accounts, connection: Connection
 ) -> None:
-    users: list[UUID] = [await accounts.register(f"user{n}", PASSWORD) for n in range(3)]
+    users: list[UUID] = [await accounts.logins.register(f"user{n}", PASSWORD) for n in range(3)]
     rows = await connection.fetch("SELECT wrapped_key FROM subject_keys")
     assert len({bytes(row[0]) for row in rows}) == len(users)

@@ -15,10 +15,8 @@ from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
 from gatelog.master_keys import format_master_keys, master_key_id, parse_master_keys
 from gatelog.privacy.rules import (
-    MAX_CLIENT_TEXT,
     Personal,
     address_index,
-    client,
     day_of,
     day_purpose,
     normalise_address,
@@ -114,18 +112,6 @@ def test_the_day_is_that_of_utc() -> None:
     evening = datetime(2026, 1, 2, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
     event = ev.LoginFailed(event_id=ID, occurred_at=evening, reason="unknown_login")
     assert day_of(event) == date(2026, 1, 3)
-
-
-# --- clients
-
-
-def test_a_client_is_bounded_and_storable() -> None:
-    long = client("x" * 1000, "y" * 1000)
-    assert (len(long.address or ""), len(long.agent or "")) == (MAX_CLIENT_TEXT,) * 2
-    assert client("", None) == client(None, "")
-    surrogate = client(None, "a\udcffb")
-    assert surrogate.agent == "a?b"
-    seal(Personal(agent=surrogate.agent), KEY, NONCE, ID, "x")
 
 
 # --- keys

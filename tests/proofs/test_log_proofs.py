@@ -42,7 +42,7 @@ PATHS = ["checkpoint", "tile/0/000", "tile/entries/000", "proof?position=1", "pr
 async def auditor(service: Service, config: Config, database: Dsns) -> str:
     """A token of somebody with the role auditor."""
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user("audrey", PASSWORD, ("auditor",))
+        await services.accounts.logins.add_user("audrey", PASSWORD, ("auditor",))
     return await service.token("audrey")
 
 
@@ -82,7 +82,7 @@ async def test_only_who_may(
     service: Service, sealed: str, config: Config, database: Dsns, path: str
 ) -> None:
     async with open_services(config, database.app) as services:
-        await services.accounts.add_user("root", PASSWORD, ("admin",))
+        await services.accounts.logins.add_user("root", PASSWORD, ("admin",))
     await service.register()
     assert (await service.get(f"/v1/log/{path}")).status == 401
     nobody = await service.get(f"/v1/log/{path}", cookie=await service.token())
@@ -280,12 +280,11 @@ async def test_a_receipt(
 ) -> None:
     """Its proof comes with the next seal, within a second."""
     position = (await service.log_in("audrey", headers={"Prefer": "receipt"})).json["position"]
-    receipt = await proofs.receipt(position)
-    assert (receipt.position, receipt.proof) == (position, None)
+    assert await proofs.proof_of(position) is None
     await seal(database.app, tmp_path / "checkpoint")
-    receipt = await proofs.receipt(position)
-    assert receipt.proof is not None
-    verified = verify_proof(receipt.proof.encode(), KEY)
+    proof = await proofs.proof_of(position)
+    assert proof is not None
+    verified = verify_proof(proof.encode(), KEY)
     assert verified.position == position
     assert b"session_started" in (verified.entry or b"")
 

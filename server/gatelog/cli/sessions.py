@@ -11,7 +11,8 @@ from gatelog.cli.output import json_option, limit_option, print_json, print_tabl
 from gatelog.config import Config
 
 if TYPE_CHECKING:
-    from gatelog.accounts.service.accounts import Accounts, Ended
+    from gatelog.accounts.service.accounts import Accounts
+    from gatelog.accounts.service.acting import Ended
     from gatelog.log.rules.state import ActiveSession
 
 _NO_SESSION = UUID(int=0)
@@ -35,9 +36,9 @@ def list_sessions(config: Config, login: str | None, limit: int, as_json: bool) 
 
     async def work(accounts: Accounts) -> list[ActiveSession]:
         if login is None:
-            return await accounts.list_all_sessions(_NO_SESSION, limit)
-        subject_id = (await accounts.find_user(login)).subject_id
-        return (await accounts.list_sessions(subject_id))[:limit]
+            return await accounts.sessions.list_all_sessions(_NO_SESSION, limit)
+        subject_id = (await accounts.users.find_user(login)).subject_id
+        return (await accounts.sessions.list_sessions(subject_id))[:limit]
 
     sessions = with_accounts(config, "session list", work)
     if as_json:
@@ -73,8 +74,10 @@ def end(config: Config, session_id: UUID | None, login: str | None, as_json: boo
 
     async def work(accounts: Accounts) -> Ended:
         if session_id is not None:
-            return await accounts.revoke_session(session_id)
-        return await accounts.revoke_all((await accounts.find_user(login or "")).subject_id)
+            return await accounts.sessions.revoke_session(session_id)
+        return await accounts.sessions.revoke_all(
+            (await accounts.users.find_user(login or "")).subject_id
+        )
 
     ended = with_accounts(config, "session end", work)
     if as_json:

@@ -19,7 +19,8 @@ from gatelog.errors import OperatorError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gatelog.accounts.service.accounts import Accounts, Ended
+    from gatelog.accounts.service.accounts import Accounts
+    from gatelog.accounts.service.acting import Ended
     from gatelog.accounts.store.users import ListedUser
     from gatelog.host.database import Dsns
 
@@ -59,7 +60,7 @@ def add_user(config: Config, login: str, password: str, roles: tuple[str, ...] =
     from gatelog.cli.services import with_accounts
 
     async def work(accounts: Accounts) -> UUID:
-        return await accounts.add_user(login, password, tuple(roles))
+        return await accounts.logins.add_user(login, password, tuple(roles))
 
     return with_accounts(config, "user add", work)
 
@@ -93,7 +94,7 @@ def list_users(config: Config, limit: int, as_json: bool) -> None:
     from gatelog.cli.services import with_accounts
 
     async def work(accounts: Accounts) -> list[ListedUser]:
-        return await accounts.list_users(_NOBODY, limit)
+        return await accounts.users.list_users(_NOBODY, limit)
 
     users = with_accounts(config, "user list", work)
     if as_json:
@@ -117,7 +118,7 @@ def disable(config: Config, login: str, as_json: bool) -> None:
     """Keep a user from logging in, and end all their sessions."""
 
     async def work(accounts: Accounts) -> Ended:
-        return await accounts.disable((await accounts.find_user(login)).subject_id)
+        return await accounts.users.disable((await accounts.users.find_user(login)).subject_id)
 
     _change(config, login, "disabled", work, as_json=as_json)
 
@@ -130,7 +131,7 @@ def enable(config: Config, login: str, as_json: bool) -> None:
     """Let a disabled user log in again."""
 
     async def work(accounts: Accounts) -> Ended:
-        return await accounts.enable((await accounts.find_user(login)).subject_id)
+        return await accounts.users.enable((await accounts.users.find_user(login)).subject_id)
 
     _change(config, login, "enabled", work, as_json=as_json)
 
@@ -144,7 +145,9 @@ def grant(config: Config, login: str, role: str, as_json: bool) -> None:
     """Give a user a role, and end all their sessions."""
 
     async def work(accounts: Accounts) -> Ended:
-        return await accounts.grant_role((await accounts.find_user(login)).subject_id, role)
+        return await accounts.users.grant_role(
+            (await accounts.users.find_user(login)).subject_id, role
+        )
 
     _change(config, login, "granted", work, as_json=as_json, role=role)
 
@@ -158,7 +161,9 @@ def revoke(config: Config, login: str, role: str, as_json: bool) -> None:
     """Take a role from a user, and end all their sessions."""
 
     async def work(accounts: Accounts) -> Ended:
-        return await accounts.revoke_role((await accounts.find_user(login)).subject_id, role)
+        return await accounts.users.revoke_role(
+            (await accounts.users.find_user(login)).subject_id, role
+        )
 
     _change(config, login, "revoked", work, as_json=as_json, role=role)
 
@@ -199,8 +204,8 @@ async def _erase(config: Config, urls: Dsns, who: str) -> _Erased:
     from gatelog.privacy.store.keys import vacuum_erased
 
     async with open_services(config, urls.app) as services:
-        user_id = _id(who) or (await services.accounts.find_user(who)).subject_id
-        ended = await services.accounts.erase(user_id)
+        user_id = _id(who) or (await services.accounts.users.find_user(who)).subject_id
+        ended = await services.accounts.users.erase(user_id)
     owner = await connect(urls.owner, role=None)
     try:
         with translated_errors():

@@ -25,23 +25,26 @@ from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
-from gatelog.accounts.web.handlers import CONFIG, SERVICES, routes
-from gatelog.accounts.web.users import user_routes
-from gatelog.audit.web.asof import asof_routes
-from gatelog.audit.web.events import audit_routes
-from gatelog.audit.web.export import EXPORTING, end_exports, export_routes
-from gatelog.audit.web.stream import stream_routes
+from gatelog.accounts.web import ACCOUNTS
+from gatelog.audit.web.asof import AS_OF
+from gatelog.audit.web.events import AUDIT
+from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
+from gatelog.audit.web.stream import FOLLOWER
 from gatelog.config import Config
 from gatelog.errors import BadRequest
+from gatelog.hosting.routes import own_routes
 from gatelog.hosting.services import Services, open_services, sweeping
+from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
 from gatelog.http.guard import Door, bind, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
-from gatelog.http.metrics import metrics_routes
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.problems import internal_error, log_unexpected, problem
+from gatelog.http.recheck import GATE
+from gatelog.http.roles import READ_RECORDER
+from gatelog.http.settings import CONFIG
 from gatelog.proofs.service.history import history_guard
-from gatelog.proofs.web import log_routes
+from gatelog.proofs.web import PROOFS
 from gatelog.sessions.service.projector import projecting
 
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
@@ -86,7 +89,7 @@ def build_app(
 
     async def serving(app: web.Application) -> AsyncIterator[None]:
         async with services() as opened:
-            app[SERVICES] = opened
+            _hand_out(app, opened)
             door.open(opened.gate)
             refuse_unguarded(app)
             yield
@@ -97,17 +100,28 @@ def build_app(
     app.cleanup_ctx.append(serving)
     app[EXPORTING] = set()
     app.on_shutdown.extend((_end_streams, end_exports))
-    own = (*routes(config), *user_routes(), *log_routes(), *audit_routes(), *metrics_routes(config))
-    own = (*own, *export_routes(), *stream_routes(), *asof_routes())
-    app.add_routes([bind(door, route) for route in (*own, *hosted)])
+    app.add_routes([bind(door, route) for route in (*own_routes(config), *hosted)])
     app.router.register_resource(Nowhere(door))
     return app
 
 
+def _hand_out(app: web.Application, services: Services) -> None:
+    """To each room's handlers the use cases of their room, and what others do for them."""
+    app[GATE] = services.gate
+    app[ACCOUNTS] = services.accounts
+    app[PROOFS] = services.proofs
+    app[AUDIT] = services.audit
+    app[AS_OF] = services.as_of
+    app[EXPORTS] = services.exports
+    app[FOLLOWER] = services.follower
+    app[PROVER] = services.proofs
+    app[READ_RECORDER] = services.audit
+
+
 async def _end_streams(app: web.Application) -> None:
     """Streams have no end of their own: a stop must not wait for one."""
-    if SERVICES in app:
-        await app[SERVICES].follower.close()
+    if FOLLOWER in app:
+        await app[FOLLOWER].close()
 
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:

@@ -138,7 +138,7 @@ async def _sweep(accounts: Accounts) -> None:
     while True:
         await asyncio.sleep(SWEEP_INTERVAL_S)
         try:
-            await accounts.end_expired()
-            await accounts.forget_overdue()
+            await accounts.sessions.end_expired()
+            await accounts.logins.forget_overdue()
         except GatelogError as error:
             logger.warning("sweep: %s", error)

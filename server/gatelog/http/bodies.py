@@ -1,8 +1,8 @@
-"""Request bodies: what may come in, and what becomes of everything else.
+"""What comes in with a request: bodies and ids, and what becomes of everything else.
 
-Rules: JSON objects in UTF-8 of bounded size, named once, all fields known and of their type.
-Whatever else comes is one of our errors (400, 413, 415, 422), and none of them quotes the body:
-a password may stand anywhere in it.
+Rules: a body is a JSON object in UTF-8 of bounded size, named once, all fields known and of their
+type. Whatever else comes is one of our errors (400, 413, 415, 422), and none of them quotes the
+body: a password may stand anywhere in it. An id has one spelling.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any, NoReturn, TypeVar
+from uuid import UUID
 
 import msgspec
 from aiohttp import hdrs, web
@@ -19,6 +20,7 @@ from gatelog.errors import (
     BodyTooLarge,
     InvalidInput,
     MalformedJson,
+    NotFound,
     UnsupportedMediaType,
 )
 from gatelog.text import is_storable
@@ -116,3 +118,15 @@ def _bounded_integer(digits: str) -> int:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise MalformedJson("NaN and Infinity are not JSON.")
+
+
+def id_in_path(request: web.Request, name: str, otherwise: str) -> UUID:
+    """The id of this name; any other text names nothing. Raises NotFound, saying ``otherwise``."""
+    text = request.match_info[name]
+    try:
+        value = UUID(text)
+    except ValueError:
+        raise NotFound(otherwise) from None
+    if str(value) != text.lower():
+        raise NotFound(otherwise)
+    return value

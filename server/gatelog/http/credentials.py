@@ -1,4 +1,4 @@
-"""Where a request carries its token, and how a cookie takes it to a browser.
+"""Where a request carries its token, and where a request comes from.
 
 Rules:
 
@@ -206,22 +206,3 @@ def _is_same_host(origin: str, host: str) -> bool:
     except ValueError:
         return False
     return default is not None and theirs.hostname == ours.hostname and same_port
-
-
-# --- the cookie on its way out
-
-
-def set_session_cookie(
-    request: web.Request, response: web.StreamResponse, token: str, max_age_s: int
-) -> None:
-    """Give the browser its token, for as long as the session lives."""
-    name, secure = (LOCAL_COOKIE, "") if is_local(request) else (SECURE_COOKIE, "; Secure")
-    response.headers.add(
-        hdrs.SET_COOKIE,
-        f"{name}={token}; Max-Age={max_age_s}; Path=/{secure}; HttpOnly; SameSite=Lax",
-    )
-
-
-def clear_session_cookie(request: web.Request, response: web.StreamResponse) -> None:
-    """Make the browser forget its token."""
-    set_session_cookie(request, response, "", 0)

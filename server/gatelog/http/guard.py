@@ -30,13 +30,12 @@ from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler
 
 from gatelog.errors import GatelogError
+from gatelog.http.answers import keep_private
 from gatelog.http.credentials import UnclearCredentials, read_token, refuse_cross_site
-from gatelog.http.encoded import Encoded
 from gatelog.http.problems import (
     NO_CREDENTIALS,
     NO_SESSION,
     UNCLEAR_CREDENTIALS,
-    VARY_BY_CREDENTIALS,
     http_problem,
     internal_error,
     problem,
@@ -161,13 +160,3 @@ def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
             raise error
         return response
     return internal_error(error)
-
-
-def keep_private(response: web.StreamResponse) -> None:
-    """Keep what was answered for one session out of every cache."""
-    if isinstance(response, Encoded):
-        return  # its bytes say so already
-    headers = response.headers
-    headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    if headers.setdefault(hdrs.VARY, VARY_BY_CREDENTIALS) != VARY_BY_CREDENTIALS:
-        headers.add(hdrs.VARY, VARY_BY_CREDENTIALS)

@@ -21,8 +21,9 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import istr
 
+from gatelog.http.answers import keep_private
 from gatelog.http.encoded import Template
-from gatelog.http.guard import SESSION, changes_nothing, keep_private
+from gatelog.http.guard import SESSION, changes_nothing
 from gatelog.sessions.rules.record import Session
 
 ME_PATH: Final = "/v1/me"
@@ -92,3 +93,8 @@ def _identity(session: Session) -> str:
         f"{SESSION_HEADER}: {session.session_text}\r\n"
         f"{ROLES_HEADER}: {session.roles_text}\r\n"
     )
+
+
+def identity_routes() -> list[web.RouteDef]:
+    """The routes of who is asking."""
+    return [web.get(ME_PATH, me), web.route("*", AUTH_PATH, auth)]

@@ -1,15 +1,21 @@
-"""The metrics of this host, for Prometheus to fetch."""
+"""The metrics of this host, for Prometheus to fetch. Each room counts for itself.
+
+Workers are processes: with PROMETHEUS_MULTIPROC_DIR set before anything is counted, they count into
+files there, and any of them can tell the sum.
+"""
 
 from __future__ import annotations
 
+import os
+
 from aiohttp import hdrs, web
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
+from prometheus_client.registry import REGISTRY
 
 from gatelog.config import Config
 from gatelog.errors import NotFound
 from gatelog.http.credentials import is_forwarded, is_local
 from gatelog.http.guard import public
-from gatelog.sessions.service.metrics import exposition
 
 
 def metrics_routes(config: Config) -> list[web.RouteDef]:
@@ -27,3 +33,12 @@ def metrics_routes(config: Config) -> list[web.RouteDef]:
         return web.Response(body=exposition(), headers=headers)
 
     return [web.get("/metrics", metrics)]
+
+
+def exposition() -> bytes:
+    """All metrics, of all workers of this host, in Prometheus' text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

@@ -1,20 +1,34 @@
 """Who may use a handler: the roles that its session must have one of.
 
 What shows an auditor or administrator something about others is recorded first: an audit read.
+Recording is a capability of its own: the application says who does it (``READ_RECORDER``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Final, Protocol
+from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gatelog.accounts.web.handlers import SERVICES, client
 from gatelog.errors import Forbidden
+from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
 from gatelog.log.rules.events import AuditedRead
+from gatelog.privacy.rules import Client
+
+
+class ReadRecorder(Protocol):
+    """Who records audit reads."""
+
+    async def recorded_read(self, caller: UUID, what: AuditedRead, client: Client) -> None:
+        """Returns when the log says that the caller reads about others. Raises Unavailable."""
+
+
+READ_RECORDER: Final[web.AppKey[ReadRecorder]] = web.AppKey("read_recorder")
 
 
 def needs_role(*roles: str) -> Callable[[Handler], Handler]:
@@ -38,5 +52,5 @@ def needs_role(*roles: str) -> Callable[[Handler], Handler]:
 
 async def record_read(request: web.Request, what: AuditedRead) -> None:
     """Returns when the log says who reads about others here. Raises Unavailable."""
-    audit = request.app[SERVICES].audit
-    await audit.recorded_read(request[SESSION].subject_id, what, client(request))
+    recorder = request.app[READ_RECORDER]
+    await recorder.recorded_read(request[SESSION].subject_id, what, caller_of(request).client)

@@ -44,7 +44,6 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + 16
 ADDRESS_INDEX_BYTES = 16
-MAX_CLIENT_TEXT = 512  # characters of an address or agent; what is longer is cut
 PADDED_TO = 32  # bytes
 
 
@@ -64,17 +63,6 @@ class Client(msgspec.Struct, frozen=True):
 
 
 UNKNOWN_CLIENT = Client()
-
-
-def client(address: str | None, agent: str | None) -> Client:
-    """A client from texts that anybody may have chosen: bounded, and storable as UTF-8."""
-    return Client(_bounded(address), _bounded(agent))
-
-
-def _bounded(text: str | None) -> str | None:
-    if not text:
-        return None
-    return text[:MAX_CLIENT_TEXT].encode("utf-8", "replace").decode()
 
 
 # --- sealing

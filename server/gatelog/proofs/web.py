@@ -12,14 +12,17 @@ Each one needs the role ``auditor`` or ``admin``. Rules:
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from aiohttp import hdrs, web
 
-from gatelog.accounts.web.handlers import SERVICES
 from gatelog.errors import InvalidInput, MalformedProof, NotFound
 from gatelog.http.roles import needs_role, record_read
 from gatelog.proofs.rules.merkle import MAX_TREE_SIZE
 from gatelog.proofs.rules.tlog import parse_tile_path
+from gatelog.proofs.service.proofs import Proofs
+
+PROOFS: Final = web.AppKey("proofs", Proofs)
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
@@ -36,7 +39,7 @@ def _text(body: bytes) -> web.Response:
 async def checkpoint(request: web.Request) -> web.StreamResponse:
     """The newest signed checkpoint."""
     await record_read(request, "log")
-    return _text(await request.app[SERVICES].proofs.checkpoint())
+    return _text(await request.app[PROOFS].checkpoint())
 
 
 @needs_role("auditor", "admin")
@@ -48,7 +51,7 @@ async def tile(request: web.Request) -> web.StreamResponse:
         raise NotFound(str(error)) from error
     await record_read(request, "log")
     response = web.Response(
-        body=await request.app[SERVICES].proofs.tile(path), headers={hdrs.CONTENT_TYPE: BYTES}
+        body=await request.app[PROOFS].tile(path), headers={hdrs.CONTENT_TYPE: BYTES}
     )
     if path.level is not None:
         response.headers[hdrs.CACHE_CONTROL] = FOR_GOOD
@@ -60,7 +63,7 @@ async def proof(request: web.Request) -> web.StreamResponse:
     """The proof of an event (``position``), or of an extension of an older tree (``from``)."""
     name, number = _asked(request)
     await record_read(request, "log")
-    proofs = request.app[SERVICES].proofs
+    proofs = request.app[PROOFS]
     if name == "position":
         return _text((await proofs.inclusion(number)).text())
     return _text((await proofs.consistency(number)).text())

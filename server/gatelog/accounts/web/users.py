@@ -13,12 +13,13 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from gatelog.accounts.service.accounts import Actor
-from gatelog.accounts.web.handlers import SERVICES, answer, client, ending, uuid
+from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
+from gatelog.accounts.web import ACCOUNTS
+from gatelog.http.answers import answer
+from gatelog.http.bodies import id_in_path
+from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import needs_role, record_read
-
-NO_SUCH_USER = "There is no such user."
 
 
 class UserSession(msgspec.Struct):
@@ -33,12 +34,24 @@ class UserSessions(msgspec.Struct):
     sessions: list[UserSession]
 
 
+class Changed(msgspec.Struct):
+    """What was done to a user, how many sessions it ended, and where the log says so."""
+
+    status: str
+    ended: int
+    position: int
+
+
 def _user(request: web.Request) -> UUID:
-    return uuid(request.match_info["user_id"], NO_SUCH_USER)
+    return id_in_path(request, "user_id", NO_SUCH_USER)
 
 
 def _actor(request: web.Request) -> Actor:
-    return Actor(request[SESSION].subject_id, client(request))
+    return Actor(request[SESSION].subject_id, caller_of(request).client)
+
+
+def _changed(status: str, ended: Ended) -> web.Response:
+    return answer(Changed(status, ended.ended, ended.position))
 
 
 @needs_role("admin")
@@ -46,7 +59,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     user_id = _user(request)
     await record_read(request, "user_sessions")
-    sessions = await request.app[SERVICES].accounts.sessions_of(user_id)
+    sessions = await request.app[ACCOUNTS].sessions.sessions_of(user_id)
     return answer(
         UserSessions(
             user_id,
@@ -58,47 +71,43 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 @needs_role("admin")
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all sessions of the user."""
-    ended = await request.app[SERVICES].accounts.revoke_all(_user(request), _actor(request))
-    return answer(ending("ended", ended))
+    sessions = request.app[ACCOUNTS].sessions
+    return _changed("ended", await sessions.revoke_all(_user(request), _actor(request)))
 
 
 @needs_role("admin")
 async def disable(request: web.Request) -> web.StreamResponse:
     """Keep the user from logging in, and end all sessions."""
-    ended = await request.app[SERVICES].accounts.disable(_user(request), _actor(request))
-    return answer(ending("disabled", ended))
+    users = request.app[ACCOUNTS].users
+    return _changed("disabled", await users.disable(_user(request), _actor(request)))
 
 
 @needs_role("admin")
 async def enable(request: web.Request) -> web.StreamResponse:
     """Let the user log in again."""
-    ended = await request.app[SERVICES].accounts.enable(_user(request), _actor(request))
-    return answer(ending("enabled", ended))
+    users = request.app[ACCOUNTS].users
+    return _changed("enabled", await users.enable(_user(request), _actor(request)))
 
 
 @needs_role("admin")
 async def erase(request: web.Request) -> web.StreamResponse:
     """Forget the user for good."""
-    ended = await request.app[SERVICES].accounts.erase(_user(request), _actor(request))
-    return answer(ending("erased", ended))
+    users = request.app[ACCOUNTS].users
+    return _changed("erased", await users.erase(_user(request), _actor(request)))
 
 
 @needs_role("admin")
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
-    accounts, role = request.app[SERVICES].accounts, request.match_info["role"]
-    return answer(
-        ending("granted", await accounts.grant_role(_user(request), role, _actor(request)))
-    )
+    users, role = request.app[ACCOUNTS].users, request.match_info["role"]
+    return _changed("granted", await users.grant_role(_user(request), role, _actor(request)))
 
 
 @needs_role("admin")
 async def revoke_role(request: web.Request) -> web.StreamResponse:
     """Take a role away, and end all sessions."""
-    accounts, role = request.app[SERVICES].accounts, request.match_info["role"]
-    return answer(
-        ending("revoked", await accounts.revoke_role(_user(request), role, _actor(request)))
-    )
+    users, role = request.app[ACCOUNTS].users, request.match_info["role"]
+    return _changed("revoked", await users.revoke_role(_user(request), role, _actor(request)))
 
 
 def user_routes() -> list[web.RouteDef]:

@@ -7,17 +7,21 @@ link is the position of a session's start. A page may be short; what has no ``ne
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from aiohttp import hdrs, web
 
-from gatelog.accounts.web.handlers import SERVICES, answer
+from gatelog.audit.service.asof import AsOf
 from gatelog.audit.store.asof import End, SessionPage, SessionThen
 from gatelog.audit.web.events import parse_filter, position_parameter, time_parameter
 from gatelog.errors import InvalidInput
+from gatelog.http.answers import answer
 from gatelog.http.roles import needs_role, record_read
+
+AS_OF: Final = web.AppKey("as_of", AsOf)
 
 PATH = "/v1/audit/sessions"
 FILTERS = ("user", "before")
@@ -70,7 +74,7 @@ async def sessions_as_of(request: web.Request) -> web.StreamResponse:
     if position == 0:
         raise InvalidInput("The parameter position must be a position: a number from 1 on.")
     await record_read(request, "sessions")
-    page = await request.app[SERVICES].as_of.sessions(
+    page = await request.app[AS_OF].sessions(
         at=at, position=position, user=wanted.user, before=wanted.before, limit=wanted.limit
     )
     return _paged(request, page)

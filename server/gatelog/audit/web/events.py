@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -24,16 +24,17 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import MultiMapping
 
-from gatelog.accounts.web.handlers import SERVICES, answer
 from gatelog.audit.rules.shown import MAX_PAGE, MAX_POSITION, AuditFilter, Cursor, ShownEvent
-from gatelog.audit.service.audit import ShownPage
+from gatelog.audit.service.audit import Audit, ShownPage
 from gatelog.errors import InvalidInput, NotFound, NotSealed
+from gatelog.http.answers import OWN_EVENTS_PATH, answer
 from gatelog.http.guard import SESSION
-from gatelog.http.receipts import OWN_EVENTS_PATH
 from gatelog.http.roles import needs_role, record_read
 from gatelog.log.rules.events import EVENT_TYPES
 from gatelog.privacy.rules import normalise_address
-from gatelog.proofs.web import TEXT
+from gatelog.proofs.web import PROOFS, TEXT
+
+AUDIT: Final = web.AppKey("audit", Audit)
 
 FILTERS = ("user", "session", "type", "from", "to", "address", "after", "before")
 OWN_FILTERS = ("type", "from", "to", "after", "before")
@@ -219,13 +220,13 @@ async def events(request: web.Request) -> web.StreamResponse:
     """A page of the events that fit."""
     wanted = parse_filter(request.query, also=PAGING)
     await record_read(request, "events")
-    return _paged(request, await request.app[SERVICES].audit.page(wanted))
+    return _paged(request, await request.app[AUDIT].page(wanted))
 
 
 async def own_events(request: web.Request) -> web.StreamResponse:
     """A page of what is recorded about the caller."""
     wanted = parse_filter(request.query, names=OWN_FILTERS, also=PAGING)
-    audit = request.app[SERVICES].audit
+    audit = request.app[AUDIT]
     return _paged(request, await audit.page_of_own(request[SESSION].subject_id, wanted))
 
 
@@ -234,12 +235,11 @@ async def own_proof(request: web.Request) -> web.StreamResponse:
     if request.query:
         raise InvalidInput("There are no parameters here.")
     position = int(request.match_info["position"])
-    services = request.app[SERVICES]
     if position > MAX_POSITION:
         raise NotFound()
-    await services.audit.check_own(request[SESSION].subject_id, position)
+    await request.app[AUDIT].check_own(request[SESSION].subject_id, position)
     try:
-        proof = await services.proofs.inclusion(position)
+        proof = await request.app[PROOFS].inclusion(position)
     except NotSealed as error:
         raise NotSealed(error.detail, retry_after_s=1) from error
     return web.Response(body=proof.text(), headers={hdrs.CONTENT_TYPE: TEXT})

@@ -26,21 +26,20 @@ from typing import Final, get_args
 from aiohttp import hdrs, web
 from multidict import istr
 
-from gatelog.accounts.web.handlers import CONFIG, SERVICES
-from gatelog.audit.service.export import ExportFormat
+from gatelog.audit.service.export import ExportFormat, Exports
 from gatelog.audit.web.events import FILTERS, parse_filter
 from gatelog.errors import GatelogError, InvalidInput
-from gatelog.http.credentials import read_token
-from gatelog.http.guard import keep_private
+from gatelog.http.answers import keep_private
+from gatelog.http.recheck import Asker
 from gatelog.http.roles import needs_role, record_read
-from gatelog.sessions.rules.tokens import token_digest
-from gatelog.sessions.service.gate import Gate
+from gatelog.http.settings import CONFIG
 
 logger = logging.getLogger(__name__)
 
 POSITION_HEADER: Final = istr("X-Gatelog-Position")
 PATIENCE_S = 60.0
 STOP_SHARE = 0.8  # of the time that a stop waits for requests
+EXPORTS: Final = web.AppKey("exports", Exports)
 EXPORTING: Final = web.AppKey("exporting", set[asyncio.Timeout])
 
 _TYPES: dict[str, str] = {
@@ -49,22 +48,6 @@ _TYPES: dict[str, str] = {
 }
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER for no time: a close is a reset
 _CLOSE = struct.pack("ii", 0, 0)
-
-
-class Asker:
-    """Whoever sent the request, as long as their session is active."""
-
-    def __init__(self, request: web.Request) -> None:
-        token = read_token(request)
-        self._digest = token_digest(token) if token is not None else b""
-        self._gate: Gate = request.app[SERVICES].gate
-
-    async def is_there(self) -> bool:
-        """Whether the session is still active. Raises Unavailable when nobody can tell."""
-        session = self._gate.peek(self._digest)
-        if session is None:
-            session = await self._gate.find(self._digest)
-        return bool(session)
 
 
 def reset(request: web.Request) -> None:
@@ -106,7 +89,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     """All events that fit, oldest first."""
     form, opened = _asked(request)
     wanted = parse_filter(request.query, names=FILTERS, also=("format", "personal"))
-    exports = request.app[SERVICES].exports
+    exports = request.app[EXPORTS]
     with exports.place():
         upto = await exports.head()
         response = _response(form, upto)

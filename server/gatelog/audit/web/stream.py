@@ -20,20 +20,25 @@ import logging
 import re
 import socket
 import time
+from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
 
-from gatelog.accounts.web.handlers import CONFIG, SERVICES
 from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter
-from gatelog.audit.service.follow import Stream
+from gatelog.audit.service.follow import Follower, Stream
 from gatelog.audit.web.events import parse_filter
-from gatelog.audit.web.export import Asker, reset
+from gatelog.audit.web.export import reset
 from gatelog.errors import GatelogError, InvalidInput
-from gatelog.http.guard import SESSION, keep_private
+from gatelog.http.answers import keep_private
+from gatelog.http.guard import SESSION
+from gatelog.http.recheck import Asker
 from gatelog.http.roles import needs_role, record_read
+from gatelog.http.settings import CONFIG
 
 logger = logging.getLogger(__name__)
+
+FOLLOWER: Final = web.AppKey("follower", Follower)
 
 RECHECK_S = 1.0
 PATIENCE_S = 30.0
@@ -48,12 +53,11 @@ _position = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
 async def stream(request: web.Request) -> web.StreamResponse:
     """The events that fit, as they are recorded."""
     wanted, after = _asked(request)
-    services, session = request.app[SERVICES], request[SESSION]
     response = _response()
     if request.method == hdrs.METH_HEAD:
         return response
     await record_read(request, "stream")
-    stream = await services.follower.open(wanted, after, session.session_id)
+    stream = await request.app[FOLLOWER].open(wanted, after, request[SESSION].session_id)
     try:
         await response.prepare(request)
         _bound_buffer(request)

@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from gatelog.errors import (
     InvalidInput,
     LogDamaged,
@@ -55,13 +53,6 @@ if TYPE_CHECKING:
     from gatelog.log.store.database import PooledConnection
 
 Tiles = dict[tuple[int, int], bytes]
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """Where an event stands in the log and, once that is sealed, the proof of it (a tlog-proof)."""
-
-    position: int
-    proof: str | None = None
 
 
 class Proofs:
@@ -109,13 +100,13 @@ class Proofs:
                 raise InvalidInput(f"The size must be between 1 and {checkpoint.size}.")
             return await _extend(connection, old_size, note, checkpoint)
 
-    async def receipt(self, position: int) -> Receipt:
-        """The receipt for an event that was recorded at this position."""
+    async def proof_of(self, position: int) -> str | None:
+        """The proof (a tlog-proof) of an event that was recorded; None before it is sealed."""
         try:
             proof = await self.inclusion(position)
         except NotSealed:
-            return Receipt(position)
-        return Receipt(position, proof.text().decode())
+            return None
+        return proof.text().decode()
 
 
 async def _newest(connection: PooledConnection) -> tuple[bytes, Checkpoint]:

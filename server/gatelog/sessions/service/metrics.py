@@ -1,16 +1,10 @@
-"""What the service counts and times, for Prometheus.
-
-Workers are processes: with PROMETHEUS_MULTIPROC_DIR set before this module is imported, they count
-into files there, and any of them can tell the sum.
-"""
+"""What is counted of checks and of the ends of sessions (see ``gatelog.http.metrics``)."""
 
 from __future__ import annotations
 
 import logging
-import os
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
-from prometheus_client.registry import REGISTRY
+from prometheus_client import Counter, Histogram
 
 from gatelog.sessions.rules.lease import Verdict
 from gatelog.sessions.service.barrier import Waited
@@ -29,11 +23,6 @@ BARRIER_WAIT = Histogram(
 PRIMARY_LOOKUPS = Counter(
     "gatelog_primary_lookups_total", "Session checks that memory could not answer."
 )
-COMMAND_TIME = Histogram(
-    "gatelog_command_seconds",
-    "How long commands took until they were durable or refused.",
-    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10),
-)
 
 
 def count_wait(waited: Waited) -> None:
@@ -49,12 +38,3 @@ def count_wait(waited: Waited) -> None:
         waited.waited_ns / 1e6,
         reason,
     )
-
-
-def exposition() -> bytes:
-    """All metrics, of all workers of this host, in Prometheus' text format."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)

@@ -1,12 +1,17 @@
-"""The client's address, with and without proxies in front."""
+"""What a request carries: its token, where it comes from through which proxies, what it prefers."""
 
 from __future__ import annotations
 
 import pytest
-from gatelog.config import parse_networks
-from gatelog.http.clients import client_address
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from gatelog.config import Config, parse_networks
+from gatelog.http.caller import MAX_CLIENT_TEXT, caller_of, client, client_address
+from gatelog.http.settings import CONFIG
+from gatelog.sessions.rules.tokens import token_digest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 TRUSTED = parse_networks("10.0.0.0/8,fd00::/8")
 PROXY, CLIENT, LIAR = "10.0.0.1", "192.0.2.7", "203.0.113.9"
@@ -62,3 +67,48 @@ def test_no_header_is_an_error(forwarded: list[str]) -> None:
     """Whatever a client writes to the left, what the proxy adds is what counts."""
     assert client_address(PROXY, [*forwarded, CLIENT], TRUSTED) == CLIENT
     client_address(PROXY, forwarded, TRUSTED)
+
+
+def test_a_client_is_bounded_and_storable() -> None:
+    long = client("x" * 1000, "y" * 1000)
+    assert (len(long.address or ""), len(long.agent or "")) == (MAX_CLIENT_TEXT,) * 2
+    assert client("", None) == client(None, "")
+    surrogate = client(None, "a\udcffb")
+    assert surrogate.agent == "a?b"
+    assert surrogate.agent.encode()
+
+
+TOKEN = "A" * 43
+COOKIE = ("Cookie", f"__Host-gatelog={TOKEN}")
+OTHER = ("Authorization", "Bearer " + "B" * 43)
+
+
+def request(*headers: tuple[str, str]) -> web.Request:
+    app = web.Application()
+    app[CONFIG] = Config()
+    return make_mocked_request("GET", "/", CIMultiDict([*headers]), app=app)
+
+
+def test_what_a_request_carries_is_one_value() -> None:
+    headers = [COOKIE, ("User-Agent", "browser"), ("Prefer", "receipt")]
+    caller = caller_of(request(*headers))
+    assert caller.digest == token_digest(TOKEN)
+    assert caller.client.agent == "browser"
+    assert (caller.by_cookie, caller.local, caller.unclear) == (True, False, False)
+    assert caller.wants_receipt
+
+
+def test_who_carries_nothing() -> None:
+    caller = caller_of(request())
+    assert (caller.digest, caller.client.agent) == (None, None)
+    assert not (caller.by_cookie or caller.unclear or caller.wants_receipt)
+
+
+def test_what_is_unclear_is_no_token_and_no_error() -> None:
+    caller = caller_of(request(COOKIE, OTHER))
+    assert (caller.digest, caller.unclear, caller.by_cookie) == (None, True, True)
+
+
+def test_it_is_read_once() -> None:
+    once = request(COOKIE)
+    assert caller_of(once) is caller_of(once)

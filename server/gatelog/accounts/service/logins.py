@@ -1,0 +1,272 @@
+"""Passwords: registering, logging in, changing one.
+
+Rules:
+
+- A login by an unknown name does the same work as one with a wrong password: one look-up, one
+  hash, one event.
+- A token exists only in the answer to who gets it.
+- What is personal is sealed into the events here: who acted, by name, and from where.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+
+from gatelog.accounts.rules.commands import (
+    ChangeCredential,
+    RecordLoginFailure,
+    RegisterUser,
+    StartSession,
+)
+from gatelog.accounts.rules.credentials import (
+    check_new_password,
+    normalise_login,
+    normalise_password,
+)
+from gatelog.accounts.service.acting import Act, Acting
+from gatelog.accounts.service.passwords import PasswordPool, common_passwords
+from gatelog.accounts.service.users import check_role
+from gatelog.accounts.store.users import Credential, Users
+from gatelog.clock import new_event_id, new_random_id
+from gatelog.config import Config
+from gatelog.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    NotAuthenticated,
+    RegistrationClosed,
+    StaleMasterKey,
+)
+from gatelog.ids import derived_event_id
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import ActiveSession, PutSession, evolve
+from gatelog.log.store.batch import Recorded
+from gatelog.privacy.rules import UNKNOWN_CLIENT, Client, Personal
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.tokens import token_digest
+from gatelog.sessions.service.tokens import new_token
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A fresh session and its token, which exists nowhere else."""
+
+    token: str
+    session: ActiveSession
+    position: int
+
+
+class Logins:
+    """The use cases of who has a password, or wants one."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        users: Users,
+        passwords: PasswordPool,
+        personal: PersonalData,
+        acting: Acting,
+    ) -> None:
+        self._config = config
+        self._users = users
+        self._passwords = passwords
+        self._personal = personal
+        self._acting = acting
+        self._blocklist = common_passwords()
+
+    # --- registering
+
+    async def register(self, login: str, password: str, client: Client = UNKNOWN_CLIENT) -> UUID:
+        """Create a user as the public may. Raises RegistrationClosed, LoginTaken, InvalidInput."""
+        if self._config.registration == "closed":
+            raise RegistrationClosed("Ask whoever runs this service for an account.")
+        only_first = self._config.registration == "first"
+        return await self._add_user(login, password, client, roles=(), only_first=only_first)
+
+    async def add_user(self, login: str, password: str, roles: tuple[str, ...] = ()) -> UUID:
+        """Create a user as an operator may, with roles."""
+        for role in roles:
+            check_role(role)
+        return await self._add_user(login, password, UNKNOWN_CLIENT, roles=roles, only_first=False)
+
+    async def _add_user(
+        self,
+        login: str,
+        password: str,
+        client: Client,
+        *,
+        roles: tuple[str, ...],
+        only_first: bool,
+    ) -> UUID:
+        login = normalise_login(login)
+        password = self._new_password(password, login)
+        if only_first:
+            await self._refuse_second_user()
+        subject_id = new_random_id()
+        key, wrapped = await self._personal.new_subject_key(subject_id)
+        event = ev.UserRegistered(
+            event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=subject_id
+        )
+        command = RegisterUser(
+            event=self._personal.sealed_with(event, _who(login, client), key),
+            login=login,
+            password_hash=await self._passwords.hash(password),
+            key=wrapped,
+            only_first=only_first,
+            roles=roles,
+        )
+        try:
+            await self._record(command, client)
+        except StaleMasterKey:
+            wrapped = await self._personal.wrap_again(subject_id, key)
+            await self._record(msgspec.structs.replace(command, key=wrapped), client)
+        return subject_id
+
+    async def _refuse_second_user(self) -> None:
+        """Spare the hash when registration is over; the decision is made again under the lock."""
+        if await self._users.page(UUID(int=0), 1):
+            raise RegistrationClosed("Registration was open for the first user only.")
+
+    def _new_password(self, password: str, login: str) -> str:
+        password = normalise_password(password)
+        check_new_password(
+            password,
+            login=login,
+            min_length=self._config.password_min_length,
+            blocklist=self._blocklist,
+        )
+        return password
+
+    # --- logging in
+
+    async def log_in(self, login: str, password: str, client: Client = UNKNOWN_CLIENT) -> Grant:
+        """Start a session. Raises InvalidCredentials, HashingFull."""
+        login, password = normalise_login(login), normalise_password(password)
+        credential = await self._verified(login, password, client)
+        token = new_token()
+        command = StartSession(
+            event=self._session_started(new_event_id(), credential, token, client),
+            credential_version=credential.credential_version,
+            max_sessions=self._config.max_sessions_per_user,
+        )
+        return await self._grant(token, command, client)
+
+    async def _verified(self, login: str, password: str, client: Client) -> Credential:
+        """The credential behind login and password; a failure is recorded."""
+        credential = await self._users.by_login(login)
+        right = await self._passwords.verify(
+            credential.password_hash if credential else None, password
+        )
+        if credential is None:
+            await self._record_unknown_login(login, client)
+        elif not right:
+            await self._record_failure(credential, "wrong_password", client)
+        elif credential.disabled:
+            await self._record_failure(credential, "user_disabled", client)
+        else:
+            await self._rehash(credential, password)
+            return credential
+        raise InvalidCredentials()
+
+    async def _record_failure(
+        self, credential: Credential, reason: ev.FailureReason, client: Client
+    ) -> None:
+        event = ev.LoginFailed(
+            event_id=new_event_id(),
+            occurred_at=self._acting.now(),
+            subject_id=credential.subject_id,
+            reason=reason,
+        )
+        sealed = self._personal.sealed(event, _who(credential.login, client), credential.key)
+        await self._record(RecordLoginFailure(event=sealed), client)
+
+    async def _record_unknown_login(self, login: str, client: Client) -> None:
+        event = ev.LoginFailed(
+            event_id=new_event_id(), occurred_at=self._acting.now(), reason="unknown_login"
+        )
+        sealed = await self._personal.sealed_for_nobody(event, _who(login, client))
+        await self._record(RecordLoginFailure(event=sealed), client)
+
+    async def _rehash(self, credential: Credential, password: str) -> None:
+        if self._passwords.needs_rehash(credential.password_hash):
+            fresh = await self._passwords.hash(password)
+            await self._users.replace_hash(credential.subject_id, credential.password_hash, fresh)
+
+    def _session_started(
+        self, event_id: UUID, credential: Credential, token: str, client: Client
+    ) -> ev.SessionStarted:
+        now = self._acting.now()
+        event = ev.SessionStarted(
+            event_id=event_id,
+            occurred_at=now,
+            subject_id=credential.subject_id,
+            session_id=new_random_id(),
+            token_digest=token_digest(token),
+            expires_at=now + timedelta(seconds=self._config.session_lifetime_s),
+            roles=credential.roles,
+        )
+        return self._personal.sealed(event, _who(credential.login, client), credential.key)
+
+    async def forget_overdue(self) -> int:
+        """Destroy the keys of failed logins whose time is over. Many may call it."""
+        return await self._personal.sweep()
+
+    # --- changing a password
+
+    async def change_password(
+        self, session: Session, current: str, new: str, client: Client = UNKNOWN_CLIENT
+    ) -> Grant:
+        """Replace the password: ends every session and starts one in place of this one.
+
+        Raises InvalidCredentials for a wrong current password, WeakPassword, NotAuthenticated.
+        """
+        credential = await self._users.by_id(session.subject_id)
+        if credential is None:
+            raise NotAuthenticated()
+        current, new = normalise_password(current), self._new_password(new, credential.login)
+        if not await self._passwords.verify(credential.password_hash, current):
+            await self._record_failure(credential, "wrong_password", client)
+            raise InvalidCredentials()
+        if current == new:
+            raise InvalidInput("The new password is the old one.")
+        token = new_token()
+        changed = ev.CredentialChanged(
+            event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=session.subject_id
+        )
+        first_id = derived_event_id(changed.event_id, 1)
+        command = ChangeCredential(
+            event=self._personal.sealed(changed, _who(credential.login, client), credential.key),
+            password_hash=await self._passwords.hash(new),
+            credential_version=credential.credential_version,
+            session_id=session.session_id,
+            session=self._session_started(first_id, credential, token, client),
+        )
+        return await self._grant(token, command, client)
+
+    # --- what all of them do in the end
+
+    async def _record(self, command: RegisterUser | RecordLoginFailure, client: Client) -> None:
+        address_index = await self._personal.index_of(client)
+        await self._acting.record(Act(command, address_index))
+
+    async def _grant(
+        self, token: str, command: StartSession | ChangeCredential, client: Client
+    ) -> Grant:
+        address_index = await self._personal.index_of(client)
+        recorded = await self._acting.start(Act(command, address_index))
+        return Grant(token, _started(recorded), recorded.position)
+
+
+def _started(recorded: Recorded) -> ActiveSession:
+    for event in recorded.events:
+        for change in evolve(event):
+            if isinstance(change, PutSession):
+                return change.session
+    raise AssertionError("a login without a session")
+
+
+def _who(login: str, client: Client) -> Personal:
+    return Personal(login, client.address, client.agent)

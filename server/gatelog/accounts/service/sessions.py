@@ -1,0 +1,178 @@
+"""The sessions of users: listing them and ending them, by whoever may.
+
+Rules:
+
+- A logout, or an end of what has ended, is no error: it says that nothing ended, after the wait
+  that everything has which says so.
+- Who acted, and from where, is sealed into the event under the key of that person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from gatelog.accounts.rules.commands import EndSession, EndSessions, ExpireSessions
+from gatelog.accounts.service.acting import (
+    NO_SUCH_USER,
+    SESSION_ENDED,
+    Act,
+    Acting,
+    Actor,
+    Ended,
+    client_of,
+)
+from gatelog.accounts.store.users import Users
+from gatelog.clock import new_event_id
+from gatelog.errors import NotFound
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import ActiveSession
+from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
+from gatelog.privacy.service.personal import PersonalData
+from gatelog.sessions.rules.record import Session
+from gatelog.sessions.store.lookup import FoundSession, SessionList
+
+MAX_EXPIRED_USERS = 256  # in one sweep
+MAX_SUBJECTS = 256  # whose sessions are ended at once
+
+
+class UserSessions:
+    """The use cases of sessions."""
+
+    def __init__(
+        self, *, users: Users, sessions: SessionList, personal: PersonalData, acting: Acting
+    ) -> None:
+        self._users = users
+        self._sessions = sessions
+        self._personal = personal
+        self._acting = acting
+
+    # --- listing
+
+    async def list_sessions(self, subject_id: UUID) -> list[ActiveSession]:
+        """The user's sessions that have not expired, oldest first."""
+        return await self._sessions.of_user(subject_id, self._acting.now())
+
+    async def sessions_of(self, subject_id: UUID) -> list[ActiveSession]:
+        """The same of any user, for administrators. Raises NotFound."""
+        await self._existing(subject_id)
+        return await self.list_sessions(subject_id)
+
+    async def list_all_sessions(self, after: UUID, limit: int) -> list[ActiveSession]:
+        """A page of everybody's sessions, by id, for operators."""
+        return await self._sessions.page(after, limit, self._acting.now())
+
+    async def _existing(self, subject_id: UUID) -> None:
+        user = await self._users.state(subject_id)
+        if user is None or user.erased:
+            raise NotFound(NO_SUCH_USER)
+
+    # --- ending one
+
+    async def log_out(self, digest: bytes, client: Client = UNKNOWN_CLIENT) -> Ended:
+        """End the session behind this token digest, if there is one; never an error if not."""
+        found, position = await self._sessions.by_digest(digest)
+        if found is None:
+            await self._acting.wait_for_what_ended(position)
+            return Ended(0, position)
+        return await self._end_one(found, "logout", client)
+
+    async def end_session(
+        self, session: Session, session_id: UUID, client: Client = UNKNOWN_CLIENT
+    ) -> Ended:
+        """End one session of the same user. Raises NotFound for what is not theirs."""
+        found, position = await self._sessions.by_id(session_id)
+        if found is None or found.session.subject_id != session.subject_id:
+            # for others', too: time must not tell
+            await self._acting.wait_for_what_ended(position)
+            raise NotFound("You have no such session.")
+        return await self._end_one(found, "revoked", client)
+
+    async def revoke_session(self, session_id: UUID) -> Ended:
+        """End any session, as an operator may. Raises NotFound."""
+        found, position = await self._sessions.by_id(session_id)
+        if found is None:
+            await self._acting.wait_for_what_ended(position)
+            raise NotFound("There is no such session.")
+        return await self._end_one(found, "revoked", UNKNOWN_CLIENT)
+
+    async def _end_one(self, found: FoundSession, reason: ev.EndReason, client: Client) -> Ended:
+        session, event_id = found.session, new_event_id()
+        command = EndSession(
+            event_id=event_id,
+            at=self._acting.now(),
+            subject_id=session.subject_id,
+            session_id=session.session_id,
+            reason=reason,
+            sealed=self._personal.field_with(
+                session.subject_id, client, event_id, SESSION_ENDED, found.key
+            ),
+        )
+        address_index = await self._personal.index_of(client)
+        return await self._acting.end(Act(command, address_index))
+
+    # --- ending many
+
+    async def end_others(self, session: Session, client: Client = UNKNOWN_CLIENT) -> Ended:
+        """End all sessions of the user but this one. Raises NotAuthenticated if it has ended."""
+        own = Actor(session.subject_id, client)
+        return await self._end_all(session.subject_id, own, keep=session.session_id)
+
+    async def end_all(self, session: Session, client: Client = UNKNOWN_CLIENT) -> Ended:
+        """End all sessions of the user, this one too."""
+        return await self._end_all(session.subject_id, Actor(session.subject_id, client))
+
+    async def revoke_all(self, subject_id: UUID, by: Actor | None = None) -> Ended:
+        """End all sessions of any user, as an operator or administrator may. Raises NotFound."""
+        await self._existing(subject_id)
+        return await self._end_all(subject_id, by)
+
+    async def _end_all(self, subject_id: UUID, by: Actor | None, keep: UUID | None = None) -> Ended:
+        """End a user's sessions; ``by`` is an administrator or the user, None an operator."""
+        about = self._acting.about(subject_id, by)
+        sealed = None
+        if by is not None:
+            sealed = await self._personal.field(
+                by.user_id, by.client, about["event_id"], SESSION_ENDED
+            )
+        command = EndSessions(
+            event_id=about["event_id"],
+            at=about["occurred_at"],
+            subject_id=subject_id,
+            actor_id=about["actor_id"],
+            reason="revoked",
+            keep=keep,
+            sealed=sealed,
+        )
+        address_index = await self._personal.index_of(client_of(by))
+        return await self._acting.end(Act(command, address_index))
+
+    async def end_everybody(self) -> int:
+        """End all sessions of all users, as an operator may; returns how many."""
+        ended, position, last = 0, 0, UUID(int=0)
+        while subjects := await self._sessions.subjects(last, MAX_SUBJECTS):
+            acts = [
+                Act(
+                    EndSessions(
+                        event_id=new_event_id(),
+                        at=self._acting.now(),
+                        subject_id=subject,
+                        reason="revoked",
+                    )
+                )
+                for subject in subjects
+            ]
+            for recorded in await asyncio.gather(*map(self._acting.record, acts)):
+                ended, position = ended + recorded.ended, max(position, recorded.position)
+            last = subjects[-1]
+        await self._acting.wait_for_replicas(position)
+        return ended
+
+    async def end_expired(self) -> int:
+        """Record the end of sessions whose time is over; returns how many. Many may call it."""
+        now = self._acting.now()
+        ended = 0
+        for subject_id in await self._sessions.expired_users(now, MAX_EXPIRED_USERS):
+            command = ExpireSessions(event_id=new_event_id(), at=now, subject_id=subject_id)
+            ended += (await self._acting.record(Act(command))).ended
+        return ended

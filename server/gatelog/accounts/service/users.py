@@ -1,0 +1,103 @@
+"""The administration of users: who may log in, with which roles, and who is forgotten.
+
+What takes a right away ends the user's sessions in the same decision. Who did it over HTTP, and
+from where, is sealed into the event under the key of that person.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from gatelog.accounts.rules.commands import ROLES, ChangeUser, EraseUser
+from gatelog.accounts.rules.credentials import normalise_login
+from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
+from gatelog.accounts.store.users import Credential, ListedUser, Users
+from gatelog.errors import InvalidInput, NotFound
+from gatelog.log.rules import events as ev
+from gatelog.log.rules.state import is_admin
+from gatelog.privacy.service.personal import PersonalData
+
+UserEventT = TypeVar("UserEventT", bound=ev.UserEvent)
+
+
+class Administration:
+    """The use cases of administrators and operators."""
+
+    def __init__(self, *, users: Users, personal: PersonalData, acting: Acting) -> None:
+        self._users = users
+        self._personal = personal
+        self._acting = acting
+
+    async def find_user(self, login: str) -> Credential:
+        """The user with this login. Raises NotFound."""
+        credential = await self._users.by_login(normalise_login(login))
+        if credential is None:
+            raise NotFound("There is no user with this login.")
+        return credential
+
+    async def list_users(self, after: UUID, limit: int) -> list[ListedUser]:
+        """A page of users, by id, for operators."""
+        return await self._users.page(after, limit)
+
+    async def disable(self, subject_id: UUID, by: Actor | None = None) -> Ended:
+        """Keep a user from logging in, and end all sessions. Raises NotFound, LastAdmin."""
+        return await self._change(ev.UserDisabled(**self._acting.about(subject_id, by)), by)
+
+    async def enable(self, subject_id: UUID, by: Actor | None = None) -> Ended:
+        """Let a disabled user log in again. Raises NotFound."""
+        return await self._change(ev.UserEnabled(**self._acting.about(subject_id, by)), by)
+
+    async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
+        """Give a user a role, and end all sessions. Raises NotFound, InvalidInput."""
+        check_role(role)
+        event = ev.RoleGranted(**self._acting.about(subject_id, by), role=role)
+        return await self._change(event, by)
+
+    async def revoke_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
+        """Take a role away, and end all sessions. Raises NotFound, InvalidInput, LastAdmin."""
+        check_role(role)
+        event = ev.RoleRevoked(**self._acting.about(subject_id, by), role=role)
+        return await self._change(event, by)
+
+    async def erase(self, subject_id: UUID, by: Actor | None = None) -> Ended:
+        """Forget a person for good; sessions end. Raises NotFound, LastAdmin.
+
+        What is left are events about a number. The login name can be registered again.
+        """
+        user = await self._users.state(subject_id)
+        if user is None:
+            raise NotFound(NO_SUCH_USER)
+        if by is None or not is_admin(user):  # an administrator's may still be refused
+            await self._personal.before_erasing(subject_id)
+        event = ev.UserErased(**self._acting.about(subject_id, by))
+        if event.actor_id is not None:  # what is their own would not be opened by anybody
+            event = await self._acted(event, by)
+        return await self._end(EraseUser(event=event, keep_an_admin=by is not None), by)
+
+    async def _change(
+        self,
+        event: ev.UserDisabled | ev.UserEnabled | ev.RoleGranted | ev.RoleRevoked,
+        by: Actor | None,
+    ) -> Ended:
+        event = await self._acted(event, by)
+        return await self._end(ChangeUser(event=event, keep_an_admin=by is not None), by)
+
+    async def _acted(self, event: UserEventT, by: Actor | None) -> UserEventT:
+        """The event with where it was done from."""
+        if by is None:
+            return event
+        sealed = await self._personal.field(by.user_id, by.client, event.event_id, event.type)
+        return msgspec.structs.replace(event, sealed=sealed)
+
+    async def _end(self, command: ChangeUser | EraseUser, by: Actor | None) -> Ended:
+        address_index = await self._personal.index_of(client_of(by))
+        return await self._acting.end(Act(command, address_index))
+
+
+def check_role(role: str) -> None:
+    """Raises InvalidInput for a role that does not exist."""
+    if role not in ROLES:
+        raise InvalidInput(f"There is no role {role!r}; there are {', '.join(ROLES)}.")

@@ -1,0 +1,109 @@
+"""The handlers of passwords: register, log in, change it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.web import ACCOUNTS
+from gatelog.http.answers import Outcome, private, set_session_cookie, told
+from gatelog.http.bodies import read_body
+from gatelog.http.caller import Caller, caller_of
+from gatelog.http.guard import SESSION, public
+
+Carrier = Literal["cookie", "bearer"]
+
+
+class Registration(msgspec.Struct, forbid_unknown_fields=True):
+    login: str
+    password: str
+
+
+class Login(msgspec.Struct, forbid_unknown_fields=True):
+    """``token`` says how the token shall travel: in a cookie, or in the body for a bearer."""
+
+    login: str
+    password: str
+    carrier: Carrier = msgspec.field(name="token", default="cookie")
+
+
+class PasswordChange(msgspec.Struct, forbid_unknown_fields=True):
+    current_password: str
+    new_password: str
+
+
+class Registered(msgspec.Struct):
+    user_id: UUID
+    status: str = "registered"
+
+
+class Granted(Outcome):
+    """A session that has started; ``token`` only for who asked to carry it as a bearer."""
+
+    status: str
+    user_id: UUID
+    session_id: UUID
+    expires_at: datetime
+    position: int
+    token: str | None = None
+    token_type: str | None = None
+
+
+@public
+async def register(request: web.Request) -> web.StreamResponse:
+    """Create a user."""
+    body = await read_body(request, Registration)
+    user_id = await request.app[ACCOUNTS].logins.register(
+        body.login, body.password, caller_of(request).client
+    )
+    return private(Registered(user_id), status=201)
+
+
+@public
+async def log_in(request: web.Request) -> web.StreamResponse:
+    """Start a session, whatever credentials come along: the token is always a fresh one."""
+    body = await read_body(request, Login)
+    caller = caller_of(request)
+    grant = await request.app[ACCOUNTS].logins.log_in(body.login, body.password, caller.client)
+    return await _granted(request, caller, "logged_in", grant, body.carrier)
+
+
+async def change_password(request: web.Request) -> web.StreamResponse:
+    """Replace the password and every session; the fresh token travels as the old one did."""
+    body = await read_body(request, PasswordChange)
+    caller = caller_of(request)
+    grant = await request.app[ACCOUNTS].logins.change_password(
+        request[SESSION], body.current_password, body.new_password, caller.client
+    )
+    carrier: Carrier = "cookie" if caller.by_cookie else "bearer"
+    return await _granted(request, caller, "password_changed", grant, carrier)
+
+
+async def _granted(
+    request: web.Request, caller: Caller, status: str, grant: Grant, carrier: Carrier
+) -> web.StreamResponse:
+    session = grant.session
+    content = Granted(
+        status, session.subject_id, session.session_id, session.expires_at, grant.position
+    )
+    if carrier == "bearer":
+        content.token, content.token_type = grant.token, "Bearer"
+    response = await told(request, caller, content, grant.position)
+    if carrier == "cookie":
+        lifetime = session.expires_at - session.started_at
+        set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
+    return response
+
+
+def login_routes() -> list[web.RouteDef]:
+    """The routes of passwords."""
+    return [
+        web.post("/v1/register_user", register),
+        web.post("/v1/login_user", log_in),
+        web.post("/v1/change_password", change_password),
+    ]

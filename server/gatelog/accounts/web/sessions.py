@@ -1,0 +1,115 @@
+"""The handlers of one's own sessions: log out, list them, end them.
+
+Whoever is told that a session is over is told so after no replica accepts it any more.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from gatelog.accounts.service.acting import Ended
+from gatelog.accounts.web import ACCOUNTS
+from gatelog.http.answers import Outcome, answer, forget_session_cookie, told
+from gatelog.http.bodies import id_in_path
+from gatelog.http.caller import caller_of
+from gatelog.http.guard import SESSION, changes_state, public
+from gatelog.http.problems import UNCLEAR_CREDENTIALS
+
+
+class Ending(Outcome):
+    """``position`` is where the log says so; None when the log was not asked."""
+
+    status: str
+    ended: int
+    position: int | None
+
+
+class ListedSession(msgspec.Struct):
+    session_id: UUID
+    started_at: datetime
+    expires_at: datetime
+    current: bool
+
+
+class Sessions(msgspec.Struct):
+    sessions: list[ListedSession]
+
+
+@public
+@changes_state
+async def log_out(request: web.Request) -> web.StreamResponse:
+    """End the session that the request presents, if there is one; forget its cookie anyway."""
+    caller = caller_of(request)
+    if caller.unclear:
+        response = UNCLEAR_CREDENTIALS.response()
+    elif caller.digest is None:
+        response = await told(request, caller, Ending("logged_out", 0, None), None)
+    else:
+        ended = await request.app[ACCOUNTS].sessions.log_out(caller.digest, caller.client)
+        response = await told(request, caller, *_ended("logged_out", ended))
+    forget_session_cookie(response, caller)
+    return response
+
+
+async def list_sessions(request: web.Request) -> web.StreamResponse:
+    """The user's active sessions, oldest first."""
+    here = request[SESSION]
+    sessions = await request.app[ACCOUNTS].sessions.list_sessions(here.subject_id)
+    return answer(
+        Sessions(
+            [
+                ListedSession(
+                    s.session_id, s.started_at, s.expires_at, s.session_id == here.session_id
+                )
+                for s in sessions
+            ]
+        )
+    )
+
+
+async def end_session(request: web.Request) -> web.StreamResponse:
+    """End one of the user's own sessions."""
+    session_id = id_in_path(request, "session_id", "You have no such session.")
+    session, caller = request[SESSION], caller_of(request)
+    ended = await request.app[ACCOUNTS].sessions.end_session(session, session_id, caller.client)
+    response = await told(request, caller, *_ended("ended", ended))
+    if session_id == session.session_id:
+        forget_session_cookie(response, caller)
+    return response
+
+
+async def end_others(request: web.Request) -> web.StreamResponse:
+    """End the user's other sessions."""
+    caller = caller_of(request)
+    ended = await request.app[ACCOUNTS].sessions.end_others(request[SESSION], caller.client)
+    return await told(request, caller, *_ended("ended", ended))
+
+
+async def end_all(request: web.Request) -> web.StreamResponse:
+    """End all of the user's sessions, this one too."""
+    caller = caller_of(request)
+    ended = await request.app[ACCOUNTS].sessions.end_all(request[SESSION], caller.client)
+    response = await told(request, caller, *_ended("ended", ended))
+    forget_session_cookie(response, caller)
+    return response
+
+
+def _ended(status: str, ended: Ended) -> tuple[Ending, int | None]:
+    """What to tell, and the position that a receipt would be for."""
+    return Ending(status, ended.ended, ended.position), ended.position if ended.ended else None
+
+
+def session_routes() -> list[web.RouteDef]:
+    """The routes of one's own sessions. HEAD goes with GET, but not where GET changes something."""
+    return [
+        web.get("/v1/logout_user", log_out, allow_head=False),
+        web.post("/v1/logout_user", log_out),
+        web.get("/v1/sessions", list_sessions),
+        web.delete("/v1/sessions/{session_id:[0-9A-Fa-f-]{36}}", end_session),
+        web.post("/v1/sessions/end_others", end_others),
+        web.post("/v1/sessions/end_all", end_all),
+    ]

@@ -1,0 +1,35 @@
+"""Every route of the product, room by room."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gatelog.accounts.web.logins import login_routes
+from gatelog.accounts.web.sessions import session_routes
+from gatelog.accounts.web.users import user_routes
+from gatelog.audit.web.asof import asof_routes
+from gatelog.audit.web.events import audit_routes
+from gatelog.audit.web.export import export_routes
+from gatelog.audit.web.stream import stream_routes
+from gatelog.config import Config
+from gatelog.hosting.health import health_routes
+from gatelog.http.identity import identity_routes
+from gatelog.http.metrics import metrics_routes
+from gatelog.proofs.web import log_routes
+
+
+def own_routes(config: Config) -> list[web.RouteDef]:
+    """All of them; those of the metrics unless they are off."""
+    return [
+        *identity_routes(),
+        *login_routes(),
+        *session_routes(),
+        *user_routes(),
+        *log_routes(),
+        *audit_routes(),
+        *export_routes(),
+        *stream_routes(),
+        *asof_routes(),
+        *health_routes(config),
+        *metrics_routes(config),
+    ]
