@@ -50,6 +50,16 @@ UNMENDED = {
     "log/store/batch",
     "log/store/rebuild",
 }
+# Nothing is longer, in lines: a reader holds a module, and sees a function at once.
+LONGEST_MODULE = 450
+LONGEST_FUNCTION = 60
+# What is still too long; nothing may be added.
+TOO_LONG = {
+    "proofs/rules/tlog",
+    "proofs/service/verify",
+    "sessions/service/projector",
+    "sessions/store/replica",
+}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations" not in p.parts)
 
 
@@ -138,6 +148,28 @@ def test_every_module_has_its_place(path: Path) -> None:
 )
 def test_a_wrong_import_is_found(module: str, name: str) -> None:
     assert list(faults(tuple(module.split("/")), iter([name, f"{name}.y"])))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: "/".join(parts_of(path)))
+def test_nothing_is_too_long(path: Path) -> None:
+    text = path.read_text()
+    too_long = len(text.splitlines()) > LONGEST_MODULE
+    assert too_long == ("/".join(parts_of(path)) in TOO_LONG), f"{len(text.splitlines())} lines"
+    assert not list(long_functions(text))
+
+
+def test_a_long_function_is_found() -> None:
+    body = "    pass\n" * (LONGEST_FUNCTION - 1)
+    assert not list(long_functions(f"def f():\n{body}"))
+    assert list(long_functions(f"class C:\n  async def f():\n{body}    pass\n")) == ["f"]
+
+
+def long_functions(text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > LONGEST_FUNCTION:
+                yield node.name
 
 
 def test_sql_is_nowhere_but_in_the_store() -> None:

@@ -66,58 +66,61 @@ async def open_services(
     ``guarded``: refuse a database that lacks what was signed (``gatelog.proofs.service.history``).
     """
     timeout_s = config.database_timeout_s
+    async with AsyncExitStack() as stack:
+        database, log, marks = await stack.enter_async_context(_pools(config, dsn, guarded=guarded))
+        passwords, replica = PasswordPool(config), ReplicaReader(ReplicaPlace(config))
+        stack.callback(passwords.close)
+        stack.callback(replica.close)
+        appender = Appender(
+            database.connect,
+            timeout_s=timeout_s,
+            max_batch=config.append_batch,
+            max_queue=config.append_queue,
+        )
+        lookup = PrimaryLookup(database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue)
+        barrier = Barrier(
+            database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
+        )
+        for opened in (appender, lookup, barrier):
+            await stack.enter_async_context(opened)
+        audit = Audit(config, database=log, appender=appender)
+        pages = LogPages(log, audit.personal)
+        follower = Follower(config, log, pages)
+        stack.push_async_callback(follower.close)
+        yield Services(
+            accounts=Accounts(
+                config, database=database, appender=appender, passwords=passwords, barrier=barrier
+            ),
+            gate=Gate(lookup, know_nothing if config.check == "strict" else replica.peek),
+            proofs=Proofs(log),
+            audit=audit,
+            as_of=AsOf(marks),
+            exports=Exports(config, pages),
+            follower=follower,
+        )
+
+
+@asynccontextmanager
+async def _pools(
+    config: Config, dsn: str, *, guarded: bool
+) -> AsyncIterator[tuple[Database, Database, Database]]:
+    """Connections for accounts, for who reads the log, and for who reads its marks.
+
+    Three pools, so that no number of auditors takes the connections that logins need.
+    """
     accept = history_guard(config) if guarded else None
-    database = Database(dsn, timeout_s=timeout_s, pool_size=config.database_pool, accept=accept)
-    # of its own, so that no number of auditors takes the connections that logins need
-    log = Database(
-        dsn,
-        timeout_s=timeout_s,
-        pool_size=config.audit_pool,
-        settings=PLANNED_FOR_INDEXES,
-        accept=accept,
+    timeout_s = config.database_timeout_s
+    database, log, marks = (
+        Database(dsn, timeout_s=timeout_s, pool_size=size, settings=settings, accept=accept)
+        for size, settings in (
+            (config.database_pool, None),
+            (config.audit_pool, PLANNED_FOR_INDEXES),
+            (config.audit_pool, PLANNED_FOR_MARKS),
+        )
     )
-    marks = Database(
-        dsn,
-        timeout_s=timeout_s,
-        pool_size=config.audit_pool,
-        settings=PLANNED_FOR_MARKS,
-        accept=accept,
-    )
-    passwords = PasswordPool(config)
-    replica = ReplicaReader(ReplicaPlace(config))
     try:
-        async with (
-            Appender(
-                database.connect,
-                timeout_s=timeout_s,
-                max_batch=config.append_batch,
-                max_queue=config.append_queue,
-            ) as appender,
-            PrimaryLookup(
-                database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue
-            ) as lookup,
-            Barrier(
-                database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
-            ) as barrier,
-            AsyncExitStack() as stack,
-        ):
-            accounts = Accounts(
-                config,
-                database=database,
-                appender=appender,
-                passwords=passwords,
-                barrier=barrier,
-            )
-            peek = know_nothing if config.check == "strict" else replica.peek
-            audit = Audit(config, database=log, appender=appender)
-            pages = LogPages(log, audit.personal)
-            follower = Follower(config, log, pages)
-            stack.push_async_callback(follower.close)
-            gate, proofs, exports = Gate(lookup, peek), Proofs(log), Exports(config, pages)
-            yield Services(accounts, gate, proofs, audit, AsOf(marks), exports, follower)
+        yield database, log, marks
     finally:
-        replica.close()
-        passwords.close()
         await marks.close()
         await log.close()
         await database.close()
