@@ -15,7 +15,7 @@ from gatelog.accounts.service.acting import Ended
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.http.answers import Outcome, answer, forget_session_cookie, told
 from gatelog.http.bodies import id_in_path
-from gatelog.http.caller import caller_of
+from gatelog.http.caller import Caller, caller_of
 from gatelog.http.guard import SESSION, changes_state, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
 
@@ -26,6 +26,11 @@ class Ending(Outcome):
     status: str
     ended: int
     position: int | None
+
+    @property
+    def happened_at(self) -> int | None:
+        """The position of what has just ended something: what a receipt is for."""
+        return self.position if self.ended else None
 
 
 class ListedSession(msgspec.Struct):
@@ -43,14 +48,14 @@ class Sessions(msgspec.Struct):
 @changes_state
 async def log_out(request: web.Request) -> web.StreamResponse:
     """End the session that the request presents, if there is one; forget its cookie anyway."""
-    caller = caller_of(request)
+    caller, ending = caller_of(request), Ending("logged_out", 0, None)
+    if caller.digest is not None:
+        ended = await request.app[ACCOUNTS].sessions.log_out(caller.digest, caller.client)
+        ending.ended, ending.position = ended.ended, ended.position
     if caller.unclear:
         response = UNCLEAR_CREDENTIALS.response()
-    elif caller.digest is None:
-        response = await told(request, caller, Ending("logged_out", 0, None), None)
     else:
-        ended = await request.app[ACCOUNTS].sessions.log_out(caller.digest, caller.client)
-        response = await told(request, caller, *_ended("logged_out", ended))
+        response = await told(request, caller, ending, ending.happened_at)
     forget_session_cookie(response, caller)
     return response
 
@@ -76,7 +81,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     session_id = id_in_path(request, "session_id", "You have no such session.")
     session, caller = request[SESSION], caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_session(session, session_id, caller.client)
-    response = await told(request, caller, *_ended("ended", ended))
+    response = await _ended(request, caller, ended)
     if session_id == session.session_id:
         forget_session_cookie(response, caller)
     return response
@@ -86,21 +91,22 @@ async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_others(request[SESSION], caller.client)
-    return await told(request, caller, *_ended("ended", ended))
+    return await _ended(request, caller, ended)
 
 
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_all(request[SESSION], caller.client)
-    response = await told(request, caller, *_ended("ended", ended))
+    response = await _ended(request, caller, ended)
     forget_session_cookie(response, caller)
     return response
 
 
-def _ended(status: str, ended: Ended) -> tuple[Ending, int | None]:
-    """What to tell, and the position that a receipt would be for."""
-    return Ending(status, ended.ended, ended.position), ended.position if ended.ended else None
+async def _ended(request: web.Request, caller: Caller, ended: Ended) -> web.Response:
+    """The answer to a user who ended sessions of theirs."""
+    ending = Ending("ended", ended.ended, ended.position)
+    return await told(request, caller, ending, ending.happened_at)
 
 
 def session_routes() -> list[web.RouteDef]:
