@@ -5,17 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from gatelog.accounts.rules.commands import (
-    EndSession,
-    RecordLoginFailure,
-    RegisterUser,
-    StartSession,
-)
+from gatelog.accounts.rules.ending import EndSession
+from gatelog.accounts.rules.events import LoginFailed, UserRegistered
+from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, StartSession
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
-from gatelog.log.rules import events as ev
 from gatelog.master_keys import KEY_ID_BYTES
 from gatelog.privacy.rules import WRAPPED_BYTES, WrappedKey
+from gatelog.sessions.rules.events import SessionStarted
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 
@@ -31,7 +28,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def registration(
     login: str, *, roles: tuple[str, ...] = (), only_first: bool = False
 ) -> RegisterUser:
-    event = ev.UserRegistered(event_id=new_event_id(), occurred_at=NOON, subject_id=new_random_id())
+    event = UserRegistered(event_id=new_event_id(), occurred_at=NOON, subject_id=new_random_id())
     return RegisterUser(
         event=event,
         login=login,
@@ -43,7 +40,7 @@ def registration(
 
 
 def failure() -> RecordLoginFailure:
-    event = ev.LoginFailed(event_id=new_event_id(), occurred_at=NOON, reason="unknown_login")
+    event = LoginFailed(event_id=new_event_id(), occurred_at=NOON, reason="unknown_login")
     return RecordLoginFailure(event=event)
 
 
@@ -56,7 +53,7 @@ def start(
     credential_version: int = 1,
     max_sessions: int = 100,
 ) -> StartSession:
-    event = ev.SessionStarted(
+    event = SessionStarted(
         event_id=new_event_id(),
         occurred_at=at,
         subject_id=subject_id,

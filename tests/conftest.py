@@ -16,6 +16,7 @@ import pytest
 from gatelog.config import Config
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.hosting.app import create_app
+from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.log.store.migrate import migrate
@@ -28,6 +29,8 @@ from tests.serving import Service, serving
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
+
+register_all()
 
 TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1

@@ -21,13 +21,13 @@ from gatelog.errors import (
     NotFound,
     RegistrationClosed,
 )
-from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database, connect
 from gatelog.log.store.reading import read_events
+from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.service.barrier import Barrier
 
 from tests.builders import CHEAP_CONFIG
@@ -76,7 +76,7 @@ async def reasons(database: Dsns) -> list[str]:
     stored = await read_events(connection, 0)
     await connection.close()
     events = [item.event() for item in stored]
-    return [event.reason for event in events if isinstance(event, ev.SessionEnded)]
+    return [event.reason for event in events if isinstance(event, SessionEnded)]
 
 
 async def test_expired_sessions_are_swept_into_the_log_once(

@@ -11,23 +11,27 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from gatelog.accounts.rules.commands import (
-    ChangeCredential,
-    ChangeUser,
-    Command,
-    EndSession,
-    EndSessions,
-    EraseUser,
-    ExpireSessions,
-    NewCredential,
-    RecordLoginFailure,
-    RecordRead,
-    decide,
+from gatelog.accounts.rules.administration import ChangeUser, EraseUser
+from gatelog.accounts.rules.ending import EndSession, EndSessions, ExpireSessions
+from gatelog.accounts.rules.events import (
+    CredentialChanged,
+    LoginFailed,
+    RoleGranted,
+    RoleRevoked,
+    UserDisabled,
+    UserEnabled,
 )
+from gatelog.accounts.rules.login import ChangeCredential, RecordLoginFailure
+from gatelog.accounts.rules.users import Users
+from gatelog.audit.rules.commands import RecordRead
+from gatelog.audit.rules.events import AuditRead
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.errors import GatelogError
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import World
+from gatelog.log.rules.kinds import Command, World
+from gatelog.privacy.rules import UserErased
+from gatelog.sessions.rules.events import SessionEnded
+from gatelog.sessions.rules.state import Sessions
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -54,13 +58,13 @@ class ModelUser:
         return "admin" in self.roles and not self.disabled
 
 
-class Sessions(RuleBasedStateMachine):
+class SessionsModel(RuleBasedStateMachine):
     """Runs every command in the service's core and in the model."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
-        self.events: list[ev.AnyEvent] = []
+        self.events: list[ev.Event] = []
         self.model: dict[UUID, ModelUser] = {}
         self.now = NOON
 
@@ -68,16 +72,14 @@ class Sessions(RuleBasedStateMachine):
         """Decide and apply; returns the error's code, or how many sessions ended."""
         self.now += timedelta(seconds=1)
         try:
-            decision = decide(self.world, command)
+            decision = command.decide(self.world)
         except GatelogError as error:
             return error.code
         for event in decision.events:
             assert ev.decode(ev.encode(event)) == event
             self.events.append(event)
-            self.world.apply(event)
-        if isinstance(decision.beside, NewCredential):
-            self.world.logins[decision.beside.login] = decision.beside.subject_id
-        return str(sum(isinstance(event, ev.SessionEnded) for event in decision.events))
+        self.world.take(decision)
+        return str(sum(isinstance(event, SessionEnded) for event in decision.events))
 
     def user(self, data: Any) -> tuple[UUID, ModelUser]:
         subject_id = data.draw(st.sampled_from(list(self.model)))
@@ -111,7 +113,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data())
     def known_login_fails(self, data: Any) -> None:
         subject_id, user = self.user(data)
-        event = ev.LoginFailed(
+        event = LoginFailed(
             event_id=new_event_id(),
             occurred_at=self.now,
             subject_id=subject_id,
@@ -144,7 +146,7 @@ class Sessions(RuleBasedStateMachine):
         assert answer == str(surplus)
         del user.sessions[:surplus]
         user.sessions.append((command.event.session_id, command.event.expires_at))
-        started = self.world.session(subject_id, command.event.session_id)
+        started = self.world.of(Sessions).find(subject_id, command.event.session_id)
         assert started is not None
         assert set(started.roles) == user.roles
 
@@ -211,7 +213,7 @@ class Sessions(RuleBasedStateMachine):
         active = active and bool(user.sessions)
         session = start(subject_id, at=self.now).event
         command = ChangeCredential(
-            event=ev.CredentialChanged(
+            event=CredentialChanged(
                 event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id
             ),
             password_hash="new",
@@ -234,7 +236,7 @@ class Sessions(RuleBasedStateMachine):
     def disable_or_enable(self, data: Any, disable: bool, guarded: bool) -> None:
         subject_id, user = self.user(data)
         actor_id, may = self.actor(data)
-        cls = ev.UserDisabled if disable else ev.UserEnabled
+        cls = UserDisabled if disable else UserEnabled
         event = cls(
             event_id=new_event_id(),
             occurred_at=self.now,
@@ -260,7 +262,7 @@ class Sessions(RuleBasedStateMachine):
     def change_role(self, data: Any, role: str, grant: bool, guarded: bool) -> None:
         subject_id, user = self.user(data)
         actor_id, may = self.actor(data)
-        cls = ev.RoleGranted if grant else ev.RoleRevoked
+        cls = RoleGranted if grant else RoleRevoked
         event = cls(
             event_id=new_event_id(),
             occurred_at=self.now,
@@ -293,7 +295,7 @@ class Sessions(RuleBasedStateMachine):
         actor_id, may = self.actor(data)
         if now_and_then:
             return
-        event = ev.UserErased(
+        event = UserErased(
             event_id=new_event_id(),
             occurred_at=self.now,
             subject_id=subject_id,
@@ -314,7 +316,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(data=st.data())
     def read_about_others(self, data: Any) -> None:
         subject_id, user = self.user(data)
-        event = ev.AuditRead(
+        event = AuditRead(
             event_id=new_event_id(), occurred_at=self.now, subject_id=subject_id, what="log"
         )
         answer = self.run_command(RecordRead(event=event))
@@ -324,7 +326,7 @@ class Sessions(RuleBasedStateMachine):
 
     @rule()
     def change_unknown_user(self) -> None:
-        event = ev.UserDisabled(
+        event = UserDisabled(
             event_id=new_event_id(), occurred_at=self.now, subject_id=new_random_id()
         )
         assert self.run_command(ChangeUser(event=event)) == "not_found"
@@ -332,7 +334,7 @@ class Sessions(RuleBasedStateMachine):
     @invariant()
     def same_sessions(self) -> None:
         for subject_id, user in self.model.items():
-            found = [session.session_id for session in self.world.sessions_of(subject_id)]
+            found = [session.session_id for session in self.world.of(Sessions).of(subject_id)]
             assert found == [session_id for session_id, _ in user.sessions]
 
     @invariant()
@@ -340,9 +342,9 @@ class Sessions(RuleBasedStateMachine):
         folded = World()
         for event in self.events:
             folded.apply(event)
-        assert folded.users == self.world.users
+        assert list(folded.of(Users)) == list(self.world.of(Users))
         for subject_id in self.model:
-            assert folded.sessions_of(subject_id) == self.world.sessions_of(subject_id)
+            assert folded.of(Sessions).of(subject_id) == self.world.of(Sessions).of(subject_id)
 
     @invariant()
     def no_event_id_twice(self) -> None:
@@ -350,7 +352,7 @@ class Sessions(RuleBasedStateMachine):
         assert len(ids) == len(set(ids))
 
 
-TestSessions = Sessions.TestCase
+TestSessions = SessionsModel.TestCase
 TestSessions.settings = settings(
     max_examples=150,
     stateful_step_count=40,

@@ -61,7 +61,7 @@ async def user_id(service: Service, login: str = "alice") -> str:
     return str((await service.log_in(login)).json["user_id"])
 
 
-async def events(connection: Connection) -> list[ev.AnyEvent]:
+async def events(connection: Connection) -> list[ev.Event]:
     return [stored.event() for stored in await read_events(connection, 0)]
 
 

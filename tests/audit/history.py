@@ -9,20 +9,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from gatelog.accounts.rules.commands import (
-    ChangeCredential,
-    ChangeUser,
-    Command,
-    EndSessions,
-    ExpireSessions,
-    StartSession,
-)
+from gatelog.accounts.rules.administration import ChangeUser
+from gatelog.accounts.rules.ending import EndSessions, ExpireSessions
+from gatelog.accounts.rules.events import CredentialChanged, UserDisabled, UserEnabled
+from gatelog.accounts.rules.login import ChangeCredential, StartSession
 from gatelog.clock import new_event_id, utc_now
 from gatelog.errors import GatelogError
-from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession, PutSession, evolve
+from gatelog.log.rules.kinds import Command
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.reading import StoredEvent, read_events
+from gatelog.sessions.rules.events import SessionEnded
+from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 
 from tests.builders import end, failure, registration, start
 
@@ -65,11 +62,11 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
     if kind < 0.88:
         return _changed_password(subject_id, rng.choice(begun))
     if kind < 0.93:
-        event: ev.UserDisabled | ev.UserEnabled = ev.UserEnabled(
+        event: UserDisabled | UserEnabled = UserEnabled(
             event_id=event_id, occurred_at=now, subject_id=subject_id
         )
         if rng.random() < 0.3:
-            event = ev.UserDisabled(event_id=event_id, occurred_at=now, subject_id=subject_id)
+            event = UserDisabled(event_id=event_id, occurred_at=now, subject_id=subject_id)
         return ChangeUser(event=event)
     return failure()
 
@@ -77,7 +74,7 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
 def _changed_password(subject_id: UUID, begun: StartSession) -> ChangeCredential:
     now = utc_now()
     return ChangeCredential(
-        event=ev.CredentialChanged(
+        event=CredentialChanged(
             event_id=new_event_id(), occurred_at=now, subject_id=begun.event.subject_id
         ),
         password_hash="hash",
@@ -104,7 +101,7 @@ class Told:
                 else:
                     gone = change.session_id
                     state = {k: v for k, v in state.items() if v.session_id != gone}
-                    assert isinstance(event, ev.SessionEnded)
+                    assert isinstance(event, SessionEnded)
                     self.ends[gone] = (stored.position, event.reason)
             self.states[stored.position] = state
 

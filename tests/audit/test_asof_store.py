@@ -11,7 +11,14 @@ from uuid import UUID
 import pytest
 from gatelog.audit.service.asof import AsOf
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS, SessionThen
-from gatelog.audit.store.marks import PARTITION, SPACING, Spacing, last_mark, make_next_mark
+from gatelog.audit.store.marks import (
+    PARTITION,
+    SPACING,
+    MarksCheck,
+    Spacing,
+    last_mark,
+    make_next_mark,
+)
 from gatelog.clock import new_random_id, utc_now
 from gatelog.errors import InvalidInput
 from gatelog.log.store.appender import Appender
@@ -103,7 +110,7 @@ async def test_every_position_is_what_a_fold_says(
         same(await everything(as_of, limit, position=position, user=user), log, position, user)
     assert found > log.head // 2
     await connection.close()
-    assert (await check(database.app)).differences == []
+    assert (await check(database.app, companion=MarksCheck())).differences == []
 
 
 async def test_a_time_is_the_last_position_by_then(
@@ -180,7 +187,7 @@ async def test_marks_are_the_same_whoever_makes_them(
         made.append(await make_next_mark(connection if len(made) % 2 else other, SMALL))
     await other.close()
     assert made[:2] == [16, 32]
-    assert (await check(database.app)).differences == []
+    assert (await check(database.app, companion=MarksCheck())).differences == []
 
 
 @pytest.mark.parametrize(
@@ -207,11 +214,14 @@ async def test_a_wrong_mark_is_found(
     for _ in range(80):
         await appender.submit(start(user.event.subject_id))
     await mark_all(connection)
-    assert (await check(database.app)).differences == []
+    assert (await check(database.app, companion=MarksCheck())).differences == []
     owner = await connect(database.owner, role=None)
     await owner.execute(damage)
     await owner.close()
-    assert any("mark at" in told for told in (await check(database.app)).differences)
+    assert any(
+        "mark at" in told
+        for told in (await check(database.app, companion=MarksCheck())).differences
+    )
 
 
 def test_marks_are_as_far_apart_as_there_are_sessions_and_never_cross_a_partition() -> None:

@@ -14,6 +14,7 @@ import pytest
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Actor
 from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.audit.rules.events import AuditedRead, AuditRead
 from gatelog.audit.rules.shown import AuditFilter
 from gatelog.audit.service.audit import Audit
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
@@ -26,7 +27,6 @@ from gatelog.errors import (
     NotFound,
     Unavailable,
 )
-from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database, connect
 from gatelog.log.store.reading import read_events
@@ -46,7 +46,7 @@ OTHER_KEY = msgspec.structs.replace(CONFIG, master_key="B" * 43)
 DESK = Client("192.0.2.9", "auditors-browser")
 HOME = Client("192.0.2.1", "firefox")
 
-EVENTS_AND_LOG: tuple[ev.AuditedRead, ...] = ("events", "log") * 5
+EVENTS_AND_LOG: tuple[AuditedRead, ...] = ("events", "log") * 5
 
 
 class Host:
@@ -88,10 +88,10 @@ async def audrey(accounts: Accounts) -> UUID:
     return await accounts.logins.add_user("audrey", PASSWORD, ("auditor",))
 
 
-async def reads(connection: Connection) -> list[ev.AuditRead]:
+async def reads(connection: Connection) -> list[AuditRead]:
     """What the log says of reading."""
     events = [stored.event() for stored in await read_events(connection, 0)]
-    return [event for event in events if isinstance(event, ev.AuditRead)]
+    return [event for event in events if isinstance(event, AuditRead)]
 
 
 # --- being seen to read

@@ -25,9 +25,9 @@ from uuid import uuid4
 
 import msgspec
 import uvloop
-from gatelog.accounts.rules.commands import StartSession
+from gatelog.accounts.rules.events import UserRegistered
+from gatelog.accounts.rules.login import StartSession
 from gatelog.host.embedded import EmbeddedPostgres
-from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.batch import MAX_BATCH
 from gatelog.log.store.database import connect
@@ -87,7 +87,7 @@ async def raw_round(connection: Connection, base: int) -> float:
     return time.perf_counter() - began
 
 
-async def gatelog_round(appender: Appender, subjects: list[ev.UserRegistered]) -> float:
+async def gatelog_round(appender: Appender, subjects: list[UserRegistered]) -> float:
     """Seconds for one round of logins, by so many clients that every batch is full."""
     commands = iter([login(subjects[n % len(subjects)]) for n in range(EVENTS_PER_ROUND)])
 
@@ -100,7 +100,7 @@ async def gatelog_round(appender: Appender, subjects: list[ev.UserRegistered]) -
     return time.perf_counter() - began
 
 
-def login(user: ev.UserRegistered) -> tuple[StartSession, bytes]:
+def login(user: UserRegistered) -> tuple[StartSession, bytes]:
     """The command of a login and what it is found by: each user has an address of their own."""
     event = start(user.subject_id).event
     who = Personal(f"user {user.subject_id.node}", "192.0.2.1", AGENT)
@@ -110,7 +110,7 @@ def login(user: ev.UserRegistered) -> tuple[StartSession, bytes]:
     return StartSession(event=event, credential_version=1, max_sessions=1000), index
 
 
-async def latency(appender: Appender, subjects: list[ev.UserRegistered]) -> list[float]:
+async def latency(appender: Appender, subjects: list[UserRegistered]) -> list[float]:
     """Milliseconds of single appends, one after the other by each of 32 clients."""
     times: list[float] = []
 

@@ -30,6 +30,14 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import msgspec
+from gatelog.accounts.rules.events import (
+    CredentialChanged,
+    LoginFailed,
+    RoleGranted,
+    UserDisabled,
+    UserEnabled,
+    UserRegistered,
+)
 from gatelog.audit.store.marks import PARTITION, SPACING, Spacing
 from gatelog.cli.output import progress_bar
 from gatelog.config import Config
@@ -53,6 +61,7 @@ from gatelog.privacy.rules import (
 )
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.store.keys import KeyStore
+from gatelog.sessions.rules.events import EndReason, SessionEnded, SessionStarted
 from gatelog.sessions.rules.record import from_us, to_us
 
 from tests.builders import MASTER_KEY
@@ -123,7 +132,7 @@ class Step(msgspec.Struct, frozen=True):
     at_us: int
     user: int
     start: int = 0
-    reason: ev.EndReason = "logout"
+    reason: EndReason = "logout"
 
 
 class World:
@@ -134,7 +143,7 @@ class World:
         self.versions: dict[int, int] = {}
         self.admins: set[int] = set()
         self.disabled = -1
-        self.active: list[tuple[int, int, int, ev.EndReason]] = []  # end, start, user, reason
+        self.active: list[tuple[int, int, int, EndReason]] = []  # end, start, user, reason
         self.started_us: dict[int, int] = {}
 
     @property
@@ -186,7 +195,7 @@ def _begun(rng: random.Random, world: World, position: int, at_us: int) -> Step:
 
 def _end(
     rng: random.Random, at_us: int, position: int, user: int
-) -> tuple[int, int, int, ev.EndReason]:
+) -> tuple[int, int, int, EndReason]:
     """When and why a session will end."""
     after = int(rng.expovariate(1 / LOGOUT_MEAN_US)) + 1
     if rng.random() < LOGOUT_SHARE and after < LIFETIME_US:
@@ -275,7 +284,7 @@ class Rows:
         self.ids: list[bytes] = [_SIGNATURE]
         self.addresses: list[bytes] = [_SIGNATURE]
 
-    def add(self, position: int, event: ev.AnyEvent, recorded_us: int) -> None:
+    def add(self, position: int, event: ev.Event, recorded_us: int) -> None:
         entry = ev.encode(event)
         event_id = event.event_id.bytes
         kind = event.type.encode()
@@ -305,7 +314,7 @@ def _uuid(value: UUID | None) -> bytes:
     return _NULL if value is None else b"\x00\x00\x00\x10" + value.bytes
 
 
-def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEvent:
+def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.Event:
     """The event of a step, sealed; its address is indexed."""
     position, at = step.position, from_us(step.at_us)
     random_part = _digest(b"event", position)
@@ -316,9 +325,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
         sealed = seal(personal, day_key(day), random_part[10:22], event_id, "login_failed")
         if step.at_us > indexed_from_us:
             rows.add_address(keys.index(address), position, None)
-        return ev.LoginFailed(
-            event_id=event_id, occurred_at=at, reason="unknown_login", sealed=sealed
-        )
+        return LoginFailed(event_id=event_id, occurred_at=at, reason="unknown_login", sealed=sealed)
     subject_id = user_id(step.user)
     kind, tag = step.kind, _TAGS[step.kind]
     sealed_field: bytes | None = None
@@ -331,7 +338,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
         rows.add_address(keys.index(address), position, subject_id)
     match kind:
         case "start":
-            return ev.SessionStarted(
+            return SessionStarted(
                 event_id=event_id,
                 occurred_at=at,
                 sealed=sealed_field,
@@ -341,7 +348,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
                 expires_at=from_us(step.at_us + LIFETIME_US),
             )
         case "end":
-            return ev.SessionEnded(
+            return SessionEnded(
                 event_id=event_id,
                 occurred_at=at,
                 sealed=sealed_field,
@@ -351,7 +358,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
                 reason=step.reason,
             )
         case "fail":
-            return ev.LoginFailed(
+            return LoginFailed(
                 event_id=event_id,
                 occurred_at=at,
                 sealed=sealed_field,
@@ -359,7 +366,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
                 reason="wrong_password",
             )
         case "grant":
-            return ev.RoleGranted(
+            return RoleGranted(
                 event_id=event_id, occurred_at=at, subject_id=subject_id, role="admin"
             )
     return _SIMPLE[kind](
@@ -367,12 +374,12 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.AnyEv
     )
 
 
-Simple = type[ev.UserRegistered | ev.CredentialChanged | ev.UserDisabled | ev.UserEnabled]
+Simple = type[UserRegistered | CredentialChanged | UserDisabled | UserEnabled]
 _SIMPLE: dict[str, Simple] = {
-    "register": ev.UserRegistered,
-    "change": ev.CredentialChanged,
-    "disable": ev.UserDisabled,
-    "enable": ev.UserEnabled,
+    "register": UserRegistered,
+    "change": CredentialChanged,
+    "disable": UserDisabled,
+    "enable": UserEnabled,
 }
 # What each kind is called in the log, where it has something sealed.
 _TAGS: dict[str, str] = {

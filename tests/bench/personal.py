@@ -17,11 +17,11 @@ from uuid import UUID
 
 import msgspec
 import uvloop
-from gatelog.accounts.rules.commands import RecordLoginFailure
+from gatelog.accounts.rules.events import UserEnabled
+from gatelog.accounts.rules.login import RecordLoginFailure
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.host.embedded import EmbeddedPostgres
-from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.log.store.migrate import migrate
@@ -90,7 +90,7 @@ class Bench:
 
     def seal(self) -> float:
         """Events sealed per second."""
-        event = ev.UserEnabled(event_id=UUID(int=1), occurred_at=NOON, subject_id=UUID(int=2))
+        event = UserEnabled(event_id=UUID(int=1), occurred_at=NOON, subject_id=UUID(int=2))
         personal, key = Personal("somebody", CLIENT.address, CLIENT.agent), secrets.token_bytes(32)
         began = time.perf_counter()
         for _ in range(SEALED):

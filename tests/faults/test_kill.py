@@ -22,9 +22,9 @@ import msgspec
 import psutil
 import pytest
 from gatelog.host.embedded import EmbeddedPostgres
-from gatelog.log.rules import events as ev
 from gatelog.log.store.database import connect
 from gatelog.log.store.reading import StoredEvent, read_events
+from gatelog.sessions.rules.events import SessionEnded, SessionStarted
 
 from tests.stack.service import PASSWORD, Service, run_command, serving
 
@@ -185,7 +185,7 @@ def verify(told: Acknowledged, log: list[StoredEvent]) -> None:
     events = [(stored.position, stored.event()) for stored in log]
     ids = Counter(event.event_id for _, event in events)
     assert max(ids.values()) == 1
-    for kind, acknowledged in ((ev.SessionStarted, told.started), (ev.SessionEnded, told.ended)):
+    for kind, acknowledged in ((SessionStarted, told.started), (SessionEnded, told.ended)):
         found: dict[str, list[int]] = {}
         for position, event in events:
             if isinstance(event, kind):

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import msgspec
-from gatelog.accounts.rules.commands import Command
+from gatelog.log.rules.kinds import Command
 from gatelog.log.store.batch import Recorded
 from gatelog.sessions.rules.lease import lease_deadline
 from gatelog.sessions.service.barrier import Barrier, Waited

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import random
+from importlib import import_module
 from uuid import UUID
 
 import asyncpg
 import msgspec
 import pytest
-from gatelog.accounts.rules.commands import EndSessions, RecordLoginFailure
+from gatelog.accounts.rules.ending import EndSessions
+from gatelog.accounts.rules.login import RecordLoginFailure
 from gatelog.clock import new_event_id
 from gatelog.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
 from gatelog.log.rules import events as ev
+from gatelog.log.rules.kinds import Need
 from gatelog.log.store import sql
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
+from gatelog.log.store.kinds import (
+    erasing_statement,
+    reading_statement,
+    registered_kinds,
+    writing_statement,
+)
 from gatelog.log.store.reading import read_events, read_head
+from gatelog.sessions.rules.events import SessionEnded
 
 from tests.builders import failure, registration, start
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
+
+ROOMS = ("sessions", "accounts", "privacy", "audit", "proofs")
 
 
 async def test_a_new_log_is_empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -100,7 +112,7 @@ async def test_a_retry_of_many_events_answers_all_of_them(appender: Appender) ->
         reason="revoked",
     )
     first = await appender.submit(command)
-    assert first.ended == 3
+    assert first.count(SessionEnded) == 3
     await appender.submit(start(user.event.subject_id))
     assert await appender.submit(command) == first
 
@@ -147,7 +159,7 @@ async def test_a_session_that_starts_and_ends_in_one_batch_leaves_nothing(
         event_id=new_event_id(), at=user.event.occurred_at, subject_id=subject_id, reason="revoked"
     )
     _, ended = await asyncio.gather(appender.submit(start(subject_id)), appender.submit(end))
-    assert ended.ended == 1
+    assert ended.count(SessionEnded) == 1
     assert await connection.fetchval("SELECT count(*) FROM active_sessions") == 0
 
 
@@ -187,17 +199,46 @@ async def test_nobody_changes_history(
 async def test_every_statement_fits_the_schema(
     connection: asyncpg.Connection[asyncpg.Record],
 ) -> None:
-    await connection.execute(sql.CREATE_REBUILD_TABLES)
-    tables = {"REBUILT_SESSIONS", "REBUILT_USERS"}
-    scripts = {"CREATE_REBUILD_TABLES", "DETACH", "FINISH_DETACH", "DROP"}
-    names = [name for name in vars(sql) if name.isupper() and name not in tables | scripts]
-    assert len(names) > 20
-    for name in names:
-        value = getattr(sql, name)
-        for statement in value if isinstance(value, tuple) else (value,):
-            for part in statement.split("; ") if isinstance(value, tuple) else (statement,):
-                if not part.startswith("ANALYZE"):
-                    await connection.prepare(part)
+    scripts = {"DETACH", "FINISH_DETACH", "DROP"}  # with names of tables in them
+    for room in (sql, *(import_module(f"gatelog.{name}.store.sql") for name in ROOMS)):
+        names = [name for name in vars(room) if name.isupper() and name not in scripts]
+        assert names
+        for name in names:
+            value = getattr(room, name)
+            for statement in value if isinstance(value, tuple) else (value,):
+                if is_whole(statement):
+                    await connection.prepare(statement)
+
+
+def is_whole(statement: str) -> bool:
+    """Whether it is a statement and no part of one, which the composed ones are tried with."""
+    return "{0}" not in statement and statement.lstrip().startswith(
+        ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+    )
+
+
+async def test_every_composed_statement_fits_the_schema(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    kinds = registered_kinds()
+    needs = [read.need for kind in kinds for read in kind.reads]
+    few: list[list[type[Need]]] = [[], *([need] for need in needs), needs]
+    for some_needs in few:
+        await connection.prepare(reading_statement(tuple(some_needs), 2))
+    writes = [write for kind in kinds for write in kind.writes if not write.before]
+    for some in ([], *([write] for write in writes), writes):
+        await connection.prepare(writing_statement(tuple(some), 10))
+    before = [write for kind in kinds for write in kind.writes if write.before]
+    for some in (*([write] for write in before), before):
+        await connection.prepare(erasing_statement(tuple(some)))
+    for kind in kinds:
+        if kind.projection is not None:
+            table = kind.projection.table
+            await connection.execute(table.create_rebuilt())
+            analyze, *others = table.swap_in()
+            await connection.execute(analyze)
+            for statement in (table.select(), table.forget_rebuilt(), *others):
+                await connection.prepare(statement)
 
 
 async def test_a_lost_connection_is_an_unknown_outcome_until_it_is_known(

@@ -8,15 +8,16 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.rules.commands import ChangeUser, EraseUser, RecordLoginFailure, RegisterUser
+from gatelog.accounts.rules.administration import ChangeUser, EraseUser
+from gatelog.accounts.rules.events import UserDisabled
+from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser
 from gatelog.audit.store.retention import detach_before, drop_detached
 from gatelog.clock import new_event_id
 from gatelog.errors import GatelogError, LastAdmin, StaleMasterKey
-from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import PARTITION_RESERVE, Appender
 from gatelog.log.store.database import connect
 from gatelog.log.store.rebuild import check, rebuild
-from gatelog.privacy.rules import WrappedKey
+from gatelog.privacy.rules import UserErased, WrappedKey
 from gatelog.privacy.store.keys import change_master_key, vacuum_erased
 
 from tests.builders import NOON, failure, registration, start
@@ -30,7 +31,7 @@ RING = WrappedKey(b"r" * 60, b"current!")
 
 
 def erasure(subject_id: UUID, *, keep_an_admin: bool = False) -> EraseUser:
-    event = ev.UserErased(event_id=new_event_id(), occurred_at=NOON, subject_id=subject_id)
+    event = UserErased(event_id=new_event_id(), occurred_at=NOON, subject_id=subject_id)
     return EraseUser(event=event, keep_an_admin=keep_an_admin)
 
 
@@ -184,7 +185,7 @@ async def test_a_key_under_an_old_master_key_is_refused(
 
 
 def disabling(subject_id: UUID, *, keep_an_admin: bool) -> ChangeUser:
-    event = ev.UserDisabled(event_id=new_event_id(), occurred_at=NOON, subject_id=subject_id)
+    event = UserDisabled(event_id=new_event_id(), occurred_at=NOON, subject_id=subject_id)
     return ChangeUser(event=event, keep_an_admin=keep_an_admin)
 
 

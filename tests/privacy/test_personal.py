@@ -34,6 +34,7 @@ from gatelog.privacy.service.keyring import check_keys
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.service.rotation import rotate
 from gatelog.privacy.store import keys as store
+from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.record import Session, pack_session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.barrier import Barrier
@@ -254,7 +255,7 @@ async def test_after_an_erasure_nothing_of_the_person_is_left(
     assert after[: len(before)] == before  # bytes and hashes are what they were
     assert all(ev.leaf_hash(stored.entry) == stored.leaf_hash for stored in after)
     ended = after[-1].event()
-    assert isinstance(ended, ev.SessionEnded)
+    assert isinstance(ended, SessionEnded)
     assert ended.reason == "user_erased"
     assert (await check(database.app)).differences == []
     assert (await rebuild(database.owner)).changed == 0

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from gatelog.accounts.rules.events import LoginFailed, UserDisabled, UserEnabled
 from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
 from gatelog.master_keys import format_master_keys, master_key_id, parse_master_keys
@@ -40,8 +41,8 @@ texts = st.none() | st.text(max_size=600)
 personals = st.builds(Personal, texts, texts, texts)
 
 
-def sealed(personal: Personal = ADA, key: bytes = KEY) -> ev.UserEnabled:
-    event = ev.UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
+def sealed(personal: Personal = ADA, key: bytes = KEY) -> UserEnabled:
+    event = UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
     field = seal(personal, key, NONCE, event.event_id, event.type)
     return msgspec.structs.replace(event, sealed=field)
 
@@ -70,7 +71,7 @@ def test_the_format_is_the_documented_one() -> None:
 def test_it_belongs_to_one_event() -> None:
     event = sealed()
     other_id = msgspec.structs.replace(event, event_id=UUID(int=1))
-    other_type = ev.UserDisabled(event_id=ID, occurred_at=AT, subject_id=USER, sealed=event.sealed)
+    other_type = UserDisabled(event_id=ID, occurred_at=AT, subject_id=USER, sealed=event.sealed)
     for moved in (other_id, other_type):
         assert unseal(moved, KEY) is None
 
@@ -100,17 +101,17 @@ def test_the_length_does_not_tell_the_name() -> None:
 
 
 def test_whose_data_it_is() -> None:
-    own = ev.UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
+    own = UserEnabled(event_id=ID, occurred_at=AT, subject_id=USER)
     assert person_of(own) == USER
     assert person_of(msgspec.structs.replace(own, actor_id=ADMIN)) == ADMIN
-    unknown = ev.LoginFailed(event_id=ID, occurred_at=AT, reason="unknown_login")
+    unknown = LoginFailed(event_id=ID, occurred_at=AT, reason="unknown_login")
     assert person_of(unknown) is None
     assert person_of(msgspec.structs.replace(unknown, subject_id=USER)) == USER
 
 
 def test_the_day_is_that_of_utc() -> None:
     evening = datetime(2026, 1, 2, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
-    event = ev.LoginFailed(event_id=ID, occurred_at=evening, reason="unknown_login")
+    event = LoginFailed(event_id=ID, occurred_at=evening, reason="unknown_login")
     assert day_of(event) == date(2026, 1, 3)
 
 

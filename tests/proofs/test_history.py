@@ -26,7 +26,7 @@ from tests.conftest import Dsns
 from tests.proofs.sealing import SIGNER, append, seal
 
 if TYPE_CHECKING:
-    from gatelog.accounts.rules.commands import StartSession
+    from gatelog.accounts.rules.login import StartSession
 
 _numbers = itertools.count(1)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from gatelog.errors import LogDiffers
-from gatelog.log.rules.state import DropSession, PutSession
 from gatelog.log.store.appender import Appender
 from gatelog.sessions.rules.record import pack_session
+from gatelog.sessions.rules.state import DropSession, PutSession
 from gatelog.sessions.store.feed import CopyParser, Pair, copy_sessions, read_page
 
 from tests.builders import NOON, end, registration, start

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from gatelog.accounts.rules.commands import StartSession
+from gatelog.accounts.rules.login import StartSession
 from gatelog.config import Config
 from gatelog.log.rules.events import leaf_hash
 from gatelog.log.store import sql

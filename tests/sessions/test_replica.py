@@ -13,9 +13,9 @@ from uuid import UUID
 
 import pytest
 from gatelog.config import Config
-from gatelog.log.rules.state import ActiveSession, DropSession, PutSession
 from gatelog.sessions.rules.lease import NO_LEASE
 from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.state import ActiveSession, DropSession, PutSession
 from gatelog.sessions.store import replica
 from gatelog.sessions.store.replica import (
     LOOK_AGAIN_NS,

@@ -8,8 +8,9 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
-from gatelog.accounts.rules.commands import Command, StartSession
+from gatelog.accounts.rules.login import StartSession
 from gatelog.config import load_config
+from gatelog.log.rules.kinds import Command
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.record import Session

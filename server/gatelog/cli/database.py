@@ -40,15 +40,16 @@ def check(config: Config, as_json: bool) -> int:
 
     The exit code is 1 when there is any difference.
     """
+    from gatelog.audit.store.marks import MarksCheck
     from gatelog.host.database import reachable_database
     from gatelog.log.store.rebuild import check as compare
 
     with reachable_database(config, "check") as urls, progress_bar("check") as progress:
-        report = asyncio.run(compare(urls.app, progress))
+        report = asyncio.run(compare(urls.app, progress, MarksCheck()))
     if as_json:
         print_json(report)
     else:
-        counts = [("events", report.events), ("sessions", report.sessions), ("users", report.users)]
+        counts = [("events", report.events), *report.rows.items()]
         if report.purged_to:
             counts.append(("purged, not checked, up to position", report.purged_to))
         counts.append(("differences", len(report.differences) + report.untold))
@@ -74,9 +75,9 @@ def rebuild(config: Config, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
+        tables = ", ".join(f"{table} {rows}" for table, rows in report.rows.items())
         click.echo(
-            f"Rebuilt from {report.events} events: {report.sessions} sessions,"
-            f" {report.users} users; rows that changed: {report.changed}."
+            f"Rebuilt from {report.events} events: {tables}; rows that changed: {report.changed}."
         )
 
 

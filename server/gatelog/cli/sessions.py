@@ -13,7 +13,7 @@ from gatelog.config import Config
 if TYPE_CHECKING:
     from gatelog.accounts.service.accounts import Accounts
     from gatelog.accounts.service.acting import Ended
-    from gatelog.log.rules.state import ActiveSession
+    from gatelog.sessions.rules.state import ActiveSession
 
 _NO_SESSION = UUID(int=0)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 import msgspec
 
-from gatelog.accounts.rules.commands import ROLES
+from gatelog.accounts.rules.users import ROLES
 from gatelog.cli.output import json_option, limit_option, print_json, print_table
 from gatelog.config import Config
 from gatelog.errors import OperatorError

@@ -108,6 +108,9 @@ def _verify_log(
     purged_to: int,
     as_json: bool,
 ) -> int:
+    from gatelog.kinds import register_all
+
+    register_all()
     from gatelog.proofs.service.verify import kept_checkpoint
 
     kept = [kept_checkpoint(_read(path), str(path)) for path in checkpoints]

@@ -119,6 +119,9 @@ def reachable_database(config: Config, command: str, *, migrated: bool = True) -
 
     Call it from the main thread, outside of any event loop. Raises ConfigError, SchemaMismatch.
     """
+    from gatelog.kinds import register_all
+
+    register_all()
     with ExitStack() as stack:
         started = config.embedded and _enter_embedded(config, command, stack)
         urls = dsns(config)

@@ -12,6 +12,7 @@ from gatelog.config import Config
 from gatelog.host.database import dsns
 from gatelog.host.logs import configure_logging
 from gatelog.host.processes import child_main
+from gatelog.kinds import register_all
 from gatelog.proofs.service.history import history_guard
 from gatelog.sessions.service.projector import Projector
 
@@ -19,6 +20,7 @@ from gatelog.sessions.service.projector import Projector
 def run(config: Config) -> None:
     """Be this host's projector until SIGTERM or SIGINT."""
     configure_logging(config)
+    register_all()
     projector = Projector.configured(config, dsns(config).app, history_guard(config))
     uvloop.run(_run_until_stopped(projector))
 

@@ -26,6 +26,7 @@ from gatelog.errors import ConfigError, MalformedProof
 from gatelog.host.database import dsns
 from gatelog.host.logs import configure_logging
 from gatelog.host.processes import child_main
+from gatelog.kinds import register_all
 from gatelog.log.store.database import connect
 from gatelog.proofs.rules.tlog import Signer, is_key_name, parse_signer
 from gatelog.proofs.service.sealer import LastNote, keep_sealing
@@ -96,6 +97,7 @@ def _parsed(config: Config, text: str, setting: str) -> Signer:
 def run(config: Config) -> None:
     """Be this host's sealer until SIGTERM or SIGINT. Raises ConfigError for an unusable key."""
     configure_logging(config)
+    register_all()
     signer = signing_key(config)
     uvloop.run(_run_until_stopped(config, signer))
 

@@ -23,6 +23,7 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.config import Config
 from gatelog.errors import GatelogError
+from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.proofs.service.history import history_guard
@@ -65,6 +66,7 @@ async def open_services(
 
     ``guarded``: refuse a database that lacks what was signed (``gatelog.proofs.service.history``).
     """
+    register_all()
     timeout_s = config.database_timeout_s
     async with AsyncExitStack() as stack:
         database, log, marks = await stack.enter_async_context(_pools(config, dsn, guarded=guarded))

@@ -17,14 +17,13 @@ from aiohttp.typedefs import Handler
 from gatelog.errors import Forbidden
 from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
-from gatelog.log.rules.events import AuditedRead
 from gatelog.privacy.rules import Client
 
 
 class ReadRecorder(Protocol):
-    """Who records audit reads."""
+    """Who records audit reads; ``what`` is one of ``audit.rules.events.AuditedRead``."""
 
-    async def recorded_read(self, caller: UUID, what: AuditedRead, client: Client) -> None:
+    async def recorded_read(self, caller: UUID, what: str, client: Client) -> None:
         """Returns when the log says that the caller reads about others. Raises Unavailable."""
 
 
@@ -50,7 +49,7 @@ def needs_role(*roles: str) -> Callable[[Handler], Handler]:
     return mark
 
 
-async def record_read(request: web.Request, what: AuditedRead) -> None:
+async def record_read(request: web.Request, what: str) -> None:
     """Returns when the log says who reads about others here. Raises Unavailable."""
     recorder = request.app[READ_RECORDER]
     await recorder.recorded_read(request[SESSION].subject_id, what, caller_of(request).client)

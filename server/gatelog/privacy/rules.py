@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
+from gatelog.log.rules.kinds import Beside, Need, State, World
 from gatelog.master_keys import master_key_id
 
 KEY_BYTES = 32
@@ -45,6 +46,10 @@ NONCE_BYTES = 12
 WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + 16
 ADDRESS_INDEX_BYTES = 16
 PADDED_TO = 32  # bytes
+
+
+class UserErased(ev.UserEvent, frozen=True, kw_only=True, tag="user_erased"):
+    """The user is gone for good, and the key to everything personal with them."""
 
 
 class Personal(msgspec.Struct, frozen=True, array_like=True):
@@ -71,7 +76,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(Personal).decode
 
 
-def person_of(event: ev.AnyEvent) -> UUID | None:
+def person_of(event: ev.Event) -> UUID | None:
     """Whose personal data the event holds: who acted. None: of nobody who has a key."""
     actor_id = event.actor_id if isinstance(event, ev.UserEvent) else None
     return actor_id or event.subject_id
@@ -161,3 +166,53 @@ def address_index(address: str, address_key: bytes) -> bytes:
     """What events from this address are found by, and nobody without the key can compute."""
     digest = hmac.digest(address_key, normalise_address(address).encode(), "sha256")
     return digest[:ADDRESS_INDEX_BYTES]
+
+
+# --- what is written beside the log
+
+
+class CurrentMasterKey(Need, frozen=True):
+    """The key that new keys are wrapped with."""
+
+
+class SubjectKeys(State):
+    """What a batch changes of users' keys. ``current``: the master key's id, if asked for."""
+
+    concerns = (UserErased,)
+
+    def __init__(self) -> None:
+        self.current: bytes | None = None  # also before the first one
+        self.new: dict[UUID, WrappedKey] = {}
+        self.erased: list[UUID] = []
+
+    def apply(self, event: ev.Event, position: int, trace: bytes | None) -> None:
+        if event.subject_id is not None:
+            self.erased.append(event.subject_id)
+            self.new.pop(event.subject_id, None)
+
+
+class NewSubjectKey(Beside, frozen=True):
+    """The key of a new user."""
+
+    subject_id: UUID
+    key: WrappedKey
+
+    def enter(self, world: World) -> None:
+        world.of(SubjectKeys).new[self.subject_id] = self.key
+
+
+class Addresses(State):
+    """The blind index of a batch's events: where they come from, as far as it is sealed in them."""
+
+    concerns = (ev.Event,)
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[bytes, int, UUID | None]] = []
+        self.erased: list[UUID] = []
+
+    def apply(self, event: ev.Event, position: int, trace: bytes | None) -> None:
+        if isinstance(event, UserErased):
+            self.erased.append(event.subject_id)
+            self.rows = [row for row in self.rows if row[2] != event.subject_id]
+        if trace is not None and event.sealed is not None:
+            self.rows.append((trace, position, person_of(event)))

@@ -20,13 +20,14 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Histogram
 
-from gatelog.accounts.rules.commands import Command
 from gatelog.clock import new_event_id, utc_now
+from gatelog.log.rules.kinds import Command
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.batch import Recorded
 from gatelog.log.store.database import Database
 from gatelog.log.store.reading import settle
 from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
+from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.replica import boottime_ns
 
@@ -99,12 +100,12 @@ class Acting:
             await self.wait_for_replicas(recorded.position)
         else:
             await self.wait_for_what_ended(recorded.position)
-        return Ended(recorded.ended, recorded.position)
+        return Ended(recorded.count(SessionEnded), recorded.position)
 
     async def start(self, act: Act) -> Recorded:
         """The same for an act that also starts a session, which needs no wait of its own."""
         recorded = await self.record(act)
-        if recorded.ended:
+        if recorded.count(SessionEnded):
             await self.wait_for_replicas(recorded.position)
         return recorded
 

@@ -15,16 +15,22 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.commands import (
-    ChangeCredential,
-    RecordLoginFailure,
-    RegisterUser,
-    StartSession,
-)
 from gatelog.accounts.rules.credentials import (
     check_new_password,
     normalise_login,
     normalise_password,
+)
+from gatelog.accounts.rules.events import (
+    CredentialChanged,
+    FailureReason,
+    LoginFailed,
+    UserRegistered,
+)
+from gatelog.accounts.rules.login import (
+    ChangeCredential,
+    RecordLoginFailure,
+    RegisterUser,
+    StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
 from gatelog.accounts.service.passwords import PasswordPool, common_passwords
@@ -40,12 +46,12 @@ from gatelog.errors import (
     StaleMasterKey,
 )
 from gatelog.ids import derived_event_id
-from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession, PutSession, evolve
 from gatelog.log.store.batch import Recorded
 from gatelog.privacy.rules import UNKNOWN_CLIENT, Client, Personal
 from gatelog.privacy.service.personal import PersonalData
+from gatelog.sessions.rules.events import SessionStarted
 from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 
@@ -107,7 +113,7 @@ class Logins:
             await self._refuse_second_user()
         subject_id = new_random_id()
         key, wrapped = await self._personal.new_subject_key(subject_id)
-        event = ev.UserRegistered(
+        event = UserRegistered(
             event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=subject_id
         )
         command = RegisterUser(
@@ -172,9 +178,9 @@ class Logins:
         raise InvalidCredentials()
 
     async def _record_failure(
-        self, credential: Credential, reason: ev.FailureReason, client: Client
+        self, credential: Credential, reason: FailureReason, client: Client
     ) -> None:
-        event = ev.LoginFailed(
+        event = LoginFailed(
             event_id=new_event_id(),
             occurred_at=self._acting.now(),
             subject_id=credential.subject_id,
@@ -184,7 +190,7 @@ class Logins:
         await self._record(RecordLoginFailure(event=sealed), client)
 
     async def _record_unknown_login(self, login: str, client: Client) -> None:
-        event = ev.LoginFailed(
+        event = LoginFailed(
             event_id=new_event_id(), occurred_at=self._acting.now(), reason="unknown_login"
         )
         sealed = await self._personal.sealed_for_nobody(event, _who(login, client))
@@ -197,9 +203,9 @@ class Logins:
 
     def _session_started(
         self, event_id: UUID, credential: Credential, token: str, client: Client
-    ) -> ev.SessionStarted:
+    ) -> SessionStarted:
         now = self._acting.now()
-        event = ev.SessionStarted(
+        event = SessionStarted(
             event_id=event_id,
             occurred_at=now,
             subject_id=credential.subject_id,
@@ -233,7 +239,7 @@ class Logins:
         if current == new:
             raise InvalidInput("The new password is the old one.")
         token = new_token()
-        changed = ev.CredentialChanged(
+        changed = CredentialChanged(
             event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=session.subject_id
         )
         first_id = derived_event_id(changed.event_id, 1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from gatelog.accounts.rules.commands import EndSession, EndSessions, ExpireSessions
+from gatelog.accounts.rules.ending import EndSession, EndSessions, ExpireSessions
 from gatelog.accounts.service.acting import (
     NO_SUCH_USER,
     SESSION_ENDED,
@@ -25,11 +25,11 @@ from gatelog.accounts.service.acting import (
 from gatelog.accounts.store.users import Users
 from gatelog.clock import new_event_id
 from gatelog.errors import NotFound
-from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession
 from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
 from gatelog.privacy.service.personal import PersonalData
+from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.store.lookup import FoundSession, SessionList
 
 MAX_EXPIRED_USERS = 256  # in one sweep
@@ -96,7 +96,7 @@ class UserSessions:
             raise NotFound("There is no such session.")
         return await self._end_one(found, "revoked", UNKNOWN_CLIENT)
 
-    async def _end_one(self, found: FoundSession, reason: ev.EndReason, client: Client) -> Ended:
+    async def _end_one(self, found: FoundSession, reason: EndReason, client: Client) -> Ended:
         session, event_id = found.session, new_event_id()
         command = EndSession(
             event_id=event_id,
@@ -163,7 +163,10 @@ class UserSessions:
                 for subject in subjects
             ]
             for recorded in await asyncio.gather(*map(self._acting.record, acts)):
-                ended, position = ended + recorded.ended, max(position, recorded.position)
+                ended, position = (
+                    ended + recorded.count(SessionEnded),
+                    max(position, recorded.position),
+                )
             last = subjects[-1]
         await self._acting.wait_for_replicas(position)
         return ended
@@ -174,5 +177,6 @@ class UserSessions:
         ended = 0
         for subject_id in await self._sessions.expired_users(now, MAX_EXPIRED_USERS):
             command = ExpireSessions(event_id=new_event_id(), at=now, subject_id=subject_id)
-            ended += (await self._acting.record(Act(command))).ended
+            recorded = await self._acting.record(Act(command))
+            ended += recorded.count(SessionEnded)
         return ended

@@ -11,13 +11,15 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.commands import ROLES, ChangeUser, EraseUser
+from gatelog.accounts.rules.administration import ChangeUser, EraseUser
 from gatelog.accounts.rules.credentials import normalise_login
+from gatelog.accounts.rules.events import RoleGranted, RoleRevoked, UserDisabled, UserEnabled
+from gatelog.accounts.rules.users import ROLES, is_admin
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.store.users import Credential, ListedUser, Users
 from gatelog.errors import InvalidInput, NotFound
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import is_admin
+from gatelog.privacy.rules import UserErased
 from gatelog.privacy.service.personal import PersonalData
 
 UserEventT = TypeVar("UserEventT", bound=ev.UserEvent)
@@ -44,22 +46,22 @@ class Administration:
 
     async def disable(self, subject_id: UUID, by: Actor | None = None) -> Ended:
         """Keep a user from logging in, and end all sessions. Raises NotFound, LastAdmin."""
-        return await self._change(ev.UserDisabled(**self._acting.about(subject_id, by)), by)
+        return await self._change(UserDisabled(**self._acting.about(subject_id, by)), by)
 
     async def enable(self, subject_id: UUID, by: Actor | None = None) -> Ended:
         """Let a disabled user log in again. Raises NotFound."""
-        return await self._change(ev.UserEnabled(**self._acting.about(subject_id, by)), by)
+        return await self._change(UserEnabled(**self._acting.about(subject_id, by)), by)
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Give a user a role, and end all sessions. Raises NotFound, InvalidInput."""
         check_role(role)
-        event = ev.RoleGranted(**self._acting.about(subject_id, by), role=role)
+        event = RoleGranted(**self._acting.about(subject_id, by), role=role)
         return await self._change(event, by)
 
     async def revoke_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Take a role away, and end all sessions. Raises NotFound, InvalidInput, LastAdmin."""
         check_role(role)
-        event = ev.RoleRevoked(**self._acting.about(subject_id, by), role=role)
+        event = RoleRevoked(**self._acting.about(subject_id, by), role=role)
         return await self._change(event, by)
 
     async def erase(self, subject_id: UUID, by: Actor | None = None) -> Ended:
@@ -72,14 +74,14 @@ class Administration:
             raise NotFound(NO_SUCH_USER)
         if by is None or not is_admin(user):  # an administrator's may still be refused
             await self._personal.before_erasing(subject_id)
-        event = ev.UserErased(**self._acting.about(subject_id, by))
+        event = UserErased(**self._acting.about(subject_id, by))
         if event.actor_id is not None:  # what is their own would not be opened by anybody
             event = await self._acted(event, by)
         return await self._end(EraseUser(event=event, keep_an_admin=by is not None), by)
 
     async def _change(
         self,
-        event: ev.UserDisabled | ev.UserEnabled | ev.RoleGranted | ev.RoleRevoked,
+        event: UserDisabled | UserEnabled | RoleGranted | RoleRevoked,
         by: Actor | None,
     ) -> Ended:
         event = await self._acted(event, by)

@@ -36,3 +36,59 @@ SELECT u.subject_id, c.login, u.registered_at, u.disabled, u.roles, u.erased
 FROM users u LEFT JOIN credentials c USING (subject_id)
 WHERE u.subject_id > $1 ORDER BY u.subject_id LIMIT $2
 """
+
+# --- the projection: what a batch reads, and where a purged log begins
+
+# Expressions of the row that is read under the head's lock: {0} users; whether there is any;
+# {0} how many of the enabled administrators; the owners of {0} logins
+USERS = """
+ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles, erased)
+      FROM users WHERE subject_id = ANY({0}::uuid[]))
+"""
+ANYBODY = "EXISTS (SELECT FROM users)"
+ADMINISTRATORS = """
+ARRAY(SELECT subject_id FROM users WHERE 'admin' = ANY (roles) AND NOT disabled LIMIT {0})
+"""
+OWNERS = """
+ARRAY(SELECT ROW(login, subject_id) FROM credentials WHERE login = ANY({0}::text[]))
+"""
+
+# New credentials, replaced password hashes, and those of users who are erased.
+INSERT_CREDENTIALS = """
+INSERT INTO credentials (subject_id, login, password_hash, changed_at)
+SELECT subject_id, login, password_hash, {recorded_at}
+FROM unnest({0}::uuid[], {1}::text[], {2}::text[]) AS t (subject_id, login, password_hash)
+"""
+REPLACE_HASHES = """
+UPDATE credentials SET password_hash = t.password_hash, changed_at = {recorded_at}
+FROM unnest({0}::uuid[], {1}::text[]) AS t (subject_id, password_hash)
+WHERE credentials.subject_id = t.subject_id
+"""
+ERASE_CREDENTIALS = "DELETE FROM credentials WHERE subject_id = ANY({0}::uuid[])"
+
+# The users at a cut, each with 0 for where it came to be. $1 the cut
+USERS_AT_CUT = """
+SELECT DISTINCT ON (subject_id)
+       0::bigint, subject_id, registered_at, disabled, credential_version, roles, erased
+FROM user_marks WHERE position <= $1 ORDER BY subject_id, position DESC
+"""
+
+# Credentials of erased users, told by table, user and what is wrong.
+LEFT_CREDENTIALS = """
+SELECT 'credentials', subject_id, 'is left of an erased user'
+FROM credentials JOIN users USING (subject_id) WHERE erased LIMIT 100
+"""
+
+# The same for keys and addresses; and users without a key.
+WRONG_KEYS = """
+SELECT t.name, t.subject_id, 'is left of an erased user'
+FROM (SELECT 'subject_keys' AS name, subject_id FROM subject_keys
+      UNION ALL SELECT DISTINCT 'event_addresses', subject_id FROM event_addresses
+                WHERE subject_id IN (SELECT subject_id FROM users WHERE erased)) AS t
+JOIN users u USING (subject_id) WHERE u.erased
+UNION ALL
+SELECT 'subject_keys', u.subject_id, 'is missing'
+FROM users u WHERE NOT u.erased AND NOT EXISTS (
+    SELECT FROM subject_keys k WHERE k.subject_id = u.subject_id)
+LIMIT 100
+"""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
+from gatelog.accounts.rules.users import User
 from gatelog.accounts.store import sql
-from gatelog.log.rules.state import User
+from gatelog.accounts.store.kinds import user_of
 from gatelog.log.store.database import Database
 from gatelog.privacy.rules import WrappedKey
 
@@ -37,19 +35,6 @@ class ListedUser(msgspec.Struct, frozen=True):
     disabled: bool
     roles: tuple[str, ...]
     erased: bool
-
-
-def user_of(row: asyncpg.Record | Sequence[Any]) -> User:
-    """The user in a row of the table, in the order of its columns."""
-    subject_id, registered_at, disabled, credential_version, roles, erased = row
-    return User(
-        subject_id=subject_id,
-        registered_at=registered_at,
-        disabled=disabled,
-        credential_version=credential_version,
-        roles=tuple(roles),
-        erased=erased,
-    )
 
 
 class Users:

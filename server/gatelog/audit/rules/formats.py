@@ -82,7 +82,6 @@ class _Entry(msgspec.Struct):
 
 
 _read = msgspec.json.Decoder(_Entry).decode
-_CURRENT = {(name, cls.VERSION) for name, cls in ev.EVENT_TYPES.items()}
 
 AnyShown = ShownEvent | SealedEvent
 
@@ -93,7 +92,8 @@ def sealed_event(position: int, recorded_at: datetime, entry: bytes) -> AnyShown
         e = _read(entry)
     except msgspec.DecodeError:
         return shown(position, recorded_at, ev.decode(entry))
-    if (e.type, e.v) not in _CURRENT:
+    cls = ev.EVENT_TYPES.get(e.type)
+    if cls is None or e.v != cls.VERSION:
         return shown(position, recorded_at, ev.decode(entry))
     return SealedEvent(
         position,

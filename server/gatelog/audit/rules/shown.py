@@ -81,7 +81,7 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def shown(
-    position: int, recorded_at: datetime, event: ev.AnyEvent, personal: Personal | None = None
+    position: int, recorded_at: datetime, event: ev.Event, personal: Personal | None = None
 ) -> ShownEvent:
     """The event at this position, with what is personal if that has been opened."""
     opened = personal or NOTHING

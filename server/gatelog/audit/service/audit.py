@@ -19,7 +19,8 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.commands import RecordRead
+from gatelog.audit.rules.commands import RecordRead
+from gatelog.audit.rules.events import AuditedRead, AuditRead
 from gatelog.audit.rules.shown import AuditFilter, Cursor, ShownEvent, shown
 from gatelog.audit.store.queries import EventPage, is_about, read_page
 from gatelog.clock import utc_now
@@ -108,7 +109,7 @@ class Audit:
 
     # --- being seen to read
 
-    async def recorded_read(self, caller: UUID, what: ev.AuditedRead, client: Client) -> None:
+    async def recorded_read(self, caller: UUID, what: str, client: Client) -> None:
         """Returns when the log says that the caller reads about others in this minute.
 
         Raises Unavailable when it cannot be recorded, NotAuthenticated when the caller has lost
@@ -120,15 +121,15 @@ class Audit:
         recording = self._recording
         task = recording.get(caller)
         if task is None:
-            task = asyncio.create_task(self._record(caller, minute, what, client))
+            task = asyncio.create_task(
+                self._record(caller, minute, msgspec.convert(what, AuditedRead), client)
+            )
             recording[caller] = task
             task.add_done_callback(lambda done: _forget_failure(recording, caller, done))
         await asyncio.shield(task)
 
-    async def _record(
-        self, caller: UUID, minute: int, what: ev.AuditedRead, client: Client
-    ) -> None:
-        event = ev.AuditRead(
+    async def _record(self, caller: UUID, minute: int, what: AuditedRead, client: Client) -> None:
+        event = AuditRead(
             event_id=audit_read_id(caller, minute),
             occurred_at=self._now(),
             subject_id=caller,
@@ -143,7 +144,7 @@ class Audit:
             return  # another process was first
 
 
-def _closed(event: ev.AnyEvent) -> ev.AnyEvent:
+def _closed(event: ev.Event) -> ev.Event:
     """The event without what is sealed in it."""
     return msgspec.structs.replace(event, sealed=None)
 

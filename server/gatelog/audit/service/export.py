@@ -113,7 +113,7 @@ class LogPages:
 
     async def opened(self, rows: Sequence[StoredEvent]) -> list[Opened]:
         """These events, with what is personal opened. Raises KeysUnavailable."""
-        events: list[ev.AnyEvent] = []
+        events: list[ev.Event] = []
         for turn in _parts(rows, TURN):
             events += [row.event() for row in turn]
             await asyncio.sleep(0)
@@ -188,7 +188,7 @@ class Exports:
         return [sealed_event(row.position, row.recorded_at, row.entry) for row in rows]
 
 
-def _opened(row: StoredEvent, event: ev.AnyEvent, personal: Personal | None) -> Opened:
+def _opened(row: StoredEvent, event: ev.Event, personal: Personal | None) -> Opened:
     person = None if personal is None else person_of(event)
     return Opened(shown(row.position, row.recorded_at, event, personal), person)
 

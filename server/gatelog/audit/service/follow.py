@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
+from gatelog.audit.rules.events import AuditRead
 from gatelog.audit.rules.formats import sse
 from gatelog.audit.rules.shown import AuditFilter, ShownEvent
 from gatelog.audit.service.export import LogPages, Opened
@@ -37,10 +38,11 @@ from gatelog.errors import (
     Purged,
     Unavailable,
 )
-from gatelog.log.rules import events as ev
 from gatelog.log.store.database import Database
 from gatelog.log.store.follow import Beyond, Mark, read_edges, read_on
 from gatelog.log.store.reading import StoredEvent
+from gatelog.privacy.rules import UserErased
+from gatelog.sessions.rules.events import SessionEnded
 
 logger = logging.getLogger(__name__)
 
@@ -337,6 +339,6 @@ class Follower:
             await asyncio.sleep(0)
 
 
-_AUDIT_READ = str(ev.AuditRead.__struct_config__.tag)
-_SESSION_ENDED = str(ev.SessionEnded.__struct_config__.tag)
-_USER_ERASED = str(ev.UserErased.__struct_config__.tag)
+_AUDIT_READ = str(AuditRead.__struct_config__.tag)
+_SESSION_ENDED = str(SessionEnded.__struct_config__.tag)
+_USER_ERASED = str(UserErased.__struct_config__.tag)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gatelog.accounts.rules.commands import RecordPurge
+from gatelog.audit.rules.commands import RecordPurge
 from gatelog.audit.store.asof import started
 from gatelog.audit.store.marks import SPACING, Spacing, last_mark, make_next_mark, mark_before
 from gatelog.audit.store.retention import (

@@ -23,9 +23,10 @@ from gatelog.audit.store import sql
 from gatelog.audit.store.marks import mark_before
 from gatelog.errors import InvalidInput, LogDamaged, Purged
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession, PutSession, evolve
 from gatelog.log.store.cuts import Cut, read_cut
 from gatelog.log.store.reading import read_head
+from gatelog.sessions.rules.events import EndReason, SessionEnded
+from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import PooledConnection
@@ -55,7 +56,7 @@ class End(msgspec.Struct, frozen=True):
     """When and why a session ended; no ``position``: its time is over, and that is not recorded."""
 
     at: datetime
-    reason: ev.EndReason
+    reason: EndReason
     position: int | None = None
 
 
@@ -167,7 +168,7 @@ def _active(row: asyncpg.Record, moment: Moment, now: datetime) -> SessionThen |
 def _end(row: asyncpg.Record, session: ActiveSession, now: datetime) -> End | None:
     if row["ended"] is not None:
         event = ev.decode(row["ended"])
-        if not isinstance(event, ev.SessionEnded):
+        if not isinstance(event, SessionEnded):
             raise LogDamaged(f"position {row['ended_position']} is not what its type says")
         return End(event.occurred_at, event.reason, row["ended_position"])
     if session.expires_at <= now:

@@ -20,26 +20,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
-from gatelog.accounts.store.users import user_of
+from gatelog.accounts.rules.users import User, evolve_user
+from gatelog.accounts.store.kinds import USERS_TABLE, user_of
+from gatelog.audit.rules.events import AuditRead
 from gatelog.audit.store import sql
 from gatelog.errors import LogDamaged
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import User, evolve_user
+from gatelog.log.store.rebuild import Fold, Report
+from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.store.kind import TABLE as SESSIONS_TABLE
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection
 
 PARTITION = 1 << 20  # positions
 
-_CHANGE_NO_USER = (ev.SessionStarted, ev.SessionEnded, ev.AuditRead)
-USER_EVENT_TYPES = sorted(
-    name
-    for name, cls in ev.EVENT_TYPES.items()
-    if issubclass(cls, ev.UserEvent) and not issubclass(cls, _CHANGE_NO_USER)
-)
-"""The types of events that may change a user."""
+_CHANGE_NO_USER = (SessionStarted, SessionEnded, AuditRead)
+
+
+def user_event_types() -> list[str]:
+    """The types of events that may change a user."""
+    return sorted(
+        name
+        for name, cls in ev.EVENT_TYPES.items()
+        if issubclass(cls, ev.UserEvent) and not issubclass(cls, _CHANGE_NO_USER)
+    )
 
 
 class Spacing(msgspec.Struct, frozen=True):
@@ -104,7 +112,7 @@ async def make_next_mark(
 
 async def _changed_users(connection: Connection, before: int, position: int) -> list[User]:
     """The users whom something changed between two marks, as they are at the second."""
-    rows = await connection.fetch(sql.READ_USER_EVENTS, before, position, USER_EVENT_TYPES)
+    rows = await connection.fetch(sql.READ_USER_EVENTS, before, position, user_event_types())
     events = [ev.decode(row["entry"]) for row in rows]
     subjects = {event.subject_id for event in events if event.subject_id is not None}
     found = [user_of(row) for row in await connection.fetch(sql.MARKED_USERS, list(subjects))]
@@ -128,3 +136,34 @@ async def _write_users(connection: Connection, position: int, rows: list[User]) 
         [",".join(user.roles) for user in rows],
         [user.erased for user in rows],
     )
+
+
+class MarksCheck:
+    """Holds the marks against the fold of a check, each at its position."""
+
+    def __init__(self) -> None:
+        self._mark: asyncpg.Record | None = None
+
+    async def due(self, connection: Connection, after: int) -> int | None:
+        """The position of the next mark."""
+        self._mark = await connection.fetchrow(sql.NEXT_SESSION_MARK, after + 1)
+        return self._mark["position"] if self._mark is not None else None
+
+    async def look(self, connection: Connection, fold: Fold, report: Report) -> None:
+        """Compare the mark with the fold, which is at its position or ends before it."""
+        mark = self._mark
+        if mark is None:
+            return
+        where = f"mark at {mark['position']}:"
+        if mark["position"] > fold.position:
+            report.differ(f"{where} the log is not that long")
+            return
+        if sorted(fold.rows[SESSIONS_TABLE.name].born.values()) != mark["starts"]:
+            report.differ(f"{where} other sessions than the log says")
+        rows = await connection.fetch(sql.USERS_AT_MARK, fold.position)
+        marked = {user.subject_id: user for user in map(user_of, rows)}
+        users = fold.rows[USERS_TABLE.name]
+        for subject_id in users.changed | marked.keys():
+            if users.by_key.get(subject_id) != marked.get(subject_id):
+                report.differ(f"{where} user {subject_id} is not as the log says")
+        users.changed.clear()

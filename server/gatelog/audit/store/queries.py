@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gatelog.log.store.database import PooledConnection
 
 SCANNED_AT_ONCE = 100
-ALL_TYPES = list(EVENT_TYPES)
 
 # For connections that ask such questions. A plan that was made while a partition was small, or
 # unknown to the statistics, must be right when it is large; so what counts is how many entries of
@@ -266,7 +265,7 @@ def _range(wanted: AuditFilter) -> tuple[int, int]:
 
 def _question(wanted: AuditFilter, address: bytes | None) -> tuple[Question, tuple[object, ...]]:
     """Which statement it is, and its parameters after the common ones."""
-    types = list(wanted.types) or ALL_TYPES
+    types = list(wanted.types or EVENT_TYPES)
     if wanted.session is not None:
         return "session", (types, wanted.session, wanted.user, address)
     if address is not None:

@@ -26,8 +26,8 @@ import msgspec
 
 from gatelog.audit.store import sql
 from gatelog.errors import OperatorError
-from gatelog.log.rules.state import ActiveSession
 from gatelog.proofs.rules.merkle import TILE_WIDTH
+from gatelog.sessions.rules.state import ActiveSession
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection

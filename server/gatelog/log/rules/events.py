@@ -1,6 +1,7 @@
-"""What can happen: the event types, and how an event becomes the bytes of the log.
+"""How an event becomes the bytes of the log, and which types of events there are.
 
-Rules:
+Each room has the types of what it is about, and registers them (``gatelog.kinds`` does it for all
+rooms). Rules:
 
 - An event is named in the past tense; its name never changes. Its fields change only together
   with its schema version ``v``, and old versions are upcast when they are read.
@@ -8,15 +9,19 @@ Rules:
   they are never encoded again: JSON, fields in the order of the class, ``type`` first.
 - No event holds a token, a password or a password hash; a session is known by the SHA-256 of its
   token. The position is not part of the entry (leaf index = position - 1).
-- What is personal stands in ``sealed`` and nowhere else (see ``core.personal``).
+- What is personal stands in ``sealed`` and nowhere else (see ``privacy.rules``).
+- A type that nobody registered is unknown, and an unknown event is never skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import reduce
 from hashlib import sha256
-from typing import Any, ClassVar, Literal
+from operator import or_
+from types import MappingProxyType
+from typing import Any, ClassVar
 from uuid import UUID
 
 import msgspec
@@ -24,19 +29,6 @@ import msgspec
 from gatelog.errors import LogDamaged
 
 MAX_ENTRY_BYTES = 65_535  # C2SP tlog-tiles: an entry's length is a big-endian uint16
-
-EndReason = Literal[
-    "logout",
-    "revoked",
-    "superseded",
-    "idle_timeout",
-    "absolute_timeout",
-    "credential_changed",
-    "user_disabled",
-    "user_erased",
-]
-FailureReason = Literal["unknown_login", "wrong_password", "user_disabled"]
-AuditedRead = Literal["events", "export", "stream", "sessions", "log", "user_sessions"]
 
 
 class Event(
@@ -46,7 +38,8 @@ class Event(
 
     ``event_id`` makes a retry idempotent. ``occurred_at`` is the clock of the process that decided
     (UTC); the position and ``recorded_at``, which order the log, stand beside the entry.
-    ``sealed`` is who it was by name and from where, encrypted, when that is known.
+    ``sealed`` is who it was by name and from where, encrypted, when that is known. ``subject_id``
+    is the user whom it is about, where there is one.
     """
 
     VERSION: ClassVar[int] = 1
@@ -55,6 +48,7 @@ class Event(
     event_id: UUID
     occurred_at: datetime
     sealed: bytes | None = None
+    subject_id: UUID | None = None
 
     @property
     def type(self) -> str:
@@ -68,64 +62,6 @@ class UserEvent(Event, frozen=True, kw_only=True):
     actor_id: UUID | None = None
 
 
-class UserRegistered(UserEvent, frozen=True, kw_only=True, tag="user_registered"):
-    """A user exists from here on."""
-
-
-class CredentialChanged(UserEvent, frozen=True, kw_only=True, tag="credential_changed"):
-    """The user's password was replaced."""
-
-
-class LoginFailed(Event, frozen=True, kw_only=True, tag="login_failed"):
-    """A login was refused; ``subject_id`` is missing when nobody has that login."""
-
-    subject_id: UUID | None = None
-    reason: FailureReason
-
-
-class SessionStarted(UserEvent, frozen=True, kw_only=True, tag="session_started"):
-    """A session is active from here on, until it ends or ``expires_at`` passes."""
-
-    session_id: UUID
-    token_digest: bytes
-    expires_at: datetime
-    roles: tuple[str, ...] = ()
-
-
-class SessionEnded(UserEvent, frozen=True, kw_only=True, tag="session_ended"):
-    """The session is over for good."""
-
-    session_id: UUID
-    token_digest: bytes
-    reason: EndReason
-
-
-class RoleGranted(UserEvent, frozen=True, kw_only=True, tag="role_granted"):
-    role: str
-
-
-class RoleRevoked(UserEvent, frozen=True, kw_only=True, tag="role_revoked"):
-    role: str
-
-
-class UserDisabled(UserEvent, frozen=True, kw_only=True, tag="user_disabled"):
-    """The user cannot log in until enabled again."""
-
-
-class UserEnabled(UserEvent, frozen=True, kw_only=True, tag="user_enabled"):
-    pass
-
-
-class UserErased(UserEvent, frozen=True, kw_only=True, tag="user_erased"):
-    """The user is gone for good, and the key to everything personal with them."""
-
-
-class AuditRead(UserEvent, frozen=True, kw_only=True, tag="audit_read"):
-    """The user read about others, as an auditor or administrator: the first time in a minute."""
-
-    what: AuditedRead
-
-
 class LogPurged(Event, frozen=True, kw_only=True, tag="log_purged"):
     """The events up to and with ``up_to`` are given up; all were recorded before ``before``.
 
@@ -137,24 +73,6 @@ class LogPurged(Event, frozen=True, kw_only=True, tag="log_purged"):
     before: datetime
 
 
-AnyEvent = (
-    UserRegistered
-    | CredentialChanged
-    | LoginFailed
-    | SessionStarted
-    | SessionEnded
-    | RoleGranted
-    | RoleRevoked
-    | UserDisabled
-    | UserEnabled
-    | UserErased
-    | AuditRead
-    | LogPurged
-)
-EVENT_TYPES: dict[str, type[Event]] = {
-    str(cls.__struct_config__.tag): cls for cls in AnyEvent.__args__
-}
-
 # (type, version) -> a function from that version's fields to those of the next version
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UPCASTERS: dict[tuple[str, int], Upcaster] = {}
@@ -165,9 +83,40 @@ class _Header(msgspec.Struct):
     v: int
 
 
+class _Registry:
+    """The registered types by name, and one decoder for all of them."""
+
+    def __init__(self) -> None:
+        self.types: dict[str, type[Event]] = {}
+        self.decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
+
+    def add(self, cls: type[Event]) -> None:
+        name = str(cls.__struct_config__.tag)
+        if self.types.setdefault(name, cls) is not cls:
+            raise ValueError(f"there are two types of events named {name!r}")
+        self.decode = msgspec.json.Decoder(self.any_event()).decode
+
+    def any_event(self) -> Any:
+        return reduce(or_, self.types.values())
+
+
+_registry = _Registry()
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 _header = msgspec.json.Decoder(_Header)
+
+EVENT_TYPES: Mapping[str, type[Event]] = MappingProxyType(_registry.types)
+"""All registered types by their names, in the order of their registration."""
+
+
+def register_events(*types: type[Event]) -> None:
+    """Make these types known to ``decode``. Raises ValueError for a name that another type has."""
+    for cls in types:
+        _registry.add(cls)
+
+
+def known(event: Event) -> bool:
+    """Whether the event's type is registered."""
+    return EVENT_TYPES.get(event.type) is type(event)
 
 
 def encode(event: Event) -> bytes:
@@ -178,7 +127,7 @@ def encode(event: Event) -> bytes:
     return entry
 
 
-def decode(entry: bytes) -> AnyEvent:
+def decode(entry: bytes) -> Event:
     """The event in these bytes, upcast to its current version.
 
     Raises LogDamaged for bytes that are no known event: guessing would change who is logged in.
@@ -189,13 +138,13 @@ def decode(entry: bytes) -> AnyEvent:
         if cls is None:
             raise LogDamaged(f"unknown event type {header.type!r}")
         if header.v == cls.VERSION:
-            return _decoder.decode(entry)
+            return _registry.decode(entry)
         return _upcast(header, entry, cls.VERSION)
     except msgspec.DecodeError as error:
         raise LogDamaged(f"an entry cannot be decoded: {error}") from error
 
 
-def _upcast(header: _Header, entry: bytes, current: int) -> AnyEvent:
+def _upcast(header: _Header, entry: bytes, current: int) -> Event:
     fields: dict[str, Any] = msgspec.json.decode(entry)
     for version in range(header.v, current):
         upcaster = UPCASTERS.get((header.type, version))
@@ -204,7 +153,7 @@ def _upcast(header: _Header, entry: bytes, current: int) -> AnyEvent:
         fields = upcaster(fields) | {"type": header.type, "v": version + 1}
     if fields["v"] != current:
         raise LogDamaged(f"{header.type} version {header.v} is newer than this program")
-    event: AnyEvent = msgspec.convert(fields, AnyEvent, strict=False)
+    event: Event = msgspec.convert(fields, _registry.any_event(), strict=False)
     return event
 
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from gatelog.accounts.rules.commands import Command
 from gatelog.errors import (
     ConfigError,
     DatabaseUnavailable,
@@ -31,6 +30,7 @@ from gatelog.errors import (
     Overloaded,
     SchemaMismatch,
 )
+from gatelog.log.rules.kinds import Command
 from gatelog.log.store import sql
 from gatelog.log.store.batch import MAX_BATCH, Batch, Recorded, Submission, load_batch, recall
 from gatelog.log.store.database import LOST
@@ -87,19 +87,17 @@ class Appender:
             submission.fail(DatabaseUnavailable("The service stops."))
         await self._discard_connection()
 
-    def submit(
-        self, command: Command, address_index: bytes | None = None
-    ) -> asyncio.Future[Recorded]:
+    def submit(self, command: Command, trace: bytes | None = None) -> asyncio.Future[Recorded]:
         """Decide this command and append its events; the future is done when they are durable.
 
-        ``address_index`` is what its sealed events can be found by (see ``core.personal``).
+        ``trace`` is what its events can be found by, for the kinds of state that keep such things.
         It raises what ``decide`` raises, DatabaseUnavailable when the command was not tried in
         time, and OutcomeUnknown when it may have happened. Raises Overloaded when too many wait.
         """
         if len(self._queue) >= self._max_queue:
             raise Overloaded()
         loop = asyncio.get_running_loop()
-        submission = Submission(command, loop.create_future(), address_index)
+        submission = Submission(command, loop.create_future(), trace)
         self._queue.append(submission)
         self._waiting.append((loop.time() + self._timeout_s, submission))
         self._arrived.set()
@@ -185,9 +183,9 @@ class Appender:
     async def _write(self, connection: Connection, writing: Batch) -> None:
         if writing.head + len(writing.events) + PARTITION_RESERVE >= writing.partitioned_to:
             await connection.execute(sql.ADD_PARTITION)
-        if writing.erased:
-            await connection.execute(sql.ERASE, writing.erased)
-        await connection.execute(sql.WRITE_BATCH, *writing.arguments())
+        for statement in (writing.erasing(), writing.writing()):
+            if statement is not None:
+                await connection.execute(statement.statement, *statement.arguments)
         self._warned = False
         await connection.execute("COMMIT")
         if self._warned:  # committed here, but not on the standby that should have it

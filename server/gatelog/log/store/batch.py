@@ -12,45 +12,28 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from gatelog.accounts.rules.commands import (
-    Command,
-    Decision,
-    Erasure,
-    NewCredential,
-    NewPassword,
-    RecordLoginFailure,
-    RecordRead,
-    RegisterUser,
-    StartSession,
-    command_actor,
-    command_event_id,
-    command_subject,
-    decide,
-)
-from gatelog.accounts.store.users import user_of
 from gatelog.errors import DatabaseUnavailable, EventIdConflict, GatelogError, Purged
 from gatelog.ids import derived_event_id
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession, DropSession, PutSession, User, World
-from gatelog.log.store import sql
+from gatelog.log.rules.kinds import Command, World
+from gatelog.log.store.kinds import Writing, erasing, reading, writing
 from gatelog.log.store.reading import read_events
-from gatelog.privacy.rules import person_of
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
 MAX_BATCH = 256
-MAX_SESSIONS = 1000  # of one user, whatever is configured
-MAX_ADMINS = MAX_BATCH + 2  # read where one must stay: more than a batch can take away
+_HEAD_COLUMNS = 4  # of LOAD_BATCH, before those of the kinds
+_FIRST_OF_READING = 2  # the parameters before are LOAD_BATCH's own
+_FIRST_OF_WRITING = 10  # those before are WRITE_BATCH's own
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -61,37 +44,36 @@ class Recorded(msgspec.Struct, frozen=True):
     """
 
     position: int
-    events: tuple[ev.AnyEvent, ...] = ()
+    events: tuple[ev.Event, ...] = ()
 
-    @property
-    def ended(self) -> int:
-        """How many sessions the command ended."""
-        return sum(isinstance(event, ev.SessionEnded) for event in self.events)
+    def count(self, kind: type[ev.Event]) -> int:
+        """How many events of this type there are."""
+        return sum(isinstance(event, kind) for event in self.events)
 
 
 class Submission:
     """A command on its way: what was made of it before the lock, and who waits for it."""
 
     __slots__ = (
-        "address_index",
         "command",
         "entry",
         "event_id",
         "in_flight",
         "leaf_hash",
         "prepared",
+        "trace",
         "waiter",
     )
 
     def __init__(
-        self, command: Command, waiter: asyncio.Future[Recorded], address_index: bytes | None
+        self, command: Command, waiter: asyncio.Future[Recorded], trace: bytes | None
     ) -> None:
         self.command = command
-        self.address_index = address_index
-        self.event_id = command_event_id(command)
+        self.trace = trace
+        self.event_id = command.first_event_id
         self.waiter = waiter
         self.in_flight = False
-        self.prepared: ev.Event | None = getattr(command, "event", None)
+        self.prepared = command.prepared
         self.entry = b""
         self.leaf_hash = b""
         if self.prepared is not None:
@@ -117,30 +99,16 @@ class Submission:
 class Batch:
     """One batch under the lock: the world it is decided on and what is to be written."""
 
-    def __init__(self, row: asyncpg.Record) -> None:
+    def __init__(self, row: asyncpg.Record, world: World) -> None:
         self.head: int = row["position"]
         self.partitioned_to: int = row["partitioned_to"]
         self.recorded_at: datetime = row["recorded_at"]
         self.recorded: dict[UUID, int] = dict(row["recorded"])
-        self.world = World(
-            populated=row["populated"],
-            users=[user_of(user) for user in row["users"]],
-            sessions=[_session(session) for session in row["sessions"]],
-            logins=dict(row["logins"]),
-            admins=row["admins"],
-            master_key_id=row["master_key_id"],
-        )
-        self.events: list[ev.AnyEvent] = []
+        self.world = world
+        self.events: list[ev.Event] = []
         self.outcomes: list[tuple[Submission, Recorded | GatelogError]] = []
         self.found: list[tuple[Submission, int]] = []
         self._encoded: list[tuple[bytes, bytes]] = []
-        self._put: dict[bytes, ActiveSession] = {}
-        self._dropped: list[bytes] = []
-        self._users: dict[UUID, User] = {}
-        self.erased: list[UUID] = []
-        self._credentials: dict[UUID, NewCredential] = {}
-        self._passwords: dict[UUID, str] = {}
-        self._addresses: list[tuple[bytes, int, UUID | None]] = []
 
     def decide(self, submission: Submission) -> None:
         """Decide one command on the world as the earlier ones of the batch left it."""
@@ -148,54 +116,27 @@ class Batch:
             self.found.append((submission, position))
             return
         try:
-            decision = decide(self.world, submission.command)
+            decision = submission.command.decide(self.world)
         except GatelogError as error:
             self.outcomes.append((submission, error))
             return
         for event in decision.events:
+            self.events.append(event)
             self._encoded.append(submission.encoded(event))
-            self._apply(event)
-            if event.sealed is not None and submission.address_index is not None:
-                position = self.head + len(self.events)
-                self._addresses.append((submission.address_index, position, person_of(event)))
-        self._beside(decision)
+            self.world.apply(event, self.head + len(self.events), submission.trace)
+        for beside in decision.beside:
+            beside.enter(self.world)
         position = self.head + len(self.events)
         self.outcomes.append((submission, Recorded(position, decision.events)))
 
-    def _apply(self, event: ev.AnyEvent) -> None:
-        self.events.append(event)
-        known = self.world.users.get(event.subject_id) if event.subject_id else None
-        for change in self.world.apply(event):
-            if isinstance(change, PutSession):
-                self._put[change.session.token_digest] = change.session
-            elif isinstance(change, DropSession) and not self._put.pop(change.token_digest, None):
-                self._dropped.append(change.token_digest)
-        if event.subject_id and self.world.users.get(event.subject_id) is not known:
-            self._users[event.subject_id] = self.world.users[event.subject_id]
+    def erasing(self) -> Writing | None:
+        """What must run before the batch is written, if anything."""
+        return erasing(self.world)
 
-    def _beside(self, decision: Decision) -> None:
-        match decision.beside:
-            case NewCredential() as new:
-                self._credentials[new.subject_id] = new
-                self.world.logins[new.login] = new.subject_id
-            case NewPassword() as new:
-                self._passwords[new.subject_id] = new.password_hash
-            case Erasure(subject_id):
-                self._erase(subject_id)
-
-    def _erase(self, subject_id: UUID) -> None:
-        """Forget the user; also what earlier commands of this batch wanted to write."""
-        self.erased.append(subject_id)
-        self._credentials.pop(subject_id, None)
-        self._passwords.pop(subject_id, None)
-        self._addresses = [item for item in self._addresses if item[2] != subject_id]
-
-    def arguments(self) -> tuple[object, ...]:
-        """The parameters of ``sql.WRITE_BATCH``."""
-        put = self._put.values()
-        users = self._users.values()
-        new = self._credentials.values()
-        return (
+    def writing(self) -> Writing:
+        """What writes the batch."""
+        kinds = writing(self.world, _FIRST_OF_WRITING)
+        own: tuple[object, ...] = (
             self.head,
             self.recorded_at,
             [event.event_id for event in self.events],
@@ -205,30 +146,8 @@ class Batch:
             [event.subject_id for event in self.events],
             [entry for entry, _ in self._encoded],
             [leaf for _, leaf in self._encoded],
-            [s.token_digest for s in put],
-            [s.session_id for s in put],
-            [s.subject_id for s in put],
-            [s.started_at for s in put],
-            [s.expires_at for s in put],
-            [",".join(s.roles) for s in put],
-            self._dropped,
-            [u.subject_id for u in users],
-            [u.registered_at for u in users],
-            [u.disabled for u in users],
-            [u.credential_version for u in users],
-            [",".join(u.roles) for u in users],
-            [u.erased for u in users],
-            [c.subject_id for c in new],
-            [c.login for c in new],
-            [c.password_hash for c in new],
-            [c.key.wrapped for c in new],
-            [c.key.master_key_id for c in new],
-            list(self._passwords),
-            list(self._passwords.values()),
-            [index for index, _, _ in self._addresses],
-            [position for _, position, _ in self._addresses],
-            [person for _, _, person in self._addresses],
         )
+        return Writing(kinds.statement, [*own, *kinds.arguments])
 
     def tell(self) -> None:
         """Answer everybody who waits; called when the commit has returned."""
@@ -239,61 +158,15 @@ class Batch:
                 submission.resolve(outcome)
 
 
-def _session(row: Sequence[Any]) -> ActiveSession:
-    session_id, subject_id, token_digest, started_at, expires_at, roles = row
-    return ActiveSession(
-        session_id=session_id,
-        subject_id=subject_id,
-        token_digest=token_digest,
-        started_at=started_at,
-        expires_at=expires_at,
-        roles=tuple(roles),
-    )
-
-
 async def load_batch(connection: Connection, batch: Sequence[Submission]) -> Batch:
-    """The world for these commands, read under the lock.
-
-    Of who only logs in, sessions are read when there may be too many of them.
-    """
-    users: set[UUID] = set()
-    with_sessions: set[UUID] = set()
-    logins: list[str] = []
-    starting: Counter[UUID] = Counter()
-    max_sessions = MAX_SESSIONS
-    max_admins = 0
-    for submission in batch:
-        command = submission.command
-        subject_id = command_subject(command)
-        if subject_id is None:
-            continue
-        users.add(subject_id)
-        if (actor_id := command_actor(command)) is not None:
-            users.add(actor_id)
-        if getattr(command, "keep_an_admin", False):
-            max_admins = MAX_ADMINS
-        if isinstance(command, RecordLoginFailure | RecordRead):
-            continue
-        if isinstance(command, RegisterUser):
-            logins.append(command.login)
-        elif isinstance(command, StartSession):
-            starting[subject_id] += 1
-            max_sessions = min(max_sessions, command.max_sessions)
-        else:
-            with_sessions.add(subject_id)
-    row = await connection.fetchrow(
-        sql.LOAD_WORLD,
-        list(users),
-        list(with_sessions),
-        list(starting),
-        max_sessions - max(starting.values(), default=0),
-        logins,
-        [submission.event_id for submission in batch],
-        max_admins,
-    )
+    """The world for these commands, read under the lock: what they need of it."""
+    needs = (need for submission in batch for need in submission.command.needs())
+    wanted = reading(needs, _FIRST_OF_READING)
+    event_ids = [submission.event_id for submission in batch]
+    row = await connection.fetchrow(wanted.statement, event_ids, *wanted.arguments)
     if row is None:
         raise DatabaseUnavailable("The log has no head.")
-    return Batch(row)
+    return Batch(row, wanted.world(tuple(row)[_HEAD_COLUMNS:]))
 
 
 async def recall(
@@ -306,7 +179,7 @@ async def recall(
     first = stored[0]
     if submission.prepared is not None and submission.leaf_hash != first.leaf_hash:
         return EventIdConflict()
-    own: list[ev.AnyEvent] = []
+    own: list[ev.Event] = []
     for index, item in enumerate(stored):
         event = item.event()
         if event.event_id != derived_event_id(submission.event_id, index):

@@ -27,7 +27,7 @@ class StoredEvent(msgspec.Struct, frozen=True):
     entry: bytes
     leaf_hash: bytes
 
-    def event(self) -> ev.AnyEvent:
+    def event(self) -> ev.Event:
         return ev.decode(self.entry)
 
 

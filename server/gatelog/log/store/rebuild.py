@@ -1,31 +1,27 @@
-"""The projection held against the log: compare the two (``check``), or make it anew (``rebuild``).
+"""The projections held against the log: compare them (``check``), or make them anew (``rebuild``).
 
-Both fold the log with the same ``evolve`` that the appender uses. ``check`` reads everything in
-one snapshot and also holds each row's columns and leaf hash against its entry, and the marks
-against the fold. ``rebuild`` folds beside the running service and takes the head's lock only for
-the last stretch. Of a log that was purged the fold begins with the state at the cut, which the
+Both fold the log with what the kinds of state register (``log.store.kinds``), which is what the
+appender uses. ``check`` reads everything in one snapshot and also holds each row's columns and leaf
+hash against its entry. ``rebuild`` folds beside the running service and takes the head's lock only
+for the last stretch. Of a log that was purged the fold begins with the state at the cut, which the
 purge has kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 import msgspec
 
-from gatelog.accounts.store.users import user_of
-from gatelog.audit.store.asof import retained
-from gatelog.audit.store.sql import NEXT_SESSION_MARK, USERS_AT_MARK
-from gatelog.errors import LogDamaged
+from gatelog.errors import LogDamaged, OperatorError
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import ActiveSession, PutSession, User, evolve, evolve_user
 from gatelog.log.store import sql
 from gatelog.log.store.cuts import cut_position
 from gatelog.log.store.database import PATIENT, connect, translated_errors
+from gatelog.log.store.kinds import Projection, registered_kinds
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -36,33 +32,69 @@ MAX_DIFFERENCES = 1000  # told one by one; beyond them only counted
 Progress = Callable[[int, int], None]  # position reached, position of the head
 
 
+class Rows:
+    """One projection as the fold has it: its rows by key, and at which position each came to be.
+
+    ``changed``: the keys of what has changed, for whoever wants to know: empty it.
+    """
+
+    def __init__(self, projection: Projection) -> None:
+        self.projection = projection
+        self.by_key: dict[Any, Any] = {}
+        self.born: dict[Any, int] = {}
+        self.changed: set[Any] = set()
+
+    def take(self, position: int, event: ev.Event) -> None:
+        """Fold an event in that concerns this projection. Raises LogDamaged."""
+        key = self.projection.key(event)
+        known = self.by_key.get(key)
+        row = self.projection.evolve(known, event)
+        if row is known:
+            return
+        self.changed.add(key)
+        if row is None:
+            del self.by_key[key], self.born[key]
+        else:
+            self.by_key[key] = row
+            if known is None:
+                self.born[key] = position
+
+    async def begin(self, connection: Connection, cut: int) -> None:
+        """Take up the state at the cut. Raises OperatorError where nobody has kept it."""
+        projection = self.projection
+        if projection.at_cut is None:
+            raise OperatorError(
+                f"the log begins after {cut}, and what {projection.table.name} was then is not kept"
+            )
+        async for row in connection.cursor(projection.at_cut, cut, prefetch=PAGE):
+            born, *columns = row
+            key = columns[0]
+            self.by_key[key], self.born[key] = projection.record(columns), born
+
+
 class Fold:
-    """The state after folding events: who exists and which sessions are active."""
+    """The state after folding events: the rows of every projection."""
 
     def __init__(self) -> None:
         self.position = 0
-        self.sessions: dict[bytes, ActiveSession] = {}
-        self.users: dict[UUID, User] = {}
-        self.starts: dict[bytes, int] = {}  # where each of the sessions has started
-        self.changed: set[UUID] = set()  # users, for whoever wants to know: empty it
+        self.rows = {
+            kind.projection.table.name: Rows(kind.projection)
+            for kind in registered_kinds()
+            if kind.projection is not None
+        }
+        self._concerned: dict[type[ev.Event], tuple[Rows, ...]] = {}
 
-    def take(self, position: int, event: ev.AnyEvent) -> None:
+    def take(self, position: int, event: ev.Event) -> None:
         """Fold one more event in. Raises LogDamaged for a gap or an impossible event."""
         if position != self.position + 1:
             raise LogDamaged(f"position {self.position + 1} is missing: {position} comes next")
-        for change in evolve(event):
-            if isinstance(change, PutSession):
-                self.sessions[change.session.token_digest] = change.session
-                self.starts[change.session.token_digest] = position
-            else:
-                self.sessions.pop(change.token_digest, None)
-                self.starts.pop(change.token_digest, None)
-        if event.subject_id is not None:
-            known = self.users.get(event.subject_id)
-            user = evolve_user(known, event)
-            if user is not None and user is not known:
-                self.users[event.subject_id] = user
-                self.changed.add(event.subject_id)
+        concerned = self._concerned.get(type(event))
+        if concerned is None:
+            concerned = self._concerned[type(event)] = tuple(
+                rows for rows in self.rows.values() if isinstance(event, rows.projection.concerns)
+            )
+        for rows in concerned:
+            rows.take(position, event)
         self.position = position
 
     async def begin(self, connection: Connection) -> None:
@@ -71,29 +103,29 @@ class Fold:
         if not self.position:
             return
         async with connection.transaction():
-            async for row in connection.cursor(sql.SESSIONS_AT_CUT, self.position, prefetch=PAGE):
-                session = retained(row)
-                self.sessions[session.token_digest] = session
-                self.starts[session.token_digest] = row["position"]
-            async for row in connection.cursor(sql.USERS_AT_CUT, self.position, prefetch=PAGE):
-                user = user_of(row)
-                self.users[user.subject_id] = user
+            for rows in self.rows.values():
+                await rows.begin(connection, self.position)
+
+    def count(self, table: str) -> int:
+        """How many rows a table should have."""
+        return len(self.rows[table].by_key)
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What ``check`` found. The projection is right when there is no difference.
+    """What ``check`` found. The projections are right when there is no difference.
 
-    The log begins after ``purged_to``, with a state that cannot be checked any more.
+    The log begins after ``purged_to``, with a state that cannot be checked any more. ``rows``: how
+    many each projection should have, by table.
     """
 
     events: int = 0
     purged_to: int = 0
-    sessions: int = 0
-    users: int = 0
+    rows: dict[str, int] = {}
     differences: list[str] = []
     untold: int = 0
 
     def differ(self, text: str) -> None:
+        """Note a difference."""
         if len(self.differences) < MAX_DIFFERENCES:
             self.differences.append(text)
         else:
@@ -101,35 +133,46 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Rebuilt(msgspec.Struct, frozen=True):
-    """What ``rebuild`` did; ``changed`` rows of the projection were not what the log says."""
+    """What ``rebuild`` did; ``changed`` rows of the projections were not what the log says."""
 
     events: int
-    sessions: int
-    users: int
+    rows: dict[str, int]
     changed: int
+
+
+class Companion(Protocol):
+    """Something else that is held against the fold on its way, at some positions."""
+
+    async def due(self, connection: Connection, after: int) -> int | None:
+        """The first position after this one at which it wants to look."""
+
+    async def look(self, connection: Connection, fold: Fold, report: Report) -> None:
+        """Compare, with the fold at that position."""
 
 
 def _no_progress(position: int, head: int) -> None:
     pass
 
 
-async def check(dsn: str, progress: Progress = _no_progress) -> Report:
-    """Fold the log and compare it with the projection row by row, in one snapshot."""
+async def check(
+    dsn: str, progress: Progress = _no_progress, companion: Companion | None = None
+) -> Report:
+    """Fold the log and compare it with the projections row by row, in one snapshot."""
     connection = await connect(dsn, settings=PATIENT)
     try:
         with translated_errors():
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await _check(connection, progress)
+                return await _check(connection, progress, companion)
     finally:
         await connection.close()
 
 
-async def _check(connection: Connection, progress: Progress) -> Report:
+async def _check(connection: Connection, progress: Progress, companion: Companion | None) -> Report:
     report, fold = Report(), Fold()
     await fold.begin(connection)
     report.purged_to = fold.position
     head: int = await connection.fetchval(sql.LAST_POSITION)
-    mark = await _next_mark(connection, fold.position)
+    due = await companion.due(connection, fold.position) if companion else None
     recorded_at: datetime | None = None
     while rows := await connection.fetch(sql.READ_ROWS, fold.position, PAGE):
         for row in rows:
@@ -141,45 +184,20 @@ async def _check(connection: Connection, progress: Progress) -> Report:
             except LogDamaged as error:
                 report.differ(f"log: position {row['position']}: {error}")
                 return report  # what follows cannot be folded
-            if mark is not None and fold.position == mark["position"]:
-                await _check_mark(connection, fold, mark, report)
-                mark = await _next_mark(connection, fold.position)
+            if companion is not None and fold.position == due:
+                await companion.look(connection, fold, report)
+                due = await companion.due(connection, fold.position)
         progress(fold.position, head)
-    if mark is not None and mark["position"] > head:
-        report.differ(f"mark at {mark['position']}: the log is not that long")
+    if companion is not None and due is not None:
+        await companion.look(connection, fold, report)  # further than the log reaches
     if fold.position != head:
         report.differ(f"log: the head says {head}, the last event is {fold.position}")
     for row in await connection.fetch(sql.WRONG_EVENT_IDS, report.purged_to):
         report.differ(f"event_ids: {row['event_id']}: noted {row['noted']}, is {row['position']}")
     await _compare(connection, fold, report)
-    for row in await connection.fetch(sql.WRONG_KEYS):
-        what = "is left of an erased user" if row["erased"] else "is missing"
-        report.differ(f"{row['name']}: {row['subject_id']} {what}")
-    report.events, report.sessions, report.users = (
-        fold.position - report.purged_to,
-        len(fold.sessions),
-        len(fold.users),
-    )
+    report.events = fold.position - report.purged_to
+    report.rows = {table: fold.count(table) for table in fold.rows}
     return report
-
-
-async def _next_mark(connection: Connection, after: int) -> asyncpg.Record | None:
-    return await connection.fetchrow(NEXT_SESSION_MARK, after + 1)
-
-
-async def _check_mark(
-    connection: Connection, fold: Fold, mark: asyncpg.Record, report: Report
-) -> None:
-    """Hold a mark against the fold at its position."""
-    where = f"mark at {fold.position}:"
-    if sorted(fold.starts.values()) != mark["starts"]:
-        report.differ(f"{where} other sessions than the log says")
-    rows = await connection.fetch(USERS_AT_MARK, fold.position)
-    marked = {user.subject_id: user for user in map(user_of, rows)}
-    for subject_id in fold.changed | marked.keys():
-        if fold.users.get(subject_id) != marked.get(subject_id):
-            report.differ(f"{where} user {subject_id} is not as the log says")
-    fold.changed.clear()
 
 
 def _row_faults(row: asyncpg.Record, previous: datetime | None) -> Iterator[str]:
@@ -205,41 +223,38 @@ def _row_faults(row: asyncpg.Record, previous: datetime | None) -> Iterator[str]
 
 
 async def _compare(connection: Connection, fold: Fold, report: Report) -> None:
-    sessions, users = dict(fold.sessions), dict(fold.users)
-    async for row in connection.cursor(sql.ALL_SESSIONS, prefetch=PAGE):
-        found = _session(row)
-        _differ(report, "active_sessions", found.session_id, sessions.pop(row[0], None), found)
-    for missing in sessions.values():
-        _differ(report, "active_sessions", missing.session_id, missing, None)
-    async for row in connection.cursor(sql.ALL_USERS, prefetch=PAGE):
-        user = user_of(row)
-        _differ(report, "users", user.subject_id, users.pop(row[0], None), user)
-    for subject_id, expected in users.items():
-        _differ(report, "users", subject_id, expected, None)
+    for rows in fold.rows.values():
+        await _compare_table(connection, rows, report)
+    for kind in registered_kinds():
+        for statement in kind.faults:
+            for table, key, what in await connection.fetch(statement):
+                report.differ(f"{table}: {key} {what}")
 
 
-def _session(row: asyncpg.Record) -> ActiveSession:
-    return ActiveSession(
-        token_digest=row[0],
-        session_id=row[1],
-        subject_id=row[2],
-        started_at=row[3],
-        expires_at=row[4],
-        roles=tuple(row[5]),
-    )
+async def _compare_table(connection: Connection, rows: Rows, report: Report) -> None:
+    projection, left = rows.projection, dict(rows.by_key)
+    async for row in connection.cursor(projection.table.select(), prefetch=PAGE):
+        found = projection.record(row)
+        _differ(report, projection, left.pop(row[0], None), found)
+    for missing in left.values():
+        _differ(report, projection, missing, None)
 
 
-def _differ(report: Report, table: str, key: UUID, expected: object, found: object) -> None:
+def _differ(report: Report, projection: Projection, expected: object, found: object) -> None:
+    if expected == found:
+        return
+    table = projection.table.name
+    key = getattr(found if found is not None else expected, projection.shown)
     if expected is None:
         report.differ(f"{table}: {key} is there, and not in the log")
     elif found is None:
         report.differ(f"{table}: {key} is missing")
-    elif expected != found:
+    else:
         report.differ(f"{table}: {key} differs: the log says {expected}, the table {found}")
 
 
 async def rebuild(owner_dsn: str, progress: Progress = _no_progress) -> Rebuilt:
-    """Make the projection anew from the log, beside the running service; swap it in when complete.
+    """Make the projections anew from the log, beside the running service; swap them in at the end.
 
     Runs as the owner. When anything differed, the epoch changes, so that every replica is rebuilt
     too. Raises LogDamaged, and changes nothing, when the log cannot be folded.
@@ -247,86 +262,53 @@ async def rebuild(owner_dsn: str, progress: Progress = _no_progress) -> Rebuilt:
     connection = await connect(owner_dsn, role=None)
     try:
         with translated_errors():
-            await connection.execute(sql.CREATE_REBUILD_TABLES)
             fold = Fold()
+            for rows in fold.rows.values():
+                await connection.execute(rows.projection.table.create_rebuilt())
             await fold.begin(connection)
             await _fold_on(connection, fold, progress)
-            await _copy(connection, fold)
+            for rows in fold.rows.values():
+                await _copy(connection, rows, list(rows.by_key.values()))
+                rows.changed.clear()
             return await _swap(connection, fold, progress)
     finally:
         await connection.close()
 
 
-async def _fold_on(connection: Connection, fold: Fold, progress: Progress) -> set[bytes]:
-    """Fold what is there beyond ``fold.position``; returns the digests that this concerned."""
-    touched: set[bytes] = set()
+async def _fold_on(connection: Connection, fold: Fold, progress: Progress) -> None:
+    """Fold what is there beyond ``fold.position``."""
     head: int = await connection.fetchval(sql.LAST_POSITION)
     while rows := await connection.fetch(sql.READ_EVENTS, fold.position, PAGE):
         for row in rows:
-            event = ev.decode(row["entry"])
-            fold.take(row["position"], event)
-            if isinstance(event, ev.SessionStarted | ev.SessionEnded):
-                touched.add(event.token_digest)
+            fold.take(row["position"], ev.decode(row["entry"]))
         progress(fold.position, max(head, fold.position))
-    return touched
 
 
-async def _copy(connection: Connection, fold: Fold) -> None:
+async def _copy(connection: Connection, rows: Rows, records: Sequence[object]) -> None:
     await connection.copy_records_to_table(
-        sql.REBUILT_SESSIONS, records=(_session_row(s) for s in fold.sessions.values())
-    )
-    await connection.copy_records_to_table(
-        sql.REBUILT_USERS, records=(_user_row(u) for u in fold.users.values())
-    )
-
-
-def _session_row(session: ActiveSession) -> tuple[Any, ...]:
-    return (
-        session.token_digest,
-        session.session_id,
-        session.subject_id,
-        session.started_at,
-        session.expires_at,
-        list(session.roles),
-    )
-
-
-def _user_row(user: User) -> tuple[Any, ...]:
-    return (
-        user.subject_id,
-        user.registered_at,
-        user.disabled,
-        user.credential_version,
-        list(user.roles),
-        user.erased,
+        rows.projection.table.rebuilt, records=(rows.projection.row(record) for record in records)
     )
 
 
 async def _swap(connection: Connection, fold: Fold, progress: Progress) -> Rebuilt:
     async with connection.transaction():
         await connection.execute(sql.LOCK_HEAD)
-        before = fold.position
-        touched = await _fold_on(connection, fold, progress)
-        if fold.position != before:
-            await _catch_up(connection, fold, touched)
+        await _fold_on(connection, fold, progress)
         changed = 0
-        for statement in sql.SWAP_IN:
-            status = await connection.execute(statement)
-            verb, _, count = status.rpartition(" ")
-            changed += int(count) if verb.startswith(("DELETE", "INSERT")) else 0
+        for rows in fold.rows.values():
+            await _catch_up(connection, rows)
+            for statement in rows.projection.table.swap_in():
+                status = await connection.execute(statement)
+                verb, _, count = status.rpartition(" ")
+                changed += int(count) if verb.startswith(("DELETE", "INSERT")) else 0
         if changed:
             await connection.execute(sql.BUMP_EPOCH)
-    return Rebuilt(fold.position, len(fold.sessions), len(fold.users), changed)
+    return Rebuilt(fold.position, {table: fold.count(table) for table in fold.rows}, changed)
 
 
-async def _catch_up(connection: Connection, fold: Fold, touched: set[bytes]) -> None:
-    """Bring the rebuilt tables to the state of the fold, for what came in meanwhile."""
-    await connection.execute(sql.FORGET_REBUILT_SESSIONS, list(touched))
-    sessions = [fold.sessions[digest] for digest in touched if digest in fold.sessions]
-    await connection.copy_records_to_table(
-        sql.REBUILT_SESSIONS, records=[_session_row(s) for s in sessions]
-    )
-    await connection.execute(sql.FORGET_REBUILT_USERS)
-    await connection.copy_records_to_table(
-        sql.REBUILT_USERS, records=(_user_row(u) for u in fold.users.values())
-    )
+async def _catch_up(connection: Connection, rows: Rows) -> None:
+    """Bring a rebuilt table to the state of the fold, for what came in meanwhile."""
+    if rows.changed:
+        await connection.execute(rows.projection.table.forget_rebuilt(), list(rows.changed))
+        found = [rows.by_key[key] for key in rows.changed if key in rows.by_key]
+        await _copy(connection, rows, found)

@@ -49,7 +49,7 @@ OPENED_AT_ONCE = 256  # events, before others get a turn
 KEYS_AT_ONCE = 5_000  # in one query
 DAY_KEY_ATTEMPTS = 3
 
-EventT = TypeVar("EventT", bound=ev.AnyEvent)
+EventT = TypeVar("EventT", bound=ev.Event)
 OwnerT = TypeVar("OwnerT", UUID, date)
 
 
@@ -184,7 +184,7 @@ class PersonalData:
 
     # --- opening
 
-    async def open_personal(self, events: Sequence[ev.AnyEvent]) -> list[Personal | None]:
+    async def open_personal(self, events: Sequence[ev.Event]) -> list[Personal | None]:
         """What is sealed in each of these events; None where nothing is, or is left.
 
         For callers who have seen to it that whoever asks may know. One query for all users and

@@ -105,3 +105,22 @@ VACUUM_ERASED = (
     "VACUUM subject_keys",
     "VACUUM event_addresses",
 )
+
+# --- what a batch reads and writes
+
+# Expression of the row that is read under the head's lock: the master key that is current.
+CURRENT_MASTER_KEY = "(SELECT master_key_id FROM key_ring)"
+
+# Keys of new users, and of those who are erased; where events can be found by address.
+INSERT_SUBJECT_KEYS = """
+INSERT INTO subject_keys (subject_id, wrapped_key, master_key_id)
+SELECT subject_id, wrapped_key, master_key_id
+FROM unnest({0}::uuid[], {1}::bytea[], {2}::bytea[]) AS t (subject_id, wrapped_key, master_key_id)
+"""
+ERASE_SUBJECT_KEYS = "DELETE FROM subject_keys WHERE subject_id = ANY({0}::uuid[])"
+INSERT_ADDRESSES = """
+INSERT INTO event_addresses (address_index, position, subject_id)
+SELECT address_index, position, subject_id
+FROM unnest({0}::bytea[], {1}::bigint[], {2}::uuid[]) AS t (address_index, position, subject_id)
+"""
+ERASE_ADDRESSES = "DELETE FROM event_addresses WHERE subject_id = ANY({0}::uuid[])"

@@ -15,7 +15,7 @@ import msgspec
 
 from gatelog.errors import EventsLost, LogDamaged, LogDiffers, NotUnderstood
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.state import Change, DropSession, evolve
+from gatelog.sessions.rules.state import Change, DropSession, evolve
 from gatelog.sessions.store import sql
 from gatelog.sessions.store.leases import EpochHead, read_epoch_head
 

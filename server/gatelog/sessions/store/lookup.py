@@ -22,11 +22,12 @@ import asyncpg
 import msgspec
 
 from gatelog.errors import DatabaseUnavailable, GatelogError, Overloaded
-from gatelog.log.rules.state import ActiveSession
 from gatelog.log.store.database import Database, translated_errors
 from gatelog.privacy.rules import WrappedKey
 from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.store import sql
+from gatelog.sessions.store.kind import session_of
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -166,18 +167,6 @@ def _packed(row: asyncpg.Record | Sequence[Any]) -> Session:
     )
 
 
-def _active(row: asyncpg.Record | Sequence[Any]) -> ActiveSession:
-    digest, session_id, subject_id, started_at, expires_at, roles = row
-    return ActiveSession(
-        token_digest=digest,
-        session_id=session_id,
-        subject_id=subject_id,
-        started_at=started_at,
-        expires_at=expires_at,
-        roles=tuple(roles),
-    )
-
-
 class FoundSession(msgspec.Struct, frozen=True):
     """A session, and the key to what is personal of its user."""
 
@@ -188,7 +177,7 @@ class FoundSession(msgspec.Struct, frozen=True):
 def _found(row: asyncpg.Record | Sequence[Any]) -> FoundSession:
     *session, wrapped, master_key_id = row
     key = WrappedKey(wrapped, master_key_id) if wrapped is not None else None
-    return FoundSession(_active(session), key)
+    return FoundSession(session_of(session), key)
 
 
 def _found_at(rows: Sequence[asyncpg.Record]) -> tuple[FoundSession | None, int]:
@@ -208,7 +197,7 @@ class SessionList:
         """The user's sessions that have not expired, oldest first."""
         async with self._database.acquire() as connection:
             return [
-                _active(row)
+                session_of(row)
                 for row in await connection.fetch(sql.LIST_SESSIONS_OF, subject_id, now)
             ]
 
@@ -216,7 +205,7 @@ class SessionList:
         """Sessions of everybody, by id. Start with the nil UUID."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(sql.LIST_SESSIONS, after, limit, now)
-        return [_active(row) for row in rows]
+        return [session_of(row) for row in rows]
 
     async def by_digest(self, digest: bytes) -> tuple[FoundSession | None, int]:
         """The session behind a digest, if it is active, and the log's position at that moment."""

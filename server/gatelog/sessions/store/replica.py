@@ -41,9 +41,9 @@ import lmdb
 import msgspec
 
 from gatelog.config import Config
-from gatelog.log.rules.state import Change, PutSession
 from gatelog.sessions.rules.lease import NO_LEASE, lease_valid
 from gatelog.sessions.rules.record import ACTIVE, ENDED, Session, pack_session, tombstone
+from gatelog.sessions.rules.state import Change, PutSession
 
 logger = logging.getLogger(__name__)
 

@@ -56,6 +56,28 @@ SELECT DISTINCT subject_id FROM active_sessions WHERE subject_id > $1
 ORDER BY subject_id LIMIT $2
 """
 
+# --- the projection: what a batch reads, and where a purged log begins
+
+# Expressions of the row that is read under the head's lock. {0} users whose sessions are wanted;
+# {0} users whose sessions are wanted when there are more than {1} of them
+SESSIONS_OF = """
+ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles)
+      FROM active_sessions WHERE subject_id = ANY({0}::uuid[]))
+"""
+CROWDS_OF = """
+ARRAY(SELECT ROW(token_digest, session_id, s.subject_id, started_at, expires_at, roles)
+      FROM (SELECT subject_id FROM active_sessions WHERE subject_id = ANY({0}::uuid[])
+            GROUP BY subject_id HAVING count(*) > {1}) crowded
+      JOIN active_sessions s USING (subject_id))
+"""
+
+# The sessions at a cut, each with where it had started. $1 the cut
+SESSIONS_AT_CUT = """
+SELECT r.position, r.token_digest, r.session_id, r.subject_id, r.started_at, r.expires_at, r.roles
+FROM session_marks m, unnest(m.starts) AS t (start) JOIN retained_sessions r ON r.position = t.start
+WHERE m.position = $1
+"""
+
 # --- replicas and their leases ---
 
 # What positions mean: the cluster, its timeline, and a number that a restored backup moves on.

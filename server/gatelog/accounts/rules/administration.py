@@ -1,0 +1,107 @@
+"""To disable, enable and erase users, and to change their roles.
+
+What changes nothing is no event. ``keep_an_admin``: refused, where it would take the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from gatelog.accounts.rules.acting import UserCommand, ended_by
+from gatelog.accounts.rules.events import RoleGranted, RoleRevoked, UserDisabled, UserEnabled
+from gatelog.accounts.rules.users import Administrators, User, Users
+from gatelog.errors import LastAdmin, NotFound
+from gatelog.log.rules.events import UserEvent
+from gatelog.log.rules.kinds import Decision, Need, World
+from gatelog.privacy.rules import UserErased
+from gatelog.sessions.rules.events import EndReason
+from gatelog.sessions.rules.state import Sessions, SessionsOf
+
+NO_SUCH_USER = "There is no such user."
+
+
+class ChangeUser(UserCommand, frozen=True, kw_only=True):
+    """Disable or enable a user, grant or revoke a role."""
+
+    event: UserDisabled | UserEnabled | RoleGranted | RoleRevoked
+    keep_an_admin: bool = False
+
+    @property
+    def prepared(self) -> UserEvent:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield SessionsOf(self.event.subject_id)
+        if self.keep_an_admin:
+            yield Administrators()
+
+    def decide_permitted(self, world: World) -> Decision:
+        event = self.event
+        user = world.of(Users).there(event.subject_id)
+        if user is None:
+            raise NotFound(NO_SUCH_USER)
+        if not _is_change(user, event):
+            return Decision()
+        if self.keep_an_admin and _takes_admin(event):
+            _refuse_last_admin(world, event.subject_id)
+        if isinstance(event, UserEnabled):
+            return Decision((event,))
+        reason: EndReason = "user_disabled" if isinstance(event, UserDisabled) else "revoked"
+        sessions = world.of(Sessions).of(event.subject_id)
+        return Decision((event, *ended_by(event, sessions, reason, 1)))
+
+
+class EraseUser(UserCommand, frozen=True, kw_only=True):
+    """Forget a person: sessions, credential, key and all."""
+
+    event: UserErased
+    keep_an_admin: bool = False
+
+    @property
+    def prepared(self) -> UserErased:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield SessionsOf(self.event.subject_id)
+        if self.keep_an_admin:
+            yield Administrators()
+
+    def decide_permitted(self, world: World) -> Decision:
+        event = self.event
+        user = world.of(Users).find(event.subject_id)
+        if user is None:
+            raise NotFound(NO_SUCH_USER)
+        if user.erased:
+            return Decision()
+        if self.keep_an_admin:
+            _refuse_last_admin(world, event.subject_id)
+        sessions = world.of(Sessions).of(event.subject_id)
+        return Decision((event, *ended_by(event, sessions, "user_erased", 1)))
+
+
+def _is_change(user: User, event: UserEvent) -> bool:
+    match event:
+        case UserDisabled():
+            return not user.disabled
+        case UserEnabled():
+            return user.disabled
+        case RoleGranted():
+            return event.role not in user.roles
+        case RoleRevoked():
+            return event.role in user.roles
+    return True
+
+
+def _takes_admin(event: UserEvent) -> bool:
+    """Whether an administrator is none any more after this event."""
+    return isinstance(event, UserDisabled) or (
+        isinstance(event, RoleRevoked) and event.role == "admin"
+    )
+
+
+def _refuse_last_admin(world: World, subject_id: UUID) -> None:
+    if world.of(Users).admins == {subject_id}:
+        raise LastAdmin()

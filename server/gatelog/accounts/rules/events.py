@@ -1,0 +1,41 @@
+"""What happens to users and their credentials."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from gatelog.log.rules.events import Event, UserEvent
+
+FailureReason = Literal["unknown_login", "wrong_password", "user_disabled"]
+
+
+class UserRegistered(UserEvent, frozen=True, kw_only=True, tag="user_registered"):
+    """A user exists from here on."""
+
+
+class CredentialChanged(UserEvent, frozen=True, kw_only=True, tag="credential_changed"):
+    """The user's password was replaced."""
+
+
+class LoginFailed(Event, frozen=True, kw_only=True, tag="login_failed"):
+    """A login was refused; ``subject_id`` is missing when nobody has that login."""
+
+    subject_id: UUID | None = None
+    reason: FailureReason
+
+
+class RoleGranted(UserEvent, frozen=True, kw_only=True, tag="role_granted"):
+    role: str
+
+
+class RoleRevoked(UserEvent, frozen=True, kw_only=True, tag="role_revoked"):
+    role: str
+
+
+class UserDisabled(UserEvent, frozen=True, kw_only=True, tag="user_disabled"):
+    """The user cannot log in until enabled again."""
+
+
+class UserEnabled(UserEvent, frozen=True, kw_only=True, tag="user_enabled"):
+    pass

@@ -1,0 +1,164 @@
+"""To register, to log in, to change a password; and that somebody tried in vain.
+
+Rules:
+
+- A session starts only for a user who is enabled and whose password is still the one that was
+  verified (``credential_version``): a login cannot outrun a password change.
+- Nothing happens to an erased user any more; a login attempt that was under way is recorded
+  without what it knew of the person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID
+
+import msgspec
+
+from gatelog.accounts.rules.acting import UserCommand, ended_by
+from gatelog.accounts.rules.events import (
+    CredentialChanged,
+    LoginFailed,
+    RoleGranted,
+    UserRegistered,
+)
+from gatelog.accounts.rules.logins import Logins, NewCredential, NewPassword, OwnerOf
+from gatelog.accounts.rules.users import Anybody, User, Users
+from gatelog.errors import (
+    Conflict,
+    InvalidCredentials,
+    LoginTaken,
+    NotAuthenticated,
+    RegistrationClosed,
+    StaleMasterKey,
+)
+from gatelog.ids import derived_event_id
+from gatelog.log.rules.kinds import Decision, Need, World
+from gatelog.privacy.rules import CurrentMasterKey, NewSubjectKey, SubjectKeys, WrappedKey
+from gatelog.sessions.rules.events import SessionStarted
+from gatelog.sessions.rules.state import CrowdOf, Sessions, SessionsOf
+
+
+class RegisterUser(UserCommand, frozen=True, kw_only=True):
+    """Create a user, with the key to what is personal. ``only_first``: refuse after any user."""
+
+    event: UserRegistered
+    login: str
+    password_hash: str
+    key: WrappedKey
+    only_first: bool = False
+    roles: tuple[str, ...] = ()
+
+    @property
+    def prepared(self) -> UserRegistered:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield OwnerOf(self.login)
+        yield CurrentMasterKey()
+        if self.only_first:
+            yield Anybody()
+
+    def decide_permitted(self, world: World) -> Decision:
+        event, subject_id = self.event, self.event.subject_id
+        if self.only_first and world.of(Users).populated:
+            raise RegistrationClosed("Registration was open for the first user only.")
+        if self.login in world.of(Logins).owners:
+            raise LoginTaken()
+        if world.of(Users).find(subject_id) is not None:
+            raise Conflict("This user exists already.")
+        if world.of(SubjectKeys).current not in (None, self.key.master_key_id):
+            raise StaleMasterKey()
+        grants = tuple(
+            RoleGranted(
+                event_id=derived_event_id(event.event_id, index),
+                occurred_at=event.occurred_at,
+                subject_id=subject_id,
+                role=role,
+            )
+            for index, role in enumerate(self.roles, start=1)
+        )
+        credential = NewCredential(subject_id, self.login, self.password_hash)
+        return Decision((event, *grants), (credential, NewSubjectKey(subject_id, self.key)))
+
+
+class RecordLoginFailure(UserCommand, frozen=True, kw_only=True):
+    """Record a login that was refused."""
+
+    event: LoginFailed
+
+    @property
+    def prepared(self) -> LoginFailed:
+        return self.event
+
+    def decide_permitted(self, world: World) -> Decision:
+        event = self.event
+        if event.subject_id is None or world.of(Users).there(event.subject_id) is not None:
+            return Decision((event,))
+        return Decision((msgspec.structs.replace(event, sealed=None),))
+
+
+class StartSession(UserCommand, frozen=True, kw_only=True):
+    """Start a session; beyond ``max_sessions`` of the user the oldest ones are superseded."""
+
+    event: SessionStarted
+    credential_version: int
+    max_sessions: int
+
+    @property
+    def prepared(self) -> SessionStarted:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield CrowdOf(self.event.subject_id, self.max_sessions)
+
+    def decide_permitted(self, world: World) -> Decision:
+        event, subject_id = self.event, self.event.subject_id
+        user = _loginable(world, subject_id, self.credential_version)
+        if event.roles != user.roles:
+            event = msgspec.structs.replace(event, roles=user.roles)
+        sessions = world.of(Sessions)
+        surplus = sessions.count(subject_id) + 1 - self.max_sessions
+        if surplus <= 0:
+            return Decision((event,))
+        oldest = sessions.of(subject_id)[:surplus]
+        return Decision((event, *ended_by(event, oldest, "superseded", 1)))
+
+
+class ChangeCredential(UserCommand, frozen=True, kw_only=True):
+    """Replace the password, end every session, and start ``session`` in place of ``session_id``."""
+
+    event: CredentialChanged
+    password_hash: str
+    credential_version: int
+    session_id: UUID
+    session: SessionStarted
+
+    @property
+    def prepared(self) -> CredentialChanged:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield SessionsOf(self.event.subject_id)
+
+    def decide_permitted(self, world: World) -> Decision:
+        event, subject_id = self.event, self.event.subject_id
+        sessions = world.of(Sessions)
+        if sessions.find(subject_id, self.session_id) is None:
+            raise NotAuthenticated()
+        user = _loginable(world, subject_id, self.credential_version)
+        started = msgspec.structs.replace(
+            self.session, event_id=derived_event_id(event.event_id, 1), roles=user.roles
+        )
+        ended = ended_by(event, sessions.of(subject_id), "credential_changed", 2)
+        return Decision((event, started, *ended), (NewPassword(subject_id, self.password_hash),))
+
+
+def _loginable(world: World, subject_id: UUID, credential_version: int) -> User:
+    user = world.of(Users).there(subject_id)
+    if user is None or user.disabled or user.credential_version != credential_version:
+        raise InvalidCredentials()
+    return user

@@ -1,0 +1,46 @@
+"""All types of events and all kinds of state, of every room.
+
+A new one is added here, in one line; all else of it stands in its room.
+"""
+
+from __future__ import annotations
+
+from gatelog.accounts.rules.events import (
+    CredentialChanged,
+    LoginFailed,
+    RoleGranted,
+    RoleRevoked,
+    UserDisabled,
+    UserEnabled,
+    UserRegistered,
+)
+from gatelog.accounts.store.kinds import LOGINS, USERS
+from gatelog.audit.rules.events import AuditRead
+from gatelog.log.rules.events import LogPurged, register_events
+from gatelog.log.store.kinds import register_kinds
+from gatelog.privacy.rules import UserErased
+from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
+from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.store.kind import SESSIONS
+
+EVENTS = (
+    UserRegistered,
+    CredentialChanged,
+    LoginFailed,
+    SessionStarted,
+    SessionEnded,
+    RoleGranted,
+    RoleRevoked,
+    UserDisabled,
+    UserEnabled,
+    UserErased,
+    AuditRead,
+    LogPurged,
+)
+KINDS = (SESSIONS, USERS, LOGINS, SUBJECT_KEYS, ADDRESSES)
+
+
+def register_all() -> None:
+    """Make all of it known to the log; whoever opens the log calls this first, and may again."""
+    register_events(*EVENTS)
+    register_kinds(*KINDS)

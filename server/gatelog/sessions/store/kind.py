@@ -1,0 +1,102 @@
+"""Active sessions as a kind of state: how a batch reads and writes their table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from gatelog.log.store.kinds import Column, Kind, Projection, Read, Row, Table, Write
+from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.state import (
+    ActiveSession,
+    CrowdOf,
+    Sessions,
+    SessionsOf,
+    evolve_session,
+)
+from gatelog.sessions.store import sql
+
+TABLE = Table(
+    "active_sessions",
+    (
+        Column("token_digest", "bytea"),
+        Column("session_id", "uuid"),
+        Column("subject_id", "uuid"),
+        Column("started_at", "timestamptz"),
+        Column("expires_at", "timestamptz"),
+        Column("roles", "text[]"),
+    ),
+)
+
+
+def session_of(row: Row) -> ActiveSession:
+    """The session in a row of the table, in the order of its columns."""
+    token_digest, session_id, subject_id, started_at, expires_at, roles = row
+    return ActiveSession(
+        token_digest=token_digest,
+        session_id=session_id,
+        subject_id=subject_id,
+        started_at=started_at,
+        expires_at=expires_at,
+        roles=tuple(roles),
+    )
+
+
+def row_of(session: ActiveSession) -> tuple[Any, ...]:
+    """The session as a row, in the order of the table's columns."""
+    return (
+        session.token_digest,
+        session.session_id,
+        session.subject_id,
+        session.started_at,
+        session.expires_at,
+        session.roles,
+    )
+
+
+def _users(needs: Sequence[SessionsOf]) -> tuple[list[UUID]]:
+    return (list({need.subject_id for need in needs}),)
+
+
+def _crowds(needs: Sequence[CrowdOf]) -> tuple[list[UUID], int]:
+    """Who may have too many after this batch, if each of its logins succeeds."""
+    starting = Counter(need.subject_id for need in needs)
+    return list(starting), min(need.most for need in needs) - max(starting.values())
+
+
+def _enter(state: Sessions, rows: Sequence[Sequence[Any]]) -> None:
+    for row in rows:
+        state.add(session_of(row))
+
+
+SESSIONS = Kind(
+    state=Sessions,
+    reads=(
+        Read(need=SessionsOf, expression=sql.SESSIONS_OF, arguments=_users, enter=_enter),
+        Read(need=CrowdOf, expression=sql.CROWDS_OF, arguments=_crowds, enter=_enter),
+    ),
+    writes=(
+        Write(
+            name="sessions_put",
+            statement=TABLE.insert(replacing=False),
+            arguments=lambda state: TABLE.arrays([row_of(s) for s in state.put.values()]),
+        ),
+        Write(
+            name="sessions_dropped",
+            statement=TABLE.delete(),
+            arguments=lambda state: (state.dropped,),
+        ),
+    ),
+    projection=Projection(
+        table=TABLE,
+        concerns=(SessionStarted, SessionEnded),
+        key=lambda event: event.token_digest,
+        evolve=evolve_session,
+        row=row_of,
+        record=session_of,
+        shown="session_id",
+        at_cut=sql.SESSIONS_AT_CUT,
+    ),
+)
