@@ -1,0 +1,61 @@
+"""Login sessions as events, for aiohttp: what programs import from here is the public API.
+
+Everything else in this package is private and may move. Names are imported when they are first
+used, so that a process which needs no web framework does not load one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gatelog.config import Config as Config
+    from gatelog.config import load_config as load_config
+    from gatelog.errors import GatelogError as GatelogError
+    from gatelog.hosting.program import create_app as create_app
+    from gatelog.hosting.program import run as run
+    from gatelog.http.guard import SESSION as SESSION
+    from gatelog.http.guard import changes_nothing as changes_nothing
+    from gatelog.http.guard import changes_state as changes_state
+    from gatelog.http.guard import public as public
+    from gatelog.sessions.rules.record import Session as Session
+
+_HOMES = {
+    "Config": "gatelog.config",
+    "GatelogError": "gatelog.errors",
+    "SESSION": "gatelog.http.guard",
+    "Session": "gatelog.sessions.rules.record",
+    "changes_nothing": "gatelog.http.guard",
+    "changes_state": "gatelog.http.guard",
+    "create_app": "gatelog.hosting.program",
+    "load_config": "gatelog.config",
+    "public": "gatelog.http.guard",
+    "run": "gatelog.hosting.program",
+}
+
+__all__ = [
+    "SESSION",
+    "Config",
+    "GatelogError",
+    "Session",
+    "changes_nothing",
+    "changes_state",
+    "create_app",
+    "load_config",
+    "public",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, from where it is at home (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

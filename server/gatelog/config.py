@@ -34,7 +34,10 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Every setting, with its default. The comment line above a field is its documentation."""
+    """Every setting, with its default: the fields are those that ``gatelog config`` prints.
+
+    The comment line above a field is its documentation.
+    """
 
     # Address to listen on.
     host: Text = "127.0.0.1"
@@ -176,7 +179,10 @@ def settings_of(config: Config) -> list[Setting]:
 
 
 def load_config(environ: Mapping[str, str]) -> Config:
-    """The configuration in these variables. Raises ConfigError, naming the variable."""
+    """The configuration in these variables, ``os.environ`` as a rule.
+
+    Raises ConfigError for a variable that is unknown or not usable, and names it.
+    """
     fields = {variable(name): name for name in Config.__struct_fields__}
     texts: dict[str, str] = {}
     for name in sorted(environ):

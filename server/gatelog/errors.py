@@ -11,7 +11,12 @@ from typing import ClassVar
 
 
 class GatelogError(Exception):
-    """Something that Gatelog refuses or cannot do, with a stable code for programs."""
+    """Something that Gatelog refuses or cannot do.
+
+    A handler may let it through: it becomes a problem document (RFC 9457) with ``status`` and
+    ``code``, which never change for a class. ``retry_after_s``: after how many seconds it is worth
+    another try, where that is known.
+    """
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500

@@ -87,7 +87,6 @@ def test_the_program_protects_its_handlers(tmp_path: Path, data_dir: Path, datab
         "GATELOG_DATABASE_URL": database.app,
         "GATELOG_PORT": str(port),
         "GATELOG_LEASE_TTL_S": "60",
-        "PYTHONPATH": str(ROOT),
     }
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py")], env=environment(data_dir, settings)

@@ -8,7 +8,6 @@ says which worker a connection leads to.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import signal
 import subprocess
@@ -31,7 +30,7 @@ from gatelog.cli.users import add_user
 from gatelog.config import PREFIX, Config, variable
 from gatelog.errors import OperatorError
 from gatelog.host.datadir import holder_of
-from gatelog.host.processes import child_options
+from gatelog.host.processes import child_environment, child_options
 from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
 
 REQUEST_TIMEOUT_S = 15.0
@@ -123,11 +122,10 @@ def _service(config: Config, walk: Walk) -> Iterator[tuple[str, Config]]:
 
 @contextmanager
 def _temporary_service(settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)} | settings
+    inherited = {k: v for k, v in child_environment().items() if not k.startswith(PREFIX)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "gatelog.cli", "serve"],
-        env=environment,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-P", "-m", "gatelog.cli", "serve"],
+        env=inherited | settings,
         stdout=subprocess.DEVNULL,
         **child_options(signal.SIGTERM),
     )

@@ -112,7 +112,8 @@ def _read(descriptor: int) -> Holder | None:
 
 def child_command(python: str, module: str, path: Path, *arguments: str) -> list[str]:
     """The command line of a child that works on this directory; ``end_leftovers`` knows it."""
-    return [python, "-m", module, str(path), *arguments]
+    # -P: modules of whatever directory this was started in are not found before those of Python
+    return [python, "-P", "-m", module, str(path), *arguments]
 
 
 def end_leftovers(path: Path, grace_s: float) -> None:
@@ -126,5 +127,5 @@ def _is_child(process: psutil.Process, path: Path) -> bool:
         words = process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
-    ours = len(words) > 3 and words[1] == "-m" and words[2].startswith("gatelog.")
-    return ours and words[3] == str(path)
+    ours = words[1:3] == ["-P", "-m"] and len(words) > 4 and words[3].startswith("gatelog.")
+    return ours and words[4] == str(path)

@@ -13,14 +13,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+import gatelog
 from gatelog.config import Config, load_config
 from gatelog.errors import GatelogError
 
 _PR_SET_PDEATHSIG = 1
+_FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -41,6 +44,14 @@ def dies_with_parent(death_signal: signal.Signals, parent: int | None = None) ->
             os._exit(1)
 
     return before_exec
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a child: it finds this very package, whatever is installed beside it."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_VARIABLES)}
+    root = str(Path(gatelog.__file__).parent.parent)
+    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, kept.get("PYTHONPATH")]))
+    return kept
 
 
 def child_options(death_signal: signal.Signals) -> dict[str, Any]:

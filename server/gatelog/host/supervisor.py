@@ -27,15 +27,13 @@ from abc import ABC, abstractmethod
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gatelog
 from gatelog.config import Config, variable
 from gatelog.errors import ConfigError, OperatorError
 from gatelog.host.database import dsns, embedded_postgres, named_errors, prepare_schema
 from gatelog.host.datadir import Lock, child_command, end_leftovers, locked
-from gatelog.host.processes import child_options
+from gatelog.host.processes import child_environment, child_options
 from gatelog.host.sealer import signing_key
 from gatelog.privacy.service.keyring import check_keys
 
@@ -59,7 +57,6 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ACCEPT_QUEUE = slice(24, 28)  # tcpi_unacked of a listening socket's tcp_info, linux/tcp.h
 _SO_BINDTOIFINDEX = 62  # asm-generic/socket.h
 _NO_INTERFACE = 0x7FFFFFFF  # a number that none has
-_FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> None:
@@ -236,7 +233,7 @@ class BackgroundChild(Child):
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(
-            *self._command, env=_child_environment(), **child_options(signal.SIGTERM)
+            *self._command, env=child_environment(), **child_options(signal.SIGTERM)
         )
 
     async def stop(self) -> None:
@@ -262,7 +259,7 @@ class WorkersChild(Child):
             *child_command(
                 sys.executable, "gatelog.host.worker", self._config.data_path, str(descriptor)
             ),
-            env=_child_environment() | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
+            env=child_environment() | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},
             pass_fds=(descriptor,),
             **child_options(signal.SIGTERM),
         )
@@ -418,13 +415,6 @@ async def _trim_log(postgres: EmbeddedPostgres) -> None:
     while True:
         await asyncio.sleep(LOG_CHECK_INTERVAL_S)
         await asyncio.to_thread(postgres.trim_log)
-
-
-def _child_environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_VARIABLES)}
-    root = str(Path(gatelog.__file__).parent.parent)
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [root, kept.get("PYTHONPATH")]))
-    return kept
 
 
 def _status_text(status: int) -> str:

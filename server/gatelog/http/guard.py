@@ -56,19 +56,29 @@ _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdr
 
 
 def public(handler: MarkedT) -> MarkedT:
-    """Mark a handler that answers without a session."""
+    """Mark a handler, or a view, that answers without a session: to everybody.
+
+    A mark on a class does not reach its subclasses.
+    """
     setattr(handler, _PUBLIC, True)
     return handler
 
 
 def changes_state(handler: MarkedT) -> MarkedT:
-    """Mark a handler that changes something although its method says that it is safe."""
+    """Mark a handler that changes something although its method says that it is safe (RFC 9110,
+    section 9.2.1).
+
+    A request to it that carries a session cookie and comes from another site is refused.
+    """
     setattr(handler, _CHANGES_STATE, True)
     return handler
 
 
 def changes_nothing(handler: MarkedT) -> MarkedT:
-    """Mark a handler that changes nothing, whatever its method says."""
+    """Mark a handler that changes nothing, whatever its method says.
+
+    No request to it is refused for coming from another site.
+    """
     setattr(handler, _CHANGES_NOTHING, True)
     return handler
 

@@ -36,7 +36,11 @@ def from_us(us: int) -> datetime:
 
 
 class Session:
-    """An active session: a view of its packed record."""
+    """An active session: whose it is, since when, until when, and in which roles.
+
+    A view of its packed record: a field costs something when it is read. Two are equal when all of
+    their fields are.
+    """
 
     __slots__ = ("record",)
 
@@ -45,14 +49,17 @@ class Session:
 
     @property
     def expires_us(self) -> int:
+        """When it is over at the latest, in microseconds since 1970 (UTC)."""
         return int.from_bytes(self.record[1:9], "big")
 
     @property
     def expires_at(self) -> datetime:
+        """When it is over at the latest (UTC)."""
         return from_us(self.expires_us)
 
     @property
     def session_id(self) -> UUID:
+        """Its public id; it tells nothing of the token."""
         return UUID(bytes=self.record[9:25])
 
     @property
@@ -72,6 +79,7 @@ class Session:
 
     @property
     def started_at(self) -> datetime:
+        """When its user logged in (UTC)."""
         return from_us(int.from_bytes(self.record[41:49], "big"))
 
     @property
