@@ -17,7 +17,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from gatelog.proofs.rules.tlog import Signer
+from gatelog.proofs.rules.notes import Signer
 from gatelog.secrets import random_secret, read_secret, replace_secret
 
 ROOT = Path(os.environ.get("GATELOG_SECRETS_DIR", "/secrets"))

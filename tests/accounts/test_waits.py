@@ -28,7 +28,7 @@ from gatelog.sessions.rules.record import Session, pack_session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import acknowledge, read_leases, write_lease
-from gatelog.sessions.store.replica import boottime_ns
+from gatelog.sessions.store.replica_place import boottime_ns
 
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Dsns

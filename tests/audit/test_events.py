@@ -19,7 +19,7 @@ from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
 from gatelog.http.caller import prefers_receipt
 from gatelog.log.rules.events import EVENT_TYPES
-from gatelog.proofs.service.verify import verify_proof
+from gatelog.proofs.service.verify_proof import verify_proof
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

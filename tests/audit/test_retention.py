@@ -32,8 +32,10 @@ from gatelog.log.store.rebuild import check, rebuild
 from gatelog.privacy.rules import Client
 from gatelog.proofs.rules.tlog import TilePath
 from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.sources import LiveLog, Report
 from gatelog.proofs.service.tlog_files import LogDirectory, export_log
-from gatelog.proofs.service.verify import LiveLog, Report, kept_checkpoint, verify_log
+from gatelog.proofs.service.verify import verify_log
+from gatelog.proofs.service.verify_proof import kept_checkpoint
 
 from tests.audit.history import Told, fill, told
 from tests.audit.test_asof_store import everything, same

@@ -50,7 +50,9 @@ from gatelog.log.store.migrate import migrate
 from gatelog.log.store.reading import read_head
 from gatelog.privacy.rules import Client
 from gatelog.proofs.service.sealer import LastNote, Sealer
-from gatelog.proofs.service.verify import LiveLog, kept_checkpoint, verify_log
+from gatelog.proofs.service.sources import LiveLog
+from gatelog.proofs.service.verify import verify_log
+from gatelog.proofs.service.verify_proof import kept_checkpoint
 from gatelog.proofs.store.tiles import take_sealer_lock
 from gatelog.sessions.rules.record import from_us
 from rich.console import Console

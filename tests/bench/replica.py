@@ -32,7 +32,8 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.projector import projecting
 from gatelog.sessions.store import sql
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 from rich.console import Console
 
 from tests.bench.machine import make_table, spread

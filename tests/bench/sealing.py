@@ -23,10 +23,12 @@ from gatelog.log.store.database import connect
 from gatelog.log.store.migrate import migrate
 from gatelog.log.store.reading import read_head
 from gatelog.proofs.rules.merkle import Edge, grow, leaf_hashes
-from gatelog.proofs.rules.tlog import Signer
+from gatelog.proofs.rules.notes import Signer
 from gatelog.proofs.service.sealer import LastNote, Sealer, keep_sealing
+from gatelog.proofs.service.sources import LiveLog, Report, SignedNote
 from gatelog.proofs.service.tlog_files import LogDirectory, export_log
-from gatelog.proofs.service.verify import LiveLog, Report, SignedNote, kept_checkpoint, verify_log
+from gatelog.proofs.service.verify import verify_log
+from gatelog.proofs.service.verify_proof import kept_checkpoint
 from gatelog.proofs.store.tiles import read_last_checkpoint, take_sealer_lock
 from rich.console import Console
 

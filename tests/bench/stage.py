@@ -24,7 +24,8 @@ from gatelog.config import Config
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.log.store.database import connect
 from gatelog.log.store.migrate import migrate
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 from rich.console import Console
 
 from tests.bench.contestants import Setting

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gatelog.config import Config
-from gatelog.sessions.store.replica import ReplicaPlace
+from gatelog.sessions.store.replica_place import ReplicaPlace
 
 
 @pytest.fixture

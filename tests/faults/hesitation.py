@@ -20,7 +20,8 @@ from gatelog.sessions.store.lookup import PrimaryLookup
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
     from gatelog.sessions.rules.record import Session
-    from gatelog.sessions.store.replica import ReplicaState, ReplicaWriter
+    from gatelog.sessions.store.replica_place import ReplicaState
+    from gatelog.sessions.store.replica_writer import ReplicaWriter
 
 
 class Pause(msgspec.Struct, frozen=True):

@@ -28,7 +28,8 @@ from gatelog.log.store.reading import read_head
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.store import sql
 from gatelog.sessions.store.leases import Look, read_leases
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 
 from tests.faults.cluster import Cluster, Server, fresh_postgres, running_cluster
 from tests.faults.history import Check, End, History, Login, Record

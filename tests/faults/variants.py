@@ -16,7 +16,7 @@ from gatelog.log.store.batch import Recorded
 from gatelog.sessions.rules.lease import lease_deadline
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import EpochHead, read_epoch_head
-from gatelog.sessions.store.replica import boottime_ns
+from gatelog.sessions.store.replica_place import boottime_ns
 
 from tests.faults.hesitation import (
     AimedProjector,
@@ -30,7 +30,7 @@ from tests.faults.hesitation import (
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
     from gatelog.sessions.rules.record import Session
-    from gatelog.sessions.store.replica import ReplicaWriter
+    from gatelog.sessions.store.replica_writer import ReplicaWriter
 
 
 class RowAndHeadInOneSnapshot(AimedProjector):

@@ -9,7 +9,8 @@ from aiohttp import web
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from gatelog.http.guard import SESSION
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 from prometheus_client.registry import REGISTRY
 
 from tests.conftest import Dsns

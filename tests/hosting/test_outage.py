@@ -21,7 +21,8 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.projector import projecting
 from gatelog.sessions.service.tokens import new_token
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader, boottime_ns
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace, boottime_ns
 
 from tests.builders import end, registration, start
 from tests.conftest import Dsns

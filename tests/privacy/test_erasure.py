@@ -34,7 +34,8 @@ from gatelog.proofs.service.history import history_guard
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.projector import Projector
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 
 from tests.conftest import Dsns
 from tests.serving import PASSWORD, Service, serving

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
-from gatelog.proofs.rules.tlog import Signer
+from gatelog.proofs.rules.notes import Signer
 from gatelog.proofs.service.sealer import LastNote, Sealer
 from gatelog.proofs.store.tiles import take_sealer_lock
 

@@ -23,7 +23,7 @@ from gatelog.proofs.rules.tlog import (
     verify_inclusion,
 )
 from gatelog.proofs.service.proofs import Proofs
-from gatelog.proofs.service.verify import verify_proof
+from gatelog.proofs.service.verify_proof import verify_proof
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -22,7 +22,8 @@ from gatelog.proofs.rules.merkle import EMPTY_ROOT, Edge, grow, leaf_hashes, par
 from gatelog.proofs.rules.tlog import Checkpoint, open_checkpoint, sign_checkpoint
 from gatelog.proofs.service import sealer as module
 from gatelog.proofs.service.sealer import LastNote, Sealer, keep_sealing
-from gatelog.proofs.service.verify import LiveLog, verify_log
+from gatelog.proofs.service.sources import LiveLog
+from gatelog.proofs.service.verify import verify_log
 from gatelog.proofs.store.tiles import (
     read_checkpoints,
     read_last_checkpoint,

@@ -20,17 +20,13 @@ from gatelog.errors import (
 from gatelog.log.rules.events import leaf_hash
 from gatelog.log.store.database import Database, connect
 from gatelog.proofs.rules.merkle import Edge, grow
-from gatelog.proofs.rules.tlog import Checkpoint, Verifier, sign_checkpoint
+from gatelog.proofs.rules.notes import Verifier
+from gatelog.proofs.rules.tlog import Checkpoint, sign_checkpoint
 from gatelog.proofs.service.proofs import Proofs
+from gatelog.proofs.service.sources import LiveLog, Report, SignedNote
 from gatelog.proofs.service.tlog_files import LogDirectory, export_log
-from gatelog.proofs.service.verify import (
-    LiveLog,
-    Report,
-    SignedNote,
-    kept_checkpoint,
-    verify_log,
-    verify_proof,
-)
+from gatelog.proofs.service.verify import verify_log
+from gatelog.proofs.service.verify_proof import kept_checkpoint, verify_proof
 from gatelog.proofs.store.tiles import read_checkpoints
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

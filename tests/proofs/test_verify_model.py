@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from gatelog.log.rules.events import leaf_hash
 from gatelog.proofs.rules.merkle import TILE_HEIGHT, TILE_WIDTH, Edge, grow, tile_width
 from gatelog.proofs.rules.tlog import Checkpoint, sign_checkpoint
-from gatelog.proofs.service.verify import Ends, Page, Report, SignedNote, verify_log
+from gatelog.proofs.service.sources import Ends, Page, Report, SignedNote
+from gatelog.proofs.service.verify import verify_log
 from gatelog.proofs.store.tiles import Leaves
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -13,7 +13,7 @@ from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
-from gatelog.sessions.store.replica import boottime_ns
+from gatelog.sessions.store.replica_place import boottime_ns
 
 from tests.conftest import Dsns
 from tests.waiting import until

@@ -25,7 +25,9 @@ from gatelog.proofs.service.history import history_guard
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.service.projector import Projector
 from gatelog.sessions.store.leases import Look, leave, read_leases
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader, ReplicaState, ReplicaWriter
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace, ReplicaState
+from gatelog.sessions.store.replica_writer import ReplicaWriter
 
 from tests.builders import end, registration, start
 from tests.conftest import Dsns
@@ -526,7 +528,7 @@ async def test_a_writer_of_another_boot_is_not_reused(
     async with running(config, database):
         await until(lambda: reader.leased)
     reader.close()
-    monkeypatch.setattr("gatelog.sessions.store.replica.boot_id", lambda: "anotherboot1")
+    monkeypatch.setattr("gatelog.sessions.store.replica_place.boot_id", lambda: "anotherboot1")
     assert ReplicaWriter.open_current(ReplicaPlace(config)) is None
 
     async with running(config, database) as projector:

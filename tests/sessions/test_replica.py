@@ -16,17 +16,15 @@ from gatelog.config import Config
 from gatelog.sessions.rules.lease import NO_LEASE
 from gatelog.sessions.rules.record import Session, pack_session
 from gatelog.sessions.rules.state import ActiveSession, DropSession, PutSession
-from gatelog.sessions.store import replica
-from gatelog.sessions.store.replica import (
-    LOOK_AGAIN_NS,
+from gatelog.sessions.store import replica, replica_place
+from gatelog.sessions.store.replica import LOOK_AGAIN_NS, ReplicaReader
+from gatelog.sessions.store.replica_place import (
     ReplicaFull,
     ReplicaPlace,
-    ReplicaReader,
     ReplicaState,
-    ReplicaWriter,
     boottime_ns,
-    drop_environment,
 )
+from gatelog.sessions.store.replica_writer import ReplicaWriter, drop_environment
 
 from tests.builders import NOON
 
@@ -314,7 +312,7 @@ def test_an_environment_of_another_boot_or_schema_is_not_even_opened(
     writer = published(place, a_session())
     writer.close()
     (writer.path / "data.mdb").write_bytes(b"torn by a crash" * 10_000)
-    monkeypatch.setattr(replica, changed, (lambda: "other") if changed == "boot_id" else "v2")
+    monkeypatch.setattr(replica_place, changed, (lambda: "other") if changed == "boot_id" else "v2")
 
     assert ReplicaWriter.open_current(place) is None
     assert reader.peek(a_session().token_digest) is None
@@ -428,7 +426,8 @@ def test_a_million_times_the_same_reader_is_one_slot(
 KILLED_READER = """
 import sys, os
 from gatelog.config import Config
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
+from gatelog.sessions.store.replica import ReplicaReader
 reader = ReplicaReader(ReplicaPlace(Config(data_dir=sys.argv[1])))
 reader.peek(bytes(32))
 transaction = reader._environment.begin()  # a snapshot that pins old pages
@@ -459,7 +458,8 @@ def test_the_slot_of_a_killed_reader_is_freed(place: ReplicaPlace) -> None:
 LASTING_READER = """
 import logging, sys
 from gatelog.config import Config
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
+from gatelog.sessions.store.replica import ReplicaReader
 logging.basicConfig()
 reader = ReplicaReader(ReplicaPlace(Config(data_dir=sys.argv[1])))
 for line in sys.stdin:

@@ -13,13 +13,8 @@ from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from gatelog.sessions.rules.record import pack_session
 from gatelog.sessions.rules.tokens import token_digest
-from gatelog.sessions.store.replica import (
-    ReplicaPlace,
-    ReplicaState,
-    ReplicaWriter,
-    boottime_ns,
-    drop_environment,
-)
+from gatelog.sessions.store.replica_place import ReplicaPlace, ReplicaState, boottime_ns
+from gatelog.sessions.store.replica_writer import ReplicaWriter, drop_environment
 
 from tests.conftest import Dsns
 from tests.serving import Answer, Service, serving

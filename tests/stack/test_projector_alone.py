@@ -14,7 +14,8 @@ from gatelog.log.rules.kinds import Command
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.record import Session
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 
 from tests.builders import end, registration, start
 from tests.conftest import Dsns

@@ -18,8 +18,9 @@ from gatelog.config import Config
 from gatelog.errors import MalformedProof, NotVerified, OperatorError
 
 if TYPE_CHECKING:
-    from gatelog.proofs.rules.tlog import Verifier
-    from gatelog.proofs.service.verify import Progress, Report, SignedNote
+    from gatelog.proofs.rules.notes import Verifier
+    from gatelog.proofs.service.sources import Report, SignedNote
+    from gatelog.proofs.service.verify import Progress
 
 MAX_FILE_BYTES = 4_000_000
 
@@ -111,7 +112,7 @@ def _verify_log(
     from gatelog.kinds import register_all
 
     register_all()
-    from gatelog.proofs.service.verify import kept_checkpoint
+    from gatelog.proofs.service.verify_proof import kept_checkpoint
 
     kept = [kept_checkpoint(_read(path), str(path)) for path in checkpoints]
     if source is not None:
@@ -128,7 +129,7 @@ def _verify_log(
 def _own_checkpoint(config: Config) -> list[SignedNote]:
     """The checkpoint that this host's sealer keeps; none, and a warning, when it is not there."""
     from gatelog.host.sealer import last_note
-    from gatelog.proofs.service.verify import kept_checkpoint
+    from gatelog.proofs.service.verify_proof import kept_checkpoint
 
     file = last_note(config)
     note = file.read()
@@ -144,7 +145,7 @@ def _own_checkpoint(config: Config) -> list[SignedNote]:
 
 def _verifier(config: Config, key: str | None) -> Verifier:
     from gatelog.host.sealer import existing_key
-    from gatelog.proofs.rules.tlog import parse_verifier
+    from gatelog.proofs.rules.notes import parse_verifier
 
     if key is None:
         own = existing_key(config)
@@ -173,7 +174,7 @@ def _verify_file(
     entry: Path | None,
     as_json: bool,
 ) -> int:
-    from gatelog.proofs.service.verify import is_consistency_proof
+    from gatelog.proofs.service.verify_proof import is_consistency_proof
 
     text = _read(source)
     try:
@@ -197,7 +198,7 @@ def _verify_file(
 
 
 def _verify_extension(text: bytes, verifier: Verifier, old: bytes, as_json: bool) -> int:
-    from gatelog.proofs.service.verify import verify_extension
+    from gatelog.proofs.service.verify_proof import verify_extension
 
     kept, checkpoint = verify_extension(text, verifier, old)
     if as_json:
@@ -212,7 +213,7 @@ def _verify_extension(text: bytes, verifier: Verifier, old: bytes, as_json: bool
 
 
 def _verify_proof(text: bytes, verifier: Verifier, entry: Path | None, as_json: bool) -> int:
-    from gatelog.proofs.service.verify import verify_proof
+    from gatelog.proofs.service.verify_proof import verify_proof
 
     verified = verify_proof(text, verifier, _read(entry) if entry else None)
     shown = (verified.entry or b"").decode(errors="backslashreplace")
@@ -250,7 +251,8 @@ def _verify_live(
 ) -> Report:
     from gatelog.host.database import reachable_database
     from gatelog.log.store.database import connect, translated_errors
-    from gatelog.proofs.service.verify import LiveLog, verify_log
+    from gatelog.proofs.service.sources import LiveLog
+    from gatelog.proofs.service.verify import verify_log
 
     async def run(dsn: str) -> Report:
         connection = await connect(dsn)

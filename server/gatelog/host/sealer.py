@@ -28,7 +28,7 @@ from gatelog.host.logs import configure_logging
 from gatelog.host.processes import child_main
 from gatelog.kinds import register_all
 from gatelog.log.store.database import connect
-from gatelog.proofs.rules.tlog import Signer, is_key_name, parse_signer
+from gatelog.proofs.rules.notes import Signer, is_key_name, parse_signer
 from gatelog.proofs.service.sealer import LastNote, keep_sealing
 from gatelog.secrets import ensure_directory, ensure_secret, read_secret
 

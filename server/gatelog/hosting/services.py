@@ -33,7 +33,8 @@ from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.metrics import count_wait
 from gatelog.sessions.store.lookup import PrimaryLookup
-from gatelog.sessions.store.replica import ReplicaPlace, ReplicaReader
+from gatelog.sessions.store.replica import ReplicaReader
+from gatelog.sessions.store.replica_place import ReplicaPlace
 
 logger = logging.getLogger(__name__)
 

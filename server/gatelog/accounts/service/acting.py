@@ -29,7 +29,7 @@ from gatelog.log.store.reading import settle
 from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.service.barrier import Barrier
-from gatelog.sessions.store.replica import boottime_ns
+from gatelog.sessions.store.replica_place import boottime_ns
 
 SESSION_ENDED = "session_ended"
 NO_SUCH_USER = "There is no such user."

@@ -24,7 +24,8 @@ from gatelog.accounts.service.accounts import Accounts
 from gatelog.config import Config
 from gatelog.errors import HistoryLost, NotVerified, OperatorError, SealingRefused
 from gatelog.log.store.reading import next_epoch
-from gatelog.proofs.rules.tlog import Checkpoint, parse_checkpoint, parse_note
+from gatelog.proofs.rules.notes import parse_note
+from gatelog.proofs.rules.tlog import Checkpoint, parse_checkpoint
 from gatelog.proofs.service.sealer import LastNote, Sealer
 from gatelog.proofs.store.tiles import read_head_and_checkpoint, read_last_checkpoint
 

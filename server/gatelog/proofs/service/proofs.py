@@ -38,6 +38,7 @@ from gatelog.proofs.rules.merkle import (
     tile_width,
     tiles_for,
 )
+from gatelog.proofs.rules.notes import parse_note
 from gatelog.proofs.rules.tlog import (
     Checkpoint,
     ConsistencyProof,
@@ -45,7 +46,6 @@ from gatelog.proofs.rules.tlog import (
     TilePath,
     encode_bundle,
     parse_checkpoint,
-    parse_note,
 )
 from gatelog.proofs.store.tiles import read_entries, read_last_checkpoint, read_tiles
 

@@ -46,7 +46,8 @@ from gatelog.proofs.rules.merkle import (
     path_hashes,
     tiles_for,
 )
-from gatelog.proofs.rules.tlog import Checkpoint, Signer, open_checkpoint, sign_checkpoint
+from gatelog.proofs.rules.notes import Signer
+from gatelog.proofs.rules.tlog import Checkpoint, open_checkpoint, sign_checkpoint
 from gatelog.proofs.store.tiles import (
     StoredCheckpoint,
     read_last_checkpoint,

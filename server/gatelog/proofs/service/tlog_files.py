@@ -25,15 +25,15 @@ from gatelog.proofs.rules.merkle import (
     tile_width,
     tiles_for,
 )
+from gatelog.proofs.rules.notes import parse_note
 from gatelog.proofs.rules.tlog import (
     Checkpoint,
     TilePath,
     decode_bundle,
     encode_bundle,
     parse_checkpoint,
-    parse_note,
 )
-from gatelog.proofs.service.verify import Ends, Page, SignedNote
+from gatelog.proofs.service.sources import Ends, Page, SignedNote
 from gatelog.proofs.store.tiles import (
     Leaves,
     read_entries,

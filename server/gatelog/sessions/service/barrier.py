@@ -36,7 +36,7 @@ from gatelog.sessions.rules.lease import (
     sighted,
 )
 from gatelog.sessions.store.leases import Look, read_leases, reap, reports_lazily, wake_projectors
-from gatelog.sessions.store.replica import boottime_ns
+from gatelog.sessions.store.replica_place import boottime_ns
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection

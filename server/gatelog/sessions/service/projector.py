@@ -59,16 +59,15 @@ from gatelog.sessions.store.leases import (
     writes_durably,
     written_ttl_ns,
 )
-from gatelog.sessions.store.replica import (
+from gatelog.sessions.store.replica_place import (
     ReplicaError,
     ReplicaFull,
     ReplicaPlace,
     ReplicaState,
     ReplicaUnwritable,
-    ReplicaWriter,
     boottime_ns,
-    drop_environment,
 )
+from gatelog.sessions.store.replica_writer import ReplicaWriter, drop_environment
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Accept, Connection
