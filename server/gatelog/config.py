@@ -53,6 +53,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     owner_database_url: str = ""
     # Who may register over HTTP: everyone (open), nobody (closed), only the first user (first).
     registration: Literal["open", "closed", "first"] = "first"
+    # Origins whose pages may change things here, beside our own: https://app.example, with commas.
+    trusted_origins: str = ""
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
     # Active sessions of one user; a login beyond them ends the oldest.
@@ -138,6 +140,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return parse_networks(self.trusted_proxies)
 
     @property
+    def origins_trusted(self) -> frozenset[str]:
+        return parse_origins(self.trusted_origins)
+
+    @property
     def worker_count(self) -> int:
         return self.workers or os.cpu_count() or 1
 
@@ -219,6 +225,8 @@ def _parse(field: str, text: str) -> Any:
             parse_master_keys(text)
         elif field == "trusted_proxies":
             parse_networks(text)
+        elif field == "trusted_origins":
+            parse_origins(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
@@ -229,6 +237,21 @@ def _parse(field: str, text: str) -> Any:
 def parse_networks(text: str) -> tuple[Network, ...]:
     """The networks in this text, separated by commas. Raises ValueError."""
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+@lru_cache(maxsize=8)
+def parse_origins(text: str) -> frozenset[str]:
+    """The origins in this text, separated by commas, as browsers write them. Raises ValueError."""
+    origins = [part.strip() for part in text.split(",") if part.strip()]
+    for origin in origins:
+        if _origin(origin) is None:
+            raise ValueError(f"{origin!r} is no origin: scheme, host, and a port that is not usual")
+    return frozenset(origins)
+
+
+_origin = re.compile(
+    r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
+).fullmatch
 
 
 def _check_url(text: str) -> None:

@@ -59,6 +59,10 @@ class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
 
+class ExpectationFailed(GatelogError):
+    code, status, title = "expectation_failed", 417, "This expectation cannot be met"
+
+
 class BodyTooLarge(GatelogError):
     code, status, title = "body_too_large", 413, "The body is too large"
 
@@ -98,6 +102,16 @@ class RegistrationClosed(Forbidden):
 
 class CrossSiteRequest(Forbidden):
     code, title = "cross_site_request", "Refused: the request comes from another site"
+
+
+class Premature(Forbidden):
+    """A prefetch or prerender of something that changes state.
+
+    403: browsers then ask again when the page is opened, and nobody tries again before, as a 425
+    or 503 would have them do.
+    """
+
+    code, title = "premature_request", "This is not done ahead of time"
 
 
 # 409: the state does not allow it

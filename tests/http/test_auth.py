@@ -35,7 +35,7 @@ async def test_every_way_leads_to_the_same_answer(alice: Service, path: str) -> 
     token = await alice.token()
     for cookie in (token, None):
         plain = await alice.get(path, cookie=cookie)
-        queried = await alice.get(f"{path}?a=b", cookie=cookie)
+        queried = await alice.get(f"{path}?", cookie=cookie)
         encoded = await alice.get(path.replace("v", "%76"), cookie=cookie)
         head = await alice.send("HEAD", path, cookie=cookie)
         for other in (queried, encoded, head):
@@ -83,3 +83,30 @@ async def test_503_when_nobody_can_tell(config: Config) -> None:
     async with serving(create_app(config, NOBODY), config) as service:
         answer = await service.get("/v1/auth", cookie="x" * 43)
     assert (answer.status, answer.code) == (503, "database_unavailable")
+
+
+@pytest.mark.parametrize(
+    "query", ["roles=admin", "a=b", "role", "role=", "role=admin&role=", "ROLE=admin", "role=a&x=1"]
+)
+async def test_a_parameter_that_is_not_known_is_no_yes(alice: Service, query: str) -> None:
+    answer = await alice.get(f"/v1/auth?{query}", cookie=await alice.token())
+    assert (answer.status, answer.code) == (422, "invalid_input")
+    assert not any(name in answer.headers for name in IDENTITY)
+    assert (await alice.get(f"/v1/auth?{query}")).status == 401
+
+
+async def test_a_role_that_is_wanted(config: Config, database: Dsns) -> None:
+    app = create_app(config, database.app)
+    async with serving(app, config) as service:
+        await app[ACCOUNTS].logins.add_user("ada", PASSWORD, ("auditor",))
+        token = await service.token("ada")
+        for query, status in [
+            ("role=auditor", 200),
+            ("role=admin&role=auditor", 200),  # one of them
+            ("role=admin", 403),
+            ("role=Auditor", 403),
+            ("role=admin,auditor", 403),
+        ]:
+            answer = await service.get(f"/v1/auth?{query}", cookie=token)
+            assert answer.status == status, query
+            assert (answer.headers.get("X-Gatelog-Roles") == "auditor") == (status == 200)

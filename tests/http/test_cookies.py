@@ -55,7 +55,9 @@ async def test_two_names_must_agree_on_loopback(alice: Service) -> None:
     for line, status in [
         (f"__Host-gatelog={one}; gatelog={one}", 200),
         (f"__Host-gatelog={one}; gatelog={two}", 401),
-        (f"gatelog={one}; gatelog={one}", 401),
+        (f"gatelog={one}; gatelog={one}", 200),
+        (f"gatelog={one}; gatelog={two}", 401),
+        (f"a=1;gatelog={one}", 200),
         (f"gatelog={one}", 200),
         (f'x="y"; gatelog={one}', 200),
         (f'x="y"; gatelog={one}; __Host-gatelog={two}', 401),
@@ -98,7 +100,7 @@ async def test_logout_without_a_credential(alice: Service) -> None:
 
 async def test_logout_with_unclear_credentials_ends_nothing(alice: Service) -> None:
     token = await alice.token()
-    for line in ["gatelog=broken", f"gatelog={token}; gatelog={token}"]:
+    for line in ["gatelog=broken", f"gatelog={token}; gatelog=another"]:
         logout = await alice.post("/v1/logout_user", headers={"Cookie": line})
         assert logout.status == 401
         assert logout.code == "not_authenticated"

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_response
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError
@@ -36,6 +36,7 @@ from gatelog.hosting.routes import own_routes
 from gatelog.hosting.services import Services, open_services, sweeping
 from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
+from gatelog.http.encoded import SERVER_NAME
 from gatelog.http.guard import Door, bind, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
@@ -57,6 +58,10 @@ _Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
 
 access_logger = logging.getLogger("gatelog.access")
+
+# What aiohttp adds to every response that does not name one; its own tells versions. There is no
+# documented way that reaches every response and costs nothing.
+vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME
 
 
 def create_app(
@@ -175,7 +180,7 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
 
     def answer(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         handler = find(request.raw_path)
-        if handler is None or request.method != hdrs.METH_GET:
+        if handler is None or request.method != hdrs.METH_GET or hdrs.EXPECT in request.headers:
             return routed(request)
         return handler(cast(web.Request, request))
 

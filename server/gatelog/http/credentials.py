@@ -3,27 +3,33 @@
 Rules:
 
 - A token comes in the session cookie, in ``Authorization: Bearer``, or in both if they agree.
-  Several cookies, a malformed one, or two that differ are no credential at all: never a guess.
+  A malformed cookie, or several that differ, are no credential at all: never a guess.
 - Other schemes of ``Authorization`` are not ours (a proxy in front may use Basic) and are passed
   over: they neither help nor harm a session cookie.
 - The cookie is ``__Host-gatelog``: Secure, HttpOnly, SameSite=Lax, Path=/. Over plain HTTP, where
   peer and Host are both loopback and nothing was forwarded, it is ``gatelog`` without Secure;
   anywhere else a cookie of that name, which a neighbouring host could set, is not looked at.
 - This runs on every request: the raw header is scanned for the exact name, at the start or after
-  ``; ``. Only where a quote appears, which our cookie never has, the library's parser is asked.
+  ``;`` and white space. A user agent puts one space there (RFC 6265, section 5.4), some gateways
+  none. Only where a quote appears, which our cookie never has, the library's parser is asked.
+- What changes something is for one's own pages: a request with a session cookie that another
+  origin made a browser send is refused, a sibling subdomain's too, and so is one that a browser or
+  a framework sends ahead of time, for a page that nobody may ever open.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from gatelog.errors import CrossSiteRequest, NotAuthenticated
+from gatelog.config import Network
+from gatelog.errors import CrossSiteRequest, NotAuthenticated, Premature
+from gatelog.http.settings import CONFIG
 from gatelog.sessions.rules.tokens import TOKEN_LENGTH, is_well_formed
 
 SECURE_COOKIE = "__Host-gatelog"
@@ -42,12 +48,17 @@ _FORWARDING_HEADERS = (
     "X-Real-IP",
 )
 _SEC_FETCH_SITE = "Sec-Fetch-Site"
+_PURPOSES = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+_PREFETCH_MARKS = ("Next-Router-Prefetch", "X-Middleware-Prefetch", "X-Nuxt-Prefetch")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # A header without quotes that has our cookie, well-formed, where a cookie may stand.
 _only_secure_cookie = re.compile(
-    rf'(?:[^"]*; )?{_SECURE_PAIR}([A-Za-z0-9_-]{{{TOKEN_LENGTH}}})(?:;[^"]*)?'
+    rf'(?:[^"]*;[ \t]*)?{_SECURE_PAIR}([A-Za-z0-9_-]{{{TOKEN_LENGTH}}})(?:[ \t]*;[^"]*)?'
 ).fullmatch
+_values_of = {
+    pair: re.compile(rf"(?:^|;)[ \t]*{pair}([^;]*)").findall for pair in (_SECURE_PAIR, _LOCAL_PAIR)
+}
 _quoted = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -93,28 +104,20 @@ def _cookie_token(request: web.Request, raw: str) -> str | None:
         return None
     if '"' in raw:
         return _quoted_cookie_token(request, raw)
-    token = _only_value(raw, _SECURE_PAIR)
-    if (raw.startswith(_LOCAL_PAIR) or "; " + _LOCAL_PAIR in raw) and is_local(request):
-        local = _only_value(raw, _LOCAL_PAIR)
-        if token is not None and local != token:
-            raise UnclearCredentials()
-        return local
-    return token
+    token, local = _only_value(raw, _SECURE_PAIR), _only_value(raw, _LOCAL_PAIR)
+    if local is None or not is_local(request):
+        return token
+    if token is not None and local != token:
+        raise UnclearCredentials()
+    return local
 
 
 def _only_value(raw: str, pair: str) -> str | None:
     """The value of the cookie whose ``name=`` is given. Raises UnclearCredentials for several."""
-    if raw.startswith(pair):
-        start = len(pair)
-    else:
-        start = raw.find("; " + pair)
-        if start < 0:
-            return None
-        start += len(pair) + 2
-    if raw.find("; " + pair, start) >= 0:
+    values = {value.rstrip(" \t") for value in _values_of[pair](raw)}
+    if len(values) > 1:
         raise UnclearCredentials()
-    end = raw.find(";", start)
-    return raw[start:] if end < 0 else raw[start:end]
+    return values.pop() if values else None
 
 
 def _quoted_cookie_token(request: web.Request, raw: str) -> str | None:
@@ -176,24 +179,64 @@ def _is_loopback_host(host: str) -> bool:
     return name == "localhost" or _is_loopback(name)
 
 
-def refuse_cross_site(request: web.Request) -> None:
-    """Refuse a request that another site made a browser send with our cookie.
+def refuse_foreign(request: web.Request) -> None:
+    """Refuse a request that comes ahead of time, or with our cookie from another origin.
 
-    For requests that change something. ``Sec-Fetch-Site`` decides; without it a foreign
-    ``Origin`` does. What carries no session cookie acts in nobody's name and may pass.
-    Raises CrossSiteRequest.
+    For requests that change something. What carries no session cookie acts in nobody's name and may
+    pass. Who sends no ``Sec-Fetch-Site`` and no ``Origin`` is no browser of today (Fetch Metadata,
+    section 2.1; Fetch, section 3.1), and may pass, too.
+    Raises CrossSiteRequest or Premature.
     """
     headers = request.headers
+    if is_premature(headers):
+        raise Premature()
     if hdrs.COOKIE not in headers or not has_session_cookie(request):
         return
     sites = {site.strip().lower() for site in headers.getall(_SEC_FETCH_SITE, ())}
     if "cross-site" in sites:
         raise CrossSiteRequest()
-    if len(sites) == 1 and sites <= {"same-origin", "same-site", "none"}:
-        return
-    host = headers.get(hdrs.HOST, "")
-    if any(not _is_same_host(origin, host) for origin in headers.getall(hdrs.ORIGIN, ())):
+    origins = headers.getall(hdrs.ORIGIN, ())
+    if sites == {"same-origin"} or (sites == {"none"} and not origins):
+        return  # the browser's own word; whoever is in front may have rewritten the Host
+    if sites and not origins:  # a link or a form of a sibling: it says at most where it stands
+        origins = [_origin_of(headers.get(hdrs.REFERER, ""))]
+    if any(not _is_own(request, origin) for origin in origins):
         raise CrossSiteRequest()
+
+
+def is_premature(headers: Mapping[str, str]) -> bool:
+    """Whether a browser or a framework sends this for a page that may be opened later.
+
+    ``Sec-Purpose`` is of the Fetch standard and of speculation rules (prefetch, prerender); the
+    others are older browsers' and frameworks' own marks.
+    """
+    if any("prefetch" in headers.get(name, "").lower() for name in _PURPOSES):
+        return True
+    return any(name in headers for name in _PREFETCH_MARKS)
+
+
+def _is_own(request: web.Request, origin: str) -> bool:
+    config = request.config_dict[CONFIG]
+    if origin.strip() in config.origins_trusted:
+        return True
+    hosts = [request.headers.get(hdrs.HOST, "")]
+    if is_from_proxy(request.remote, config.trusted_networks):
+        hosts += request.headers.getall(hdrs.X_FORWARDED_HOST, ())[-1:]
+    return any(_is_same_host(origin, host) for host in hosts)
+
+
+def is_from_proxy(peer: str | None, trusted: Iterable[Network]) -> bool:
+    """Whether the connection's peer is a proxy whose word is believed."""
+    try:
+        address = ip_address(peer or "")
+    except ValueError:
+        return False
+    return any(address in network for network in trusted)
+
+
+def _origin_of(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}" if rest else "null"
 
 
 def _is_same_host(origin: str, host: str) -> bool:

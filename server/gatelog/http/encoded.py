@@ -18,7 +18,8 @@ from typing import Literal
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import SERVER_SOFTWARE
+
+SERVER_NAME = "gatelog"  # and no version of anything
 
 
 class Template:
@@ -63,7 +64,7 @@ class Template:
         return Encoded(head.encode("ascii") + body)
 
 
-_SERVER = f"Server: {SERVER_SOFTWARE}"
+_SERVER = f"Server: {SERVER_NAME}"
 
 
 class Encoded(web.StreamResponse):

@@ -14,8 +14,8 @@ Rules:
   handler has set its own) and ``Vary``. A handler that streams calls ``keep_private`` itself
   before it prepares its response.
 - A request that changes something and carries a session cookie is refused if it comes from
-  another site. A handler of GET that changes something is marked ``@changes_state``, one that
-  changes nothing by any method ``@changes_nothing``.
+  another origin, and any is that comes ahead of time. A handler of GET that changes something is
+  marked ``@changes_state``, one that changes nothing by any method ``@changes_nothing``.
 - Every error leaves as a problem document.
 """
 
@@ -25,13 +25,13 @@ from collections.abc import Callable, Container
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler
 
-from gatelog.errors import GatelogError
+from gatelog.errors import ExpectationFailed, GatelogError
 from gatelog.http.answers import keep_private
-from gatelog.http.credentials import UnclearCredentials, read_token, refuse_cross_site
+from gatelog.http.credentials import UnclearCredentials, read_token, refuse_foreign
 from gatelog.http.problems import (
     NO_CREDENTIALS,
     NO_SESSION,
@@ -93,9 +93,21 @@ class Door:
         self.find = gate.find
 
 
+async def expected(request: web.Request) -> web.StreamResponse | None:
+    """Answer ``Expect`` (RFC 9110, section 10.1.1): 100 to who waits for it, else 417."""
+    value = request.headers.get(hdrs.EXPECT, "")
+    if value.lower() != "100-continue":
+        return problem(ExpectationFailed())
+    if request.version == HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+    return None
+
+
 def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
     """The same route with the check before its handler."""
-    return web.RouteDef(route.method, route.path, guarded(door, route.handler), route.kwargs)
+    kwargs = {"expect_handler": expected, **route.kwargs}
+    return web.RouteDef(route.method, route.path, guarded(door, route.handler), kwargs)
 
 
 def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
@@ -108,7 +120,7 @@ def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     async def protected(request: web.Request) -> web.StreamResponse:
         try:
             if request.method not in safe:
-                refuse_cross_site(request)
+                refuse_foreign(request)
             token = read_token(request)
             if token is None:
                 return NO_CREDENTIALS.response()
@@ -129,7 +141,7 @@ def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     async def opened(request: web.Request) -> web.StreamResponse:
         try:
             if request.method not in safe:
-                refuse_cross_site(request)
+                refuse_foreign(request)
             return await inner(request)
         except Exception as error:
             return _answer(request, error)

@@ -3,7 +3,8 @@
 ``me`` is for the user's own client; ``auth`` is for a proxy in front of other services that asks
 before it lets a request through (forward authentication). Rules of ``auth``:
 
-- 200 with the identity in headers and an empty body, or 401. Anything else (503) means that
+- 200 with the identity in headers and an empty body, 401, or 403 for who lacks the role that the
+  proxy wants. Anything else (503, 422 for a parameter that is not known) means that
   nobody can tell, and a proxy lets nobody through then.
 - Every identity header is always there, so that a proxy which copies them overwrites what a
   client has sent under these names.
@@ -21,6 +22,7 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import istr
 
+from gatelog.errors import Forbidden, InvalidInput
 from gatelog.http.answers import keep_private
 from gatelog.http.encoded import Template
 from gatelog.http.guard import SESSION, changes_nothing
@@ -77,7 +79,16 @@ def _roles(text: str) -> tuple[str, ...]:
 
 @changes_nothing
 async def auth(request: web.Request) -> web.StreamResponse:
-    """Whether to let the request through that a proxy asks about, and whose it is."""
+    """Whether to let the request through that a proxy asks about, and whose it is.
+
+    ``?role=``: only if the user has it, or one of them where there are several. Raises Forbidden,
+    and InvalidInput for a parameter that is not known: no proxy takes a 422 for a yes.
+    """
+    wanted = request.query.getall("role", ())
+    if set(request.query) - {"role"} or "" in wanted:
+        raise InvalidInput("The one parameter is 'role', which names a role.")
+    if wanted and not request[SESSION].roles & set(wanted):
+        raise Forbidden(f"This needs the role {' or '.join(wanted)}.")
     return _EMPTY.response(more=_identity(request[SESSION]))
 
 

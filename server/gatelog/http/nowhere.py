@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from gatelog.http.guard import Door, guarded, public
+from gatelog.http.guard import Door, expected, guarded, public
 
 
 class Nowhere(web.AbstractResource):
@@ -21,7 +21,9 @@ class Nowhere(web.AbstractResource):
 
     def __init__(self, door: Door) -> None:
         super().__init__()
-        self._route = web.ResourceRoute(hdrs.METH_ANY, guarded(door, self._handler()), self)
+        self._route = web.ResourceRoute(
+            hdrs.METH_ANY, guarded(door, self._handler()), self, expect_handler=expected
+        )
 
     def _handler(self) -> Handler:
         @public
