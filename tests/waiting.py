@@ -1,8 +1,9 @@
-"""Waiting for a condition, with a bound: in an event loop, and where there is none."""
+"""Waiting for a condition, with a bound: in an event loop, and where there is none; free ports."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -30,3 +31,9 @@ def eventually(condition: Callable[[], bool], within_s: float, what: str) -> flo
         assert time.monotonic() - start < within_s, f"{what}: not within {within_s} s"
         time.sleep(BLOCKING_LOOK_EVERY_S)
     return time.monotonic() - start
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -111,14 +111,14 @@ async def test_nothing_in_a_header_is_a_server_error(service: Service, name: str
     seeded = random.Random(f"{SEED}{name}")
     mixed = [b"".join(seeded.sample(HOSTILE[1:9], 3)) for _ in range(4)]
     for value in [*HOSTILE, *mixed, bytes(seeded.randrange(128, 256) for _ in range(40))]:
-        for method, path in [("GET", "/v1/me"), ("GET", "/v1/logout_user"), ("POST", "/v1/auth")]:
-            status, headers, body = await answer_to(
-                service, request_with(method, path, name, value)
-            )
-            assert status < 500, (name, value, body)
-            if status >= 400:
-                assert headers["Content-Type"] == "application/problem+json", (name, value)
-            assert headers["Server"] == "gatelog"
+        method, path = seeded.choice(
+            [("GET", "/v1/me"), ("GET", "/v1/logout_user"), ("POST", "/v1/auth")]
+        )
+        status, headers, body = await answer_to(service, request_with(method, path, name, value))
+        assert status < 500, (name, value, body)
+        if status >= 400:
+            assert headers["Content-Type"] == "application/problem+json", (name, value)
+        assert headers["Server"] == "gatelog"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ import pytest
 from gatelog.accounts.rules.ending import EndSessions
 from gatelog.accounts.rules.login import RecordLoginFailure
 from gatelog.clock import new_event_id
-from gatelog.errors import EventIdConflict, LoginTaken, OutcomeUnknown, Overloaded
+from gatelog.errors import (
+    DatabaseUnavailable,
+    EventIdConflict,
+    LoginTaken,
+    OutcomeUnknown,
+    Overloaded,
+)
 from gatelog.log.rules import events as ev
 from gatelog.log.rules.kinds import Need
 from gatelog.log.store import sql
@@ -85,7 +91,7 @@ async def test_a_defective_command_does_not_hurt_its_batch(appender: Appender) -
         appender.submit(registration("after")),
         return_exceptions=True,
     )
-    assert isinstance(results[1], asyncpg.PostgresError)
+    assert isinstance(results[1], DatabaseUnavailable)
     assert not isinstance(results[0], BaseException)
     assert not isinstance(results[2], BaseException)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from http.client import HTTPConnection
@@ -28,7 +27,7 @@ from tests.stack.service import (
 )
 from tests.stack.service import RUN as RUN_PY
 from tests.terminal import at_a_terminal
-from tests.waiting import eventually
+from tests.waiting import eventually, free_port
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -72,11 +71,6 @@ def test_the_commands_work(data_dir: Path) -> None:
         else:
             done = run_command(data_dir, *arguments)
             assert done.returncode == 0, done.stderr
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def test_the_program_protects_its_handlers(tmp_path: Path, data_dir: Path, database: Dsns) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from gatelog.config import Config, variable
 from gatelog.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 from gatelog.host.datadir import DataDirInUse, locked
-from gatelog.log.store.database import connect
+from gatelog.log.store.database import connect, refuse_shared_sessions
 from gatelog.log.store.migrate import check_schema, migrate
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ async def prepare_schema(config: Config) -> None:
 
 
 async def _check_version(config: Config, urls: Dsns) -> None:
+    await refuse_shared_sessions(urls.app)
     connection = await connect(urls.app, role=None)
     try:
         major = connection.get_server_version().major
@@ -128,7 +129,9 @@ def reachable_database(config: Config, command: str, *, migrated: bool = True) -
         with named_errors(config):
             if started and migrated:
                 asyncio.run(prepare_schema(config))
-            elif migrated:
+            elif not config.embedded:
+                asyncio.run(_check_version(config, urls))
+            if migrated and not started:
                 asyncio.run(check_schema(urls.app))
             yield urls
 

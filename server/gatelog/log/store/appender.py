@@ -158,7 +158,7 @@ class Appender:
             await self._discard_connection()
             if len(batch) == 1:
                 logger.exception("append: a defective command")
-                batch[0].fail(error)
+                batch[0].fail(_told(error))
                 return
             for submission in batch:
                 await self._attempt([submission])
@@ -205,3 +205,10 @@ class Appender:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _told(error: Exception) -> Exception:
+    """What the caller is told of a command that the database refused, or that is a defect."""
+    if isinstance(error, asyncpg.PostgresError):
+        return DatabaseUnavailable("The database refuses this.")
+    return error

@@ -6,11 +6,17 @@ Rules:
 - Nothing waits for the database without a limit: connecting, a statement, a lock, an idle
   transaction (a stopped process must not keep the log's head locked).
 - A connection on which something timed out is closed, not reused: its state is unknown.
+- What a guarantee rests on is set on each connection, whatever the database's or the role's
+  defaults are: durability, isolation, where tables are looked for, how values are written. It is
+  set by a statement and not by startup parameters, which a pooler in between may drop.
+- Behind a pooler that gives each transaction another connection, none of this would last:
+  ``refuse_shared_sessions`` finds out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +26,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from gatelog.errors import ConfigError, DatabaseUnavailable, OperatorError, SchemaMismatch
+from gatelog.log.store import sql
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -28,10 +35,16 @@ if TYPE_CHECKING:
     PooledConnection = Proxy | Connection
     Accept = Callable[[Connection], Awaitable[None]]
 
+logger = logging.getLogger(__name__)
+
 APP_ROLE = "gatelog_app"
 # Of a transaction in which this process has much to do between two statements.
 PATIENT = {"idle_in_transaction_session_timeout": "60s"}
 CONNECT_TIMEOUT_S = 3.0
+SHARED_SESSIONS = (
+    "a pooler in between (PgBouncer) gives each transaction another session: let it pool sessions,"
+    " or name PostgreSQL itself"
+)
 REST_S = 0.1  # between tries to connect, while the database is away
 
 # What a lost, refused, stopped or restarting server looks like through asyncpg, and one that gave a
@@ -57,7 +70,7 @@ LOST = (
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Driver errors become ours; what is not listed is a defect and passes through."""
+    """Driver errors become ours. One that nobody foresaw is logged: nothing can be known then."""
     try:
         yield
     except asyncpg.InvalidAuthorizationSpecificationError as error:
@@ -66,10 +79,18 @@ def translated_errors() -> Iterator[None]:
         raise ConfigError("GATELOG_DATABASE_URL", str(error)) from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise SchemaMismatch(f"The schema does not fit: {error}") from error
+    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
+        raise ConfigError("GATELOG_DATABASE_URL", SHARED_SESSIONS) from error
+    except asyncpg.InvalidSchemaNameError as error:
+        detail = "there is no schema 'public', or its role may not use it"
+        raise ConfigError("GATELOG_DATABASE_URL", f"{detail}: {error}") from error
     except asyncpg.InsufficientPrivilegeError as error:
         detail = f"the database's role may not do this ({error}); its owner may, see"
         raise OperatorError(f"{detail} GATELOG_OWNER_DATABASE_URL") from error
     except LOST as error:
+        raise DatabaseUnavailable(_describe(error)) from error
+    except asyncpg.PostgresError as error:
+        logger.exception("the database refuses what nobody foresaw")
         raise DatabaseUnavailable(_describe(error)) from error
 
 
@@ -92,10 +113,24 @@ def _settings(
         "jit": "off",
         # every statement is made for its indexes, whatever the statistics say at the moment
         "plan_cache_mode": "force_generic_plan",
+        # whatever the defaults of the database or the role
+        "synchronous_commit": "on",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_read_only": "off",
+        "default_transaction_deferrable": "off",
+        "search_path": "public",
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, MDY",
+        "IntervalStyle": "postgres",
+        "bytea_output": "hex",
+        "standard_conforming_strings": "on",
+        "row_security": "on",
+        "idle_session_timeout": "0",
     }
+    settings |= dict(others or {})
     if role is not None:
-        settings["role"] = role
-    return settings | dict(others or {})
+        settings["role"] = role  # the last one
+    return settings
 
 
 # The server that took a connection last, by URL: of several it is tried first.
@@ -163,16 +198,54 @@ async def connect_if(
 
 async def _connect(server: str, timeout_s: float, settings: Mapping[str, str]) -> Connection:
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        connection: Connection = await asyncpg.connect(
+            server,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=timeout_s,
+            target_session_attrs=SessionAttribute.read_write,
+        )
         try:
-            return await asyncpg.connect(
-                server,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=timeout_s,
-                server_settings=dict(settings),
-                target_session_attrs=SessionAttribute.read_write,
-            )
-        except asyncpg.UndefinedObjectError as error:  # the role is not there yet
+            _refuse_other_encodings(connection)
+            await connection.execute(sql.SET_UP, list(settings), list(settings.values()))
+        except asyncpg.InvalidParameterValueError as error:
             raise SchemaMismatch("The database is not migrated. Run 'migrate'.") from error
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+
+def _refuse_other_encodings(connection: Connection) -> None:
+    """Raises ConfigError for a database that cannot hold every name there is."""
+    encoding = connection.get_settings().server_encoding
+    if encoding != "UTF8":
+        raise ConfigError(
+            "GATELOG_DATABASE_URL", f"the database is encoded in {encoding}; UTF8 is needed"
+        )
+
+
+async def refuse_shared_sessions(dsn: str) -> None:
+    """Raises ConfigError behind a pooler that gives each transaction another connection.
+
+    A connection of PostgreSQL keeps its process. Where that of one session is found behind another
+    while both are open, or changes, a session is not one.
+    """
+    first = await connect(dsn, role=None)
+    try:
+        with translated_errors():
+            own: int = await first.fetchval(sql.BACKEND)
+            if own == first.get_server_pid():
+                return  # nobody is in between
+            second = await connect(dsn, role=None)
+            try:
+                shared = await second.fetchval(sql.BACKEND) == own
+                shared = shared or await first.fetchval(sql.BACKEND) != own
+            finally:
+                second.terminate()
+    finally:
+        first.terminate()
+    if shared:
+        raise ConfigError("GATELOG_DATABASE_URL", SHARED_SESSIONS)
 
 
 async def _keep_session(connection: Connection) -> None:

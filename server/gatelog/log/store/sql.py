@@ -3,6 +3,19 @@
 A test prepares each against the migrated schema. Moments and ids come in as parameters.
 """
 
+# Set up a session. Who wants more than a commit on this server's disk gets it; who wants less does
+# not. $1 names of settings, $2 values
+SET_UP = """
+SELECT set_config(name, CASE
+    WHEN name = 'synchronous_commit' AND value = 'on'
+         AND current_setting(name) NOT IN ('off', 'local')
+    THEN current_setting(name) ELSE value END, false)
+FROM unnest($1::text[], $2::text[]) AS t (name, value)
+"""
+
+# The process of the server that answers.
+BACKEND = "SELECT pg_backend_pid()"
+
 # The schema version that the database has.
 SCHEMA_VERSION = "SELECT version_num FROM gatelog_schema"
 

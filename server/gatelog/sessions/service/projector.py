@@ -56,7 +56,6 @@ from gatelog.sessions.store.leases import (
     reap,
     reports_lazily,
     write_lease,
-    writes_durably,
     written_ttl_ns,
 )
 from gatelog.sessions.store.replica_place import (
@@ -216,7 +215,6 @@ class Projector:
         with translated_errors():
             async with self._connection() as tail, self._connection() as lease:
                 await reports_lazily(tail)
-                await writes_durably(lease)
                 lease.add_log_listener(self._on_notice)
                 await tail.add_listener(LOG_CHANNEL, self._on_wake)
                 writer = self._writer

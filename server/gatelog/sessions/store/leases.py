@@ -62,11 +62,6 @@ async def reports_lazily(connection: Connection) -> None:
     await connection.execute(sql.COMMIT_WITHOUT_WAITING)
 
 
-async def writes_durably(connection: Connection) -> None:
-    """Commits on this connection wait for the disk and for synchronous standbys: renewals."""
-    await connection.execute(sql.COMMIT_DURABLY)
-
-
 def written_ttl_ns(ttl_ns: int) -> int:
     """How long a lease lasts by its row, in whole milliseconds: never less than it does."""
     return math.ceil(ttl_ns / _NS_PER_MS) * _NS_PER_MS

@@ -159,6 +159,5 @@ FROM active_sessions ORDER BY token_digest
 # Wakes whoever follows the log; carries nothing, and nothing depends on it.
 NOTIFY_LOG = "NOTIFY gatelog_log"
 
-# Acknowledgements need not wait for the disk, renewals must, whatever the server's default.
+# Acknowledgements need not wait for the disk; renewals must, and do on every other connection.
 COMMIT_WITHOUT_WAITING = "SET synchronous_commit = off"
-COMMIT_DURABLY = "SET synchronous_commit = on"
