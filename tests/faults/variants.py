@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from gatelog.log.rules.kinds import Command
 from gatelog.log.store.batch import Recorded
-from gatelog.sessions.rules.lease import lease_deadline
+from gatelog.sessions.rules.lease import Incarnation, lease_deadline
 from gatelog.sessions.service.barrier import Barrier, Waited
-from gatelog.sessions.store.leases import EpochHead, read_epoch_head
+from gatelog.sessions.store.leases import EpochHead, Look, read_epoch_head
 from gatelog.sessions.store.replica_place import boottime_ns
 
 from tests.faults.hesitation import (
@@ -80,8 +80,25 @@ class NotingAppender(HesitantAppender):
 
 
 class TimerBeforeTheCommit(Barrier):
-    async def wait(self, position: int, committed_at_ns: int) -> Waited:
-        return await super().wait(position, _submitted_ns.get(committed_at_ns))
+    async def wait(
+        self, position: int, committed_at_ns: int, *, ended_in: str | None = None
+    ) -> Waited:
+        began_ns = _submitted_ns.get(committed_at_ns)
+        return await super().wait(position, began_ns, ended_in=ended_in)
+
+
+class RowsAreAlwaysComplete(Barrier):
+    """Whoever has just seen the incarnation takes its rows for all that there are."""
+
+    def _take_in(self, look: Look) -> Incarnation:
+        return msgspec.structs.replace(super()._take_in(look), since_ns=-(1 << 62))
+
+
+class IncarnationIsTheEpoch(Barrier):
+    """What was known of the epoch is held to be true of an older copy that has the same name."""
+
+    def _take_in(self, look: Look) -> Incarnation:
+        return super()._take_in(msgspec.structs.replace(look, incarnation=look.epoch))
 
 
 class AnswerOfAnEarlierQuery(HesitantLookup):
@@ -178,4 +195,13 @@ CONTROLS = {
         ),
     ),
 }
-VARIANTS = {"faithful": FAITHFUL} | CONTROLS | BROKEN
+# What matters only when rows are lost.
+PLAIN = "plain"
+ROWS_ARE_ALWAYS_COMPLETE = "rows are always complete"
+INCARNATION_IS_THE_EPOCH = "the incarnation is the epoch"
+MISTAKEN = {
+    PLAIN: Variant(),
+    ROWS_ARE_ALWAYS_COMPLETE: Variant(barrier=RowsAreAlwaysComplete),
+    INCARNATION_IS_THE_EPOCH: Variant(barrier=IncarnationIsTheEpoch),
+}
+VARIANTS = {"faithful": FAITHFUL} | CONTROLS | BROKEN | MISTAKEN

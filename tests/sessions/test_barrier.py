@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from gatelog.errors import DatabaseUnavailable, OutcomeUnknown
 from gatelog.log.store import sql
+from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
 from gatelog.sessions.store.replica_place import boottime_ns
 
+from tests.builders import registration
 from tests.conftest import Dsns
 from tests.waiting import until
 
@@ -172,6 +174,136 @@ async def test_another_epoch_makes_the_process_young_again(
     waited = await waited_out(barrier, clock)
 
     assert (waited.outcome, waited.reason) == (Verdict.WAITED_OUT, Verdict.YOUNG_EPOCH)
+
+
+async def looked(barrier: Barrier) -> str:
+    """The incarnation that it knows, as soon as it knows one."""
+    await until(lambda: barrier.looks > 0)
+    incarnation = await barrier.incarnation()
+    assert incarnation is not None
+    return incarnation
+
+
+async def test_the_first_look_is_waited_for(database: Dsns) -> None:
+    async with Barrier(lambda: connect(database.app), terms=TERMS) as barrier:
+        assert barrier.looks == 0
+        assert await barrier.incarnation() is not None
+
+
+async def test_without_a_database_no_incarnation_is_known() -> None:
+    async def refused() -> Connection:
+        raise DatabaseUnavailable
+
+    async with Barrier(refused, terms=SHORT) as barrier, asyncio.timeout(15):
+        assert await barrier.incarnation() is None
+
+
+async def test_in_a_log_that_was_empty_nothing_is_unknown(young: Barrier, clock: Clock) -> None:
+    incarnation = await looked(young)
+
+    waited = await young.wait(5, clock(), ended_in=incarnation)
+
+    assert (waited.outcome, waited.reason) == (Verdict.ACKNOWLEDGED, None)
+
+
+async def test_that_it_was_empty_says_nothing_of_what_was_ended_before(
+    young: Barrier, clock: Clock
+) -> None:
+    await looked(young)
+    waiting = asyncio.create_task(young.wait(5, clock(), ended_in="the one before"))
+    await looked_again(young)
+    assert not waiting.done()
+    clock.advance(TERMS.wait_ns)
+
+    assert (await waiting).reason is Verdict.YOUNG_EPOCH
+
+
+async def test_who_comes_later_learns_that_the_log_was_empty(
+    young: Barrier, appender: Appender, database: Dsns, connection: Connection
+) -> None:
+    await looked(young)
+    await until_noted(connection, empty=True)
+    await appender.submit(registration("ada"))
+
+    async with Barrier(lambda: connect(database.app), terms=TERMS) as later:
+        incarnation = await looked(later)
+        ended = await later.wait(5, boottime_ns(), ended_in=incarnation)
+        nothing_ended = asyncio.create_task(later.wait(5, boottime_ns()))
+        await looked_again(later)
+        assert not nothing_ended.done()
+        nothing_ended.cancel()
+
+    assert ended.outcome is Verdict.ACKNOWLEDGED
+
+
+async def until_noted(
+    connection: Connection, *, empty: bool = False, age_ns: int | None = None
+) -> None:
+    async def is_noted() -> bool:
+        noted = (await read_leases(connection)).noted
+        return noted.empty is empty and (age_ns is None or noted.age_ns >= age_ns)
+
+    await until(is_noted)
+
+
+@pytest.fixture
+async def later(
+    appender: Appender, database: Dsns, waits: list[Waited], clock: Clock, connection: Connection
+) -> AsyncIterator[Barrier]:
+    """A barrier that has just begun, where another one has known the incarnation for long."""
+    await appender.submit(registration("ada"))
+    async with Barrier(lambda: connect(database.app), terms=TERMS, clock_ns=clock) as earlier:
+        await looked(earlier)
+        assert (await read_leases(connection)).noted.age_ns == 0, "it has only just begun"
+        clock.advance(TERMS.wait_ns)
+        waiting = asyncio.create_task(earlier.wait(1, clock()))  # it looks again
+        await until_noted(connection, age_ns=TERMS.wait_ns // 1_000_000 * 1_000_000)
+        await waiting
+    async with Barrier(
+        lambda: connect(database.app), terms=TERMS, clock_ns=clock, on_wait=waits.append
+    ) as barrier:
+        yield barrier
+
+
+async def test_what_one_process_knows_another_needs_not_wait_for(
+    later: Barrier, clock: Clock
+) -> None:
+    waited = await later.wait(5, clock())
+
+    assert (waited.outcome, waited.reason) == (Verdict.ACKNOWLEDGED, None)
+
+
+async def test_rows_that_are_complete_are_still_waited_for(
+    later: Barrier, connection: Connection, clock: Clock
+) -> None:
+    await joined(connection, applied=4)
+
+    assert (await waited_out(later, clock)).reason is Verdict.REPLICA_BEHIND
+
+
+async def test_a_note_of_another_incarnation_says_nothing(
+    later: Barrier, database: Dsns, clock: Clock
+) -> None:
+    owner = await connect(database.owner, role=None)
+    await owner.execute("TRUNCATE replica_lease")
+    await owner.close()
+
+    assert (await waited_out(later, clock)).reason is Verdict.YOUNG_EPOCH
+
+
+async def test_a_longer_lease_needs_a_longer_life(
+    later: Barrier, connection: Connection, clock: Clock
+) -> None:
+    """The note says that the incarnation has lasted for shorter leases."""
+    epoch = (await read_leases(connection)).epoch
+    longer = LeaseRow("a", boottime_ns(), 5, epoch, 2 * TERMS.ttl_ns)
+    await write_lease(connection, longer, host="here")
+    waiting = asyncio.create_task(later.wait(5, clock()))
+    await looked_again(later)
+    assert not waiting.done()
+    clock.advance(2 * TERMS.wait_ns)
+
+    assert (await waiting).reason is Verdict.YOUNG_EPOCH
 
 
 async def test_the_timer_counts_from_the_commit(

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import pytest
 from gatelog.sessions.rules.lease import (
+    NO_EVIDENCE,
     NO_LEASE,
-    EpochSeen,
+    Evidence,
+    Incarnation,
     LeaseRow,
     LeaseTerms,
     Sighting,
     Verdict,
     barrier_verdict,
-    epoch_seen,
     full_wait_ns,
+    incarnation_seen,
     lease_deadline,
     lease_valid,
     may_grant,
     may_reap,
     sighted,
+    worth_noting,
 )
 
 S = 1_000_000_000
@@ -31,9 +34,22 @@ def row(
     return LeaseRow(name, seq, applied, epoch, ttl_s * S)
 
 
-def verdict(*rows: LeaseRow, elapsed: int = 0, age: int = WAIT, position: int = 5) -> Verdict:
+def verdict(
+    *rows: LeaseRow,
+    elapsed: int = 0,
+    age: int = WAIT,
+    empty: bool = False,
+    of_this_log: bool = True,
+    position: int = 5,
+) -> Verdict:
     return barrier_verdict(
-        rows, epoch="e", epoch_age_ns=age, position=position, elapsed_ns=elapsed, terms=TERMS
+        rows,
+        epoch="e",
+        evidence=Evidence(age, empty),
+        of_this_log=of_this_log,
+        position=position,
+        elapsed_ns=elapsed,
+        terms=TERMS,
     )
 
 
@@ -95,22 +111,59 @@ def test_the_longest_lease_among_the_rows_is_waited_for() -> None:
     assert full_wait_ns([row(ttl_s=1)], TERMS) == WAIT
 
 
-def test_rows_are_not_trusted_in_a_young_epoch() -> None:
+def test_rows_are_not_trusted_in_a_young_incarnation() -> None:
     assert verdict(row(), age=WAIT - 1) is Verdict.YOUNG_EPOCH
     assert verdict(row(), age=WAIT) is Verdict.ACKNOWLEDGED
     assert verdict(row(), age=0, elapsed=WAIT) is Verdict.WAITED_OUT
+
+
+def test_in_a_log_that_was_empty_rows_are_complete_for_what_was_ended_in_it() -> None:
+    assert verdict(row(), age=0, empty=True) is Verdict.ACKNOWLEDGED
+    assert verdict(row(applied=4), age=0, empty=True) is Verdict.REPLICA_BEHIND
+    assert verdict(row(), age=0, empty=True, of_this_log=False) is Verdict.YOUNG_EPOCH
+    assert verdict(row(), age=WAIT, of_this_log=False) is Verdict.ACKNOWLEDGED
+
+
+def test_the_longest_lease_decides_when_an_incarnation_is_old_enough() -> None:
+    long = row(applied=5, ttl_s=10)
+
+    assert verdict(long, age=WAIT) is Verdict.YOUNG_EPOCH
+    assert verdict(long, age=full_wait_ns([long], TERMS)) is Verdict.ACKNOWLEDGED
 
 
 def test_only_two_verdicts_allow_an_answer() -> None:
     assert [v for v in Verdict if v.may_answer] == [Verdict.ACKNOWLEDGED, Verdict.WAITED_OUT]
 
 
-def test_an_epoch_is_as_old_as_its_first_sight() -> None:
-    first = epoch_seen(None, "e", 10)
+def test_an_incarnation_is_as_old_as_its_first_sight() -> None:
+    first = incarnation_seen(None, "i", 10, head=7)
 
-    assert first == EpochSeen("e", 10)
-    assert epoch_seen(first, "e", 50) == first
-    assert epoch_seen(first, "f", 50) == EpochSeen("f", 50)
+    assert first == Incarnation("i", 10, empty=False)
+    assert incarnation_seen(first, "i", 50, head=8) == first
+    assert incarnation_seen(first, "j", 50, head=8) == Incarnation("j", 50, empty=False)
+    assert first.evidence(30) == Evidence(20)
+
+
+def test_that_the_log_was_empty_is_known_as_long_as_the_incarnation_is() -> None:
+    first = incarnation_seen(None, "i", 10, head=0)
+
+    assert incarnation_seen(first, "i", 50, head=8).empty
+    assert not incarnation_seen(first, "j", 50, head=8).empty
+
+
+def test_what_two_know_is_known() -> None:
+    assert Evidence(5).and_of(Evidence(9)) == Evidence(9)
+    assert Evidence(5, empty=True).and_of(Evidence(9)) == Evidence(9, empty=True)
+    assert Evidence(5).and_of(NO_EVIDENCE) == Evidence(5)
+
+
+def test_what_makes_rows_complete_for_others_is_noted_once() -> None:
+    assert not worth_noting(Evidence(WAIT - 1), NO_EVIDENCE, WAIT)
+    assert worth_noting(Evidence(WAIT), NO_EVIDENCE, WAIT)
+    assert not worth_noting(Evidence(2 * WAIT), Evidence(WAIT), WAIT)
+    assert worth_noting(Evidence(0, empty=True), NO_EVIDENCE, WAIT)
+    assert not worth_noting(Evidence(0, empty=True), Evidence(0, empty=True), WAIT)
+    assert worth_noting(Evidence(WAIT), Evidence(0, empty=True), WAIT)
 
 
 def test_a_sighting_lasts_while_the_row_does_not_move() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.log.store import sql
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
-from gatelog.sessions.rules.lease import LeaseRow, Sighting
+from gatelog.log.store.migrate import migrate
+from gatelog.sessions.rules.lease import NO_EVIDENCE, Evidence, LeaseRow, Sighting
 from gatelog.sessions.store.leases import (
     acknowledge,
     leave,
+    note_incarnation,
     read_epoch_head,
     read_leases,
     reap,
@@ -137,3 +141,70 @@ async def test_a_lease_is_never_written_as_shorter_than_it_is(
     await written(connection, LeaseRow("a", 1, 1, "e", ttl_ns))
 
     assert (await read_leases(connection)).rows[0].ttl_ns >= ttl_ns
+
+
+# The incarnation
+
+
+async def test_a_new_log_is_noted_as_one_that_was_empty(postgres: EmbeddedPostgres) -> None:
+    postgres.create_database("new_log")
+    try:
+        await migrate(postgres.owner_dsn("new_log"))
+        connection = await connect(postgres.app_dsn("new_log"))
+        look = await read_leases(connection)
+        await connection.close()
+    finally:
+        postgres.drop_database("new_log")
+
+    assert look.noted == Evidence(age_ns=0, empty=True)
+
+
+async def test_a_copy_of_a_database_is_another_incarnation(
+    make_database: Callable[[], Dsns],
+) -> None:
+    looks = []
+    for copy in (make_database(), make_database()):
+        connection = await connect(copy.app)
+        looks.append(await read_leases(connection))
+        assert await connection.fetchval("SELECT count(*) FROM incarnation_note") == 1
+        await connection.close()
+
+    assert looks[0].epoch == looks[1].epoch
+    assert looks[0].incarnation != looks[1].incarnation
+    assert [look.noted for look in looks] == [NO_EVIDENCE, NO_EVIDENCE], "the template's note"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "TRUNCATE replica_lease",
+        "CREATE TABLE loaded (LIKE replica_lease INCLUDING ALL); DROP TABLE replica_lease;"
+        " ALTER TABLE loaded RENAME TO replica_lease;"
+        " GRANT SELECT, INSERT, UPDATE, DELETE ON replica_lease TO gatelog_app",
+        sql.BUMP_EPOCH,
+    ],
+    ids=["emptied", "loaded from a dump", "another epoch"],
+)
+async def test_whoever_may_lose_rows_begins_another_incarnation(
+    database: Dsns, connection: Connection, what: str
+) -> None:
+    before = await read_leases(connection)
+    owner = await connect(database.owner, role=None)
+    await owner.execute(what)
+    await owner.close()
+
+    assert (await read_leases(connection)).incarnation != before.incarnation
+
+
+async def test_what_is_noted_is_of_one_incarnation_and_only_grows(connection: Connection) -> None:
+    now = (await read_leases(connection)).incarnation
+
+    async def noted(incarnation: str, known: Evidence) -> Evidence:
+        await note_incarnation(connection, incarnation, known)
+        return (await read_leases(connection)).noted
+
+    assert await noted(now, Evidence(2 * S)) == Evidence(2 * S)
+    assert await noted(now, Evidence(S, empty=True)) == Evidence(2 * S, empty=True)
+    assert await noted(now, Evidence(3 * S)) == Evidence(3 * S, empty=True)
+    assert await noted("another", Evidence(9 * S)) == NO_EVIDENCE
+    assert await noted(now, Evidence(-S, empty=True)) == Evidence(0, empty=True)

@@ -95,18 +95,20 @@ class Acting:
 
     async def end(self, act: Act) -> Ended:
         """Record the act; returns when no replica accepts any more what it ended."""
+        incarnation = await self._barrier.incarnation()
         recorded = await self.record(act)
         if recorded.events:
-            await self.wait_for_replicas(recorded.position)
+            await self.wait_for_replicas(recorded.position, ended_in=incarnation)
         else:
             await self.wait_for_what_ended(recorded.position)
         return Ended(recorded.count(SessionEnded), recorded.position)
 
     async def start(self, act: Act) -> Recorded:
         """The same for an act that also starts a session, which needs no wait of its own."""
+        incarnation = await self._barrier.incarnation()
         recorded = await self.record(act)
         if recorded.count(SessionEnded):
-            await self.wait_for_replicas(recorded.position)
+            await self.wait_for_replicas(recorded.position, ended_in=incarnation)
         return recorded
 
     async def record(self, act: Act) -> Recorded:
@@ -123,6 +125,9 @@ class Acting:
             await settle(connection)
         await self.wait_for_replicas(position)
 
-    async def wait_for_replicas(self, position: int) -> None:
-        """Returns when no replica accepts any more what ended at or before this position."""
-        await self._barrier.wait(position, boottime_ns())
+    async def wait_for_replicas(self, position: int, *, ended_in: str | None = None) -> None:
+        """Returns when no replica accepts any more what ended at or before this position.
+
+        ``ended_in``: see ``Barrier.wait``.
+        """
+        await self._barrier.wait(position, boottime_ns(), ended_in=ended_in)

@@ -12,7 +12,8 @@ and the workers that read it. It has a row in ``replica_lease`` and a *deadline*
 replica itself, beside the sessions. A *barrier* is the part of a worker that waits before a
 command that ends sessions is answered. The *head* is the last position of the log. The *epoch*
 names the history that positions belong to; it changes when another server, another timeline or a
-restored backup takes over, because the same position may then mean another event.
+restored backup takes over, because the same position may then mean another event. The
+*incarnation* names a time in which the database lost no row that had been committed durably.
 
 When trust starts. To join or to renew, the projector
 
@@ -31,14 +32,40 @@ arrived (in which order does not matter).
 When a logout may be answered. The command appends its event at position P. After the commit has
 returned, the barrier starts a timer and reads the rows, on the primary. It answers when
 
-- every row shows this epoch and an applied position of at least P, or
+- the rows are complete, and every one shows this epoch and an applied position of at least P, or
 - ``wait_ns`` has passed since the commit: a little more than the lease lasts.
 
 A row that has not moved for a whole ``wait_ns`` belongs to a replica whose deadline has passed:
 it is removed (only if ``renewal_seq`` is still the one seen), so that a lost host delays the
 logouts of the first seconds only. Its replica, should it live, finds no row to renew and joins
-anew. A process that has known this epoch for less than ``wait_ns`` does not trust rows at all: in
-a failover rows may have been lost whose replicas still hold leases of the old epoch.
+anew.
+
+When the rows are complete. A replica may hold a lease whose row is lost: a standby was promoted
+that had not got the row yet, or an older copy of the data is in use now (a backup or a snapshot
+was put back, a dump loaded, a database copied). Each of these begins another incarnation: its name
+is the epoch and with it the database, the file that holds the rows, and the moment at which the
+server was started. That moment is a part of the name and measures nothing. No name comes back: a
+promotion changes the timeline, files are not exchanged under a server that runs, and what is loaded
+into one gets a file or a database of its own. A server that recovers from the crash of one of its
+processes has lost no durable commit, and remains the same incarnation.
+
+So what an incarnation has lost, it had lost when it began. Such a row was written before, by a
+server that is not to be reached any more, and its lease is over ``wait_ns`` after the beginning.
+The rows are complete
+
+- for who has known the incarnation for ``wait_ns``: it had begun when it was first seen;
+- for who finds a *note* in the database that somebody else has known it for that long. The note
+  names the incarnation that it is about: one that came with a backup or a standby says nothing;
+- at once, if the log was empty in it, as the process has seen itself, or as the note says (the
+  migration that makes a log leaves such a note). All sessions of the log have begun since, and no
+  replica from before knows any of them. That is enough for a command that has found its sessions
+  in this log, sent by a process that knew the incarnation by then. It is not enough for one that
+  finds nothing to end, or was committed before: it may be about a session of another log, which
+  replicas accept until their leases are over.
+
+Two things prove nothing. The time since the server's start, by its own clock: that may have been
+set meanwhile, as it often is soon after a machine has booted, and a standby has been up for long
+when it is promoted. And a new system identifier: the log may come from elsewhere.
 
 Why this is sound. The replica writes its row and then reads the head; the logout writes the head
 and then reads the rows. So one of them sees the other. If the replica's head read saw P, P was
@@ -56,6 +83,12 @@ What each rule is for; the tests break each and show that a session then outlive
 - Timer started before the commit: it can end before a lease that was granted just before.
 - ``renewal_seq`` never repeats, not even after the row was removed: a late removal could hit the
   row of a fresh lease. It is ``t0``, which grows on a host for as long as it is up.
+- Rows that may not be complete are not trusted: there are leases that none of them stands for.
+- The incarnation is not only the epoch: who knew that before, or has it in a note, would trust the
+  rows of an older copy that was put back a moment ago.
+- A note is written after ``wait_ns``: who reads it would trust the rows sooner.
+- The server's uptime and a new system identifier count for nothing: see above.
+- That the log was empty counts for what was found in it and ended since: see above.
 - A logout that finds the session ended already is answered like any other, for the position of
   the head: another process may still be waiting for the replicas to learn of that end.
 
@@ -132,8 +165,32 @@ def may_grant(
 # The logout's side
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """What somebody knows of the present incarnation.
+
+    ``age_ns``: it has lasted for this long at least. ``empty``: the log was empty in it.
+    """
+
+    age_ns: int
+    empty: bool = False
+
+    def completes(self, wait_ns: int, *, of_this_log: bool) -> bool:
+        """Whether the rows are complete, as far as it matters to a command of this kind.
+
+        ``of_this_log``: it has found what it ended, and it has done that in this incarnation.
+        """
+        return self.age_ns >= wait_ns or (self.empty and of_this_log)
+
+    def and_of(self, other: Evidence) -> Evidence:
+        """What both together know of the same incarnation."""
+        return Evidence(max(self.age_ns, other.age_ns), self.empty or other.empty)
+
+
+NO_EVIDENCE = Evidence(age_ns=0)
+
+
 class Verdict(Enum):
-    """What the barrier knows after a look at the rows."""
+    """What the barrier knows after a look at the rows. YOUNG_EPOCH: they may not be complete."""
 
     ACKNOWLEDGED = "acknowledged"
     WAITED_OUT = "waited_out"
@@ -160,7 +217,8 @@ def barrier_verdict(
     rows: Iterable[LeaseRow],
     *,
     epoch: str,
-    epoch_age_ns: int,
+    evidence: Evidence,
+    of_this_log: bool,
     position: int,
     elapsed_ns: int,
     terms: LeaseTerms,
@@ -168,30 +226,47 @@ def barrier_verdict(
     """Whether a command whose commit returned ``elapsed_ns`` ago may be answered now.
 
     ``rows`` and ``epoch`` were read together, on the primary, after the commit had returned;
-    ``epoch_age_ns`` is for how long this process had known that epoch when it read them.
+    ``evidence`` is what was known of the incarnation then; ``of_this_log``: see ``Evidence``.
     """
     seen = list(rows)
-    if elapsed_ns >= full_wait_ns(seen, terms):
+    wait_ns = full_wait_ns(seen, terms)
+    if elapsed_ns >= wait_ns:
         return Verdict.WAITED_OUT
-    if epoch_age_ns < full_wait_ns(seen, terms):
+    if not evidence.completes(wait_ns, of_this_log=of_this_log):
         return Verdict.YOUNG_EPOCH
     if all(acknowledges(row, epoch, position) for row in seen):
         return Verdict.ACKNOWLEDGED
     return Verdict.REPLICA_BEHIND
 
 
-class EpochSeen(msgspec.Struct, frozen=True):
-    """The epoch as a process knows it, and since when."""
+# The incarnation
 
-    epoch: str
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """The incarnation as a process knows it: since when, and whether the log was empty then."""
+
+    name: str
     since_ns: int
+    empty: bool = False
+
+    def evidence(self, now_ns: int) -> Evidence:
+        """What a process knows that has read this name again, by a statement sent at ``now_ns``."""
+        return Evidence(now_ns - self.since_ns, self.empty)
 
 
-def epoch_seen(before: EpochSeen | None, epoch: str, now_ns: int) -> EpochSeen:
-    """What a process knows after it read ``epoch``; ``now_ns`` was taken after the read."""
-    if before is not None and before.epoch == epoch:
+def incarnation_seen(
+    before: Incarnation | None, name: str, now_ns: int, *, head: int
+) -> Incarnation:
+    """What a process knows after it read ``name`` and ``head``; ``now_ns`` is from after that."""
+    if before is not None and before.name == name:
         return before
-    return EpochSeen(epoch, now_ns)
+    return Incarnation(name, now_ns, empty=head == 0)
+
+
+def worth_noting(own: Evidence, noted: Evidence, wait_ns: int) -> bool:
+    """Whether those who start later learn something from this that the note does not say."""
+    known_longer = own.age_ns >= wait_ns > noted.age_ns
+    return known_longer or (own.empty and not noted.empty)
 
 
 # Removing the rows of replicas that are gone

@@ -8,6 +8,8 @@ Rules:
 - The rows are read after the commit, on the primary, in one statement with the epoch. One read
   serves all who waited when it was sent.
 - The timer alone suffices: without the database the answer comes after the full wait.
+- What the process knows of the database's incarnation it notes there, once, so that those who start
+  later need not wait to know it themselves.
 - What is waited for is never a reason to fail. Only a stop of the service ends a wait early, and
   then the outcome is reported as unknown.
 """
@@ -25,17 +27,26 @@ import msgspec
 from gatelog.errors import GatelogError, OutcomeUnknown
 from gatelog.log.store.database import translated_errors
 from gatelog.sessions.rules.lease import (
-    EpochSeen,
+    Evidence,
+    Incarnation,
     LeaseTerms,
     Sighting,
     Verdict,
     barrier_verdict,
-    epoch_seen,
     full_wait_ns,
+    incarnation_seen,
     may_reap,
     sighted,
+    worth_noting,
 )
-from gatelog.sessions.store.leases import Look, read_leases, reap, reports_lazily, wake_projectors
+from gatelog.sessions.store.leases import (
+    Look,
+    note_incarnation,
+    read_leases,
+    reap,
+    reports_lazily,
+    wake_projectors,
+)
 from gatelog.sessions.store.replica_place import boottime_ns
 
 if TYPE_CHECKING:
@@ -47,6 +58,7 @@ logger = logging.getLogger(__name__)
 FIRST_POLL_S = 0.001
 LAST_POLL_S = 0.02
 POLL_GROWTH = 1.3
+FIRST_LOOK_WITHIN_S = 1.0
 WAKE_INTERVAL_NS = 5_000_000  # NOTIFY takes a lock of the whole cluster
 _NS = 1_000_000_000
 
@@ -61,12 +73,19 @@ class Waited(msgspec.Struct, frozen=True):
 
 
 class _Waiter:
-    __slots__ = ("committed_at_ns", "done", "position", "reason")
+    __slots__ = ("committed_at_ns", "done", "ended_in", "position", "reason")
 
-    def __init__(self, position: int, committed_at_ns: int, done: asyncio.Future[Verdict]) -> None:
+    def __init__(
+        self,
+        position: int,
+        committed_at_ns: int,
+        done: asyncio.Future[Verdict],
+        ended_in: str | None,
+    ) -> None:
         self.position = position
         self.committed_at_ns = committed_at_ns
         self.done = done
+        self.ended_in = ended_in
         self.reason: Verdict | None = None
 
 
@@ -91,10 +110,11 @@ class Barrier:
         self._on_wait = on_wait
         self._waiters: set[_Waiter] = set()
         self._arrived = asyncio.Event()
+        self._looked = asyncio.Event()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._rows: tuple[LeaseRow, ...] = ()
-        self._seen: EpochSeen | None = None
+        self._seen: Incarnation | None = None
         self._sightings: dict[str, Sighting] = {}
         self._woken_ns = -WAKE_INTERVAL_NS
         self._unheard = False
@@ -115,14 +135,25 @@ class Barrier:
                 )
         self._discard_connection()
 
-    async def wait(self, position: int, committed_at_ns: int) -> Waited:
+    async def incarnation(self) -> str | None:
+        """The incarnation of the database that was seen last; waits a moment for the first look."""
+        if self._seen is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(FIRST_LOOK_WITHIN_S, self._terms.ttl_ns / _NS)):
+                    await self._looked.wait()
+        return self._seen.name if self._seen else None
+
+    async def wait(
+        self, position: int, committed_at_ns: int, *, ended_in: str | None = None
+    ) -> Waited:
         """Return when no replica accepts what ended at or before ``position``.
 
         ``committed_at_ns``: CLOCK_BOOTTIME (``boottime_ns``) after the commit has returned.
-        Raises OutcomeUnknown when the service stops meanwhile.
+        ``ended_in``: for a command that found what it ended, the ``incarnation()`` from before it
+        was sent. Raises OutcomeUnknown when the service stops meanwhile.
         """
         done = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(position, committed_at_ns, done)
+        waiter = _Waiter(position, committed_at_ns, done, ended_in)
         self._waiters.add(waiter)
         self._arrived.set()
         try:
@@ -182,8 +213,9 @@ class Barrier:
                 waiters = tuple(self._waiters)  # who comes later may commit after the read
                 sent_ns = self._clock_ns()
                 look = await read_leases(self._connection)
-                seen = self._take_in(look)
-                self._answer(waiters, look, sent_ns - seen.since_ns)
+                own = self._take_in(look).evidence(sent_ns)
+                self._answer(waiters, look, own.and_of(look.noted))
+                await self._note(self._connection, look, own)
                 await self._reap(self._connection)
 
     async def _wake(self, connection: Connection) -> None:
@@ -195,20 +227,22 @@ class Barrier:
             if self._rows:
                 await asyncio.sleep(FIRST_POLL_S)
 
-    def _take_in(self, look: Look) -> EpochSeen:
+    def _take_in(self, look: Look) -> Incarnation:
         now_ns = self._clock_ns()
         self.looks += 1
         self._rows = look.rows
         self._sightings = sighted(self._sightings, look.rows, now_ns)
-        self._seen = epoch_seen(self._seen, look.epoch, now_ns)
+        self._seen = incarnation_seen(self._seen, look.incarnation, now_ns, head=look.head)
+        self._looked.set()
         return self._seen
 
-    def _answer(self, waiters: tuple[_Waiter, ...], look: Look, epoch_age_ns: int) -> None:
+    def _answer(self, waiters: tuple[_Waiter, ...], look: Look, evidence: Evidence) -> None:
         for waiter in waiters:
             verdict = barrier_verdict(
                 look.rows,
                 epoch=look.epoch,
-                epoch_age_ns=epoch_age_ns,
+                evidence=evidence,
+                of_this_log=waiter.ended_in == look.incarnation,
                 position=waiter.position,
                 elapsed_ns=self._clock_ns() - waiter.committed_at_ns,
                 terms=self._terms,
@@ -217,6 +251,10 @@ class Barrier:
                 waiter.reason = verdict
             elif not waiter.done.done():
                 waiter.done.set_result(verdict)
+
+    async def _note(self, connection: Connection, look: Look, own: Evidence) -> None:
+        if worth_noting(own, look.noted, full_wait_ns(look.rows, self._terms)):
+            await note_incarnation(connection, look.incarnation, own)
 
     async def _reap(self, connection: Connection) -> None:
         now_ns = self._clock_ns()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gatelog.errors import DatabaseUnavailable
-from gatelog.sessions.rules.lease import LeaseRow, Sighting
+from gatelog.sessions.rules.lease import NO_EVIDENCE, Evidence, LeaseRow, Sighting
 from gatelog.sessions.store import sql
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ class HostLease(msgspec.Struct, frozen=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """All leases at one moment."""
+    """All leases at one moment, and what is noted of the incarnation."""
 
     head: int
     epoch: str
+    incarnation: str
+    noted: Evidence
     leases: tuple[HostLease, ...]
 
     @property
@@ -100,7 +102,7 @@ async def read_epoch_head(connection: PooledConnection, position: int) -> EpochH
 
 
 async def read_leases(connection: PooledConnection) -> Look:
-    """All leases, with the head and the epoch of the same moment."""
+    """All leases, with the head, the epoch and the incarnation of the same moment."""
     rows = await connection.fetch(sql.READ_LEASES)
     if not rows:
         raise DatabaseUnavailable("The log has no head.")
@@ -120,7 +122,17 @@ async def read_leases(connection: PooledConnection) -> Look:
         for row in rows
         if row["replica_id"] is not None
     )
-    return Look(rows[0]["head"], rows[0]["epoch"], leases)
+    first = rows[0]
+    noted = NO_EVIDENCE
+    if first["age_ms"] is not None:
+        noted = Evidence(first["age_ms"] * _NS_PER_MS, first["empty"])
+    return Look(first["head"], first["epoch"], first["incarnation"], noted, leases)
+
+
+async def note_incarnation(connection: Connection, incarnation: str, known: Evidence) -> None:
+    """Tell processes that start later what is known of this incarnation. It may be lost."""
+    age_ms = max(0, known.age_ns) // _NS_PER_MS
+    await connection.execute(sql.NOTE_INCARNATION, incarnation, age_ms, known.empty)
 
 
 async def acknowledge(

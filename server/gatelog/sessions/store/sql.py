@@ -89,6 +89,15 @@ SELECT c.system_identifier || '.' || substr(pg_walfile_name(pg_current_wal_lsn()
 FROM pg_control_system() c, log_head h
 """
 
+# Names a time in which no row of a lease is lost. What may lose one changes a part of it: a standby
+# is promoted (the timeline), other files are put in place (no server runs meanwhile), a dump is
+# loaded or a database copied (another file for the rows, or another database).
+READ_INCARNATION = f"""
+SELECT ({READ_EPOCH}) || '.' || d.oid || '.' || pg_relation_filenode('replica_lease')
+       || '.' || (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+FROM pg_database d WHERE d.datname = current_database()
+"""  # noqa: S608
+
 # Join or renew: write the own row. $1 replica, $2 host, $3 renewal_seq, $4 applied position,
 # $5 epoch, $6 ttl in ms, $7 active sessions
 WRITE_LEASE = """
@@ -110,13 +119,28 @@ SELECT h.position, ({READ_EPOCH}) AS epoch, e.leaf_hash
 FROM log_head h LEFT JOIN events e ON e.position = $1
 """  # noqa: S608
 
-# All leases together with the head and the epoch, in one snapshot.
+# All leases together with the head, the epoch and the incarnation, in one snapshot, and with what
+# is noted of this incarnation.
 READ_LEASES = f"""
-SELECT h.position AS head, ({READ_EPOCH}) AS epoch, r.replica_id, r.host, r.renewal_seq,
-       r.applied_position, r.epoch AS replica_epoch, r.ttl_ms, r.sessions,
-       clock_timestamp() - r.renewed_at AS age
-FROM log_head h LEFT JOIN replica_lease r ON true
+SELECT h.position AS head, ({READ_EPOCH}) AS epoch, i.name AS incarnation, n.age_ms, n.empty,
+       r.replica_id, r.host, r.renewal_seq, r.applied_position, r.epoch AS replica_epoch, r.ttl_ms,
+       r.sessions, clock_timestamp() - r.renewed_at AS age
+FROM log_head h
+CROSS JOIN ({READ_INCARNATION}) AS i(name)
+LEFT JOIN incarnation_note n ON n.incarnation = i.name
+LEFT JOIN replica_lease r ON true
 """  # noqa: S608
+
+# Note what is known of an incarnation, for who starts later. $1 incarnation, $2 for how many ms at
+# least it has lasted, $3 whether the log was empty in it
+NOTE_INCARNATION = """
+INSERT INTO incarnation_note AS n (incarnation, age_ms, empty) VALUES ($1, $2, $3)
+ON CONFLICT (one) DO UPDATE
+SET incarnation = EXCLUDED.incarnation,
+    age_ms = CASE WHEN n.incarnation = EXCLUDED.incarnation
+                  THEN GREATEST(n.age_ms, EXCLUDED.age_ms) ELSE EXCLUDED.age_ms END,
+    empty = EXCLUDED.empty OR (n.empty AND n.incarnation = EXCLUDED.incarnation)
+"""
 
 # Say how far a replica has got. Need not survive a crash. $1 replica, $2 epoch, $3 position
 ACKNOWLEDGE = """
