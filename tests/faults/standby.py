@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import psutil
 from gatelog.host.embedded import POSTGRES_BIN_PATH, SUPERUSER, EmbeddedPostgres
 from gatelog.host.processes import running
@@ -95,6 +96,33 @@ async def make_synchronous(primary: EmbeddedPostgres) -> None:
         )
 
     await until(is_synchronous, within_s=READY_WITHIN_S)
+    await connection.close()
+
+
+async def caught_up(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
+    """Return when the standby has all that is on the primary now."""
+    here = await connect(primary.superuser_dsn(), role=None)
+    position = await here.fetchval("SELECT pg_current_wal_lsn()")
+    await here.close()
+    there = await asyncpg.connect(standby.superuser_dsn())
+
+    async def has_it() -> bool:
+        return bool(await there.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", position))
+
+    await until(has_it, within_s=READY_WITHIN_S)
+    await there.close()
+
+
+async def stop_replication(standby: EmbeddedPostgres) -> None:
+    """From here on the standby hears nothing."""
+    connection = await asyncpg.connect(standby.superuser_dsn())
+    await connection.execute("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
+    await connection.execute("SELECT pg_reload_conf()")
+
+    async def is_cut() -> bool:
+        return not await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
+
+    await until(is_cut, within_s=READY_WITHIN_S)
     await connection.close()
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
-import asyncpg
 import msgspec
 import pytest
 from gatelog.config import Config
@@ -34,7 +33,13 @@ from gatelog.sessions.store.replica_place import ReplicaPlace
 from tests.faults.cluster import Cluster, Server, fresh_postgres, running_cluster
 from tests.faults.history import Check, End, History, Login, Record
 from tests.faults.load import Load
-from tests.faults.standby import kill_at_once, make_synchronous, promote, standby_of
+from tests.faults.standby import (
+    kill_at_once,
+    make_synchronous,
+    promote,
+    standby_of,
+    stop_replication,
+)
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -249,19 +254,6 @@ async def until_all_replicas_know_it(primary: EmbeddedPostgres, hosts: int) -> N
         return len(rows) == hosts and all(row.applied_position >= head for row in rows)
 
     await until(all_applied, within_s=BACK_WITHIN_S)
-    await connection.close()
-
-
-async def stop_replication(standby: EmbeddedPostgres) -> None:
-    """From here on the standby hears nothing."""
-    connection = await asyncpg.connect(standby.superuser_dsn())
-    await connection.execute("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere'")
-    await connection.execute("SELECT pg_reload_conf()")
-
-    async def is_cut() -> bool:
-        return not await connection.fetchval("SELECT count(*) FROM pg_stat_wal_receiver")
-
-    await until(is_cut, within_s=BACK_WITHIN_S)
     await connection.close()
 
 
