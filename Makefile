@@ -31,7 +31,7 @@ bench: $(VENV)/installed-dev ## Measure against the raw limits
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' does
-	@FAULTS=long $(BIN)/python -m pytest tests/faults $(ARGS)
+	@FAULTS=long $(BIN)/python -m pytest tests/faults tests/sessions/test_lease_model.py $(ARGS)
 
 stack-test: $(VENV)/installed-dev ## Build the image and try the whole stack; needs a Docker engine
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \
