@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 from gatelog import migrations
 from gatelog.errors import DatabaseUnavailable
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
-from gatelog.log.store.migrate import _MIGRATION_LOCK, check_schema, migrate
+from gatelog.log.store.migrate import _MIGRATION_LOCK, alembic_config, migrate
 from gatelog.log.store.reading import read_head
+from gatelog.log.store.schema import (
+    Schema,
+    check_schema,
+    newest_revision,
+    read_schema,
+    revisions,
+)
 
 from tests.builders import failure
 from tests.conftest import HELD_OPEN, Dsns
@@ -50,6 +58,31 @@ async def test_a_lost_database_is_told_as_that(database: Dsns) -> None:
     await other.close()
     assert await migrate(database.owner) == []
     await check_schema(database.app)
+
+
+def test_the_names_of_the_files_are_the_revisions() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    walked = [revision.revision for revision in script.walk_revisions()]
+    assert list(revisions()) == walked[::-1]
+    assert newest_revision() == script.get_current_head()
+
+
+async def test_whether_a_migration_would_change_anything(
+    postgres: EmbeddedPostgres, database: Dsns, older_database: Dsns
+) -> None:
+    assert (await read_schema(database.owner, role=None)).is_newest
+    assert not (await read_schema(older_database.owner, role=None)).is_newest
+    assert await read_schema(postgres.superuser_dsn(), role=None) == Schema(None, None)
+
+
+async def test_what_a_newer_program_has_left_is_not_taken_for_ours(database: Dsns) -> None:
+    owner = await connect(database.owner, role=None)
+    await owner.execute("COMMENT ON TABLE gatelog_schema IS '0001'")
+    await owner.close()
+    schema = await read_schema(database.owner, role=None)
+    assert (schema.served, schema.is_newest) == ("0001", False)
+    assert await migrate(database.owner) == []
+    assert (await read_schema(database.owner, role=None)).is_newest
 
 
 @pytest.fixture

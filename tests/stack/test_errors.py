@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.log.store.database import connect
-from gatelog.log.store.migrate import newest_revision
+from gatelog.log.store.schema import newest_revision
 
 from tests.conftest import Dsns
 from tests.stack.service import Service, run_command, serving

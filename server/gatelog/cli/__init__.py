@@ -1,33 +1,56 @@
 """The command line: ``run.py COMMAND``, or ``gatelog COMMAND`` where it is installed.
 
-One module per group of commands; each imports what it needs when it runs, so that ``--help`` is
-quick. Rules: a person gets a table, a program gets ``--json``; what cannot be done is told in one
-line on standard error, with an exit code other than 0 and never a traceback; a password is never
-an argument.
+One module per group of commands, imported when one of them is asked for; it imports what it needs
+when it runs, so that no command starts slower than its work needs. Rules: a person gets a table, a
+program gets ``--json``; what cannot be done is told in one line on standard error, with an exit
+code other than 0 and never a traceback; a password is never an argument.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 
-from gatelog.cli.asof import as_of
-from gatelog.cli.configuration import config
-from gatelog.cli.database import after_restore, check, migrate, rebuild
-from gatelog.cli.keys import keys
-from gatelog.cli.log import log
-from gatelog.cli.service import demo, projector, sealer, serve
-from gatelog.cli.sessions import session
-from gatelog.cli.status import status
-from gatelog.cli.users import user
 from gatelog.config import load_config
 from gatelog.errors import GatelogError
 
+# The modules of this package, and the commands in each.
+COMMANDS = {
+    "service": ("serve", "demo", "projector", "sealer"),
+    "status": ("status",),
+    "configuration": ("config",),
+    "users": ("user",),
+    "sessions": ("session",),
+    "log": ("log",),
+    "asof": ("as-of",),
+    "keys": ("keys",),
+    "database": ("migrate", "check", "rebuild", "after-restore"),
+}
+_MODULES = {command: module for module, commands in COMMANDS.items() for command in commands}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Imports the module of the command that is asked for, and no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"{__name__}.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="gatelog", prog_name="gatelog")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -36,14 +59,6 @@ def cli(context: click.Context) -> None:
     Settings come from GATELOG_* variables; 'config' lists them.
     """
     context.obj = load_config(os.environ)
-
-
-for command in (
-    *(serve, demo, status, projector, sealer, config),
-    *(user, session, log, as_of, keys),
-    *(migrate, check, rebuild, after_restore),
-):
-    cli.add_command(command)
 
 
 def main() -> None:

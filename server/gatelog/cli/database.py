@@ -21,7 +21,7 @@ def migrate(config: Config, as_json: bool) -> None:
     """
     from gatelog.host.database import reachable_database
     from gatelog.log.store.migrate import migrate as apply
-    from gatelog.log.store.migrate import newest_revision
+    from gatelog.log.store.schema import newest_revision
 
     with reachable_database(config, "migrate", migrated=False) as urls:
         applied = asyncio.run(apply(urls.owner))

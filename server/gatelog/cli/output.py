@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH_WITHOUT_TERMINAL = 200  # columns; a pipe has none of its own
 
@@ -38,6 +38,8 @@ def print_json(content: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table; no cell is cut, long ones are folded."""
+    from rich.table import Table
+
     table = Table(title=f"{title} ({len(rows)})", title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -47,6 +49,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 def console(stream: Any) -> Console:
+    """What writes tables, colours and bars to this stream."""
+    from rich.console import Console
+
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
     return Console(file=stream, width=width, highlight=False, markup=False)
 
@@ -66,9 +71,14 @@ def _cell(value: object) -> str:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error that is moved by calls of (done, total)."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from rich import progress as bar
+
+    columns = (
+        *(bar.TextColumn(what), bar.BarColumn()),
+        *(bar.MofNCompleteColumn(), bar.TimeRemainingColumn()),
+    )
     out = console(sys.stderr)
-    with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+    with bar.Progress(*columns, console=out, disable=not out.is_terminal) as progress:
         task = progress.add_task(what, total=None)
 
         def move(done: int, total: int) -> None:

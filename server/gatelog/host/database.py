@@ -19,7 +19,7 @@ from gatelog.config import Config, variable
 from gatelog.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 from gatelog.host.datadir import DataDirInUse, locked
 from gatelog.log.store.database import connect, refuse_shared_sessions
-from gatelog.log.store.migrate import check_schema, migrate
+from gatelog.log.store.schema import check_schema, read_schema
 
 if TYPE_CHECKING:
     from gatelog.host.embedded import EmbeddedPostgres
@@ -81,9 +81,17 @@ async def prepare_schema(config: Config) -> None:
     with named_errors(config):
         await _check_version(config, urls)
         if config.embedded or config.owner_database_url:
-            for revision in await migrate(urls.owner):
-                logger.info("migrated to %s", revision)
+            await _migrate(urls.owner)
         await check_schema(urls.app)
+
+
+async def _migrate(owner_dsn: str) -> None:
+    if (await read_schema(owner_dsn, role=None)).is_newest:
+        return
+    from gatelog.log.store.migrate import migrate
+
+    for revision in await migrate(owner_dsn):
+        logger.info("migrated to %s", revision)
 
 
 async def _check_version(config: Config, urls: Dsns) -> None:

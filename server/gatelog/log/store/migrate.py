@@ -1,9 +1,8 @@
-"""Brings the schema to the version that this program needs, and says whether it is there.
+"""Brings the schema to the version that this program needs (``gatelog.log.store.schema``).
 
-Migrations run as the database's owner, in one transaction, one process at a time. A schema that is
-newer than a program still serves it, as long as no migration has removed what the program needs:
-the database says which one is the oldest that it serves (``migrations.OLDEST_SERVED``), so that two
-versions can run side by side during an upgrade.
+Migrations run as the database's owner, in one transaction, one process at a time. Import this
+where something is to be migrated, and nowhere else: Alembic and SQLAlchemy take longer to import
+than all the rest of the program.
 """
 
 from __future__ import annotations
@@ -16,34 +15,26 @@ import asyncpg
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from gatelog import migrations
-from gatelog.errors import SchemaMismatch
 from gatelog.log.store import sql
 from gatelog.log.store.database import PATIENT, connect, translated_errors
+from gatelog.log.store.schema import Schema, missing_revisions, newest_revision
 from gatelog.migrations import OLDEST_SERVED
 
 VERSION_TABLE = "gatelog_schema"
 _MIGRATION_LOCK = 0x6761746C6F67  # an arbitrary constant: "gatlog"
 
 
-def _alembic() -> AlembicConfig:
+def alembic_config() -> AlembicConfig:
+    """Alembic, told where the revisions are."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     return config
-
-
-def newest_revision() -> str:
-    """The schema version that this program needs."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    if head is None:
-        raise SchemaMismatch("The program has no migrations.")
-    return head
 
 
 async def migrate(owner_dsn: str) -> list[str]:
@@ -79,9 +70,9 @@ def _errors_of_the_driver() -> Iterator[None]:
 def _upgrade(connection: Connection) -> list[str]:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
     before = _current(connection)
-    missing = _missing(before, _served(connection) if before else None)
+    missing = missing_revisions(Schema(before, _served(connection) if before else None))
     if missing:
-        config = _alembic()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     if _current(connection) == newest_revision() and _served(connection) != OLDEST_SERVED:
@@ -97,38 +88,3 @@ def _current(connection: Connection) -> str | None:
 def _served(connection: Connection) -> str | None:
     served: str | None = connection.execute(text(sql.OLDEST_SERVED)).scalar()
     return served
-
-
-def _missing(current: str | None, served: str | None) -> list[str]:
-    """The revisions that the database lacks, where the oldest one that it serves is this."""
-    script = ScriptDirectory.from_config(_alembic())
-    known = [revision.revision for revision in script.walk_revisions()]
-    if current is not None and current not in known:
-        if served in known:
-            return []
-        raise SchemaMismatch(
-            f"The database has schema {current}, which is too new for this program"
-            f" (its newest is {newest_revision()}). Run the newer program."
-        )
-    older = known.index(current) if current else len(known)
-    return list(reversed(known[:older]))
-
-
-async def check_schema(dsn: str) -> None:
-    """Raises SchemaMismatch unless the database's schema serves this program."""
-    connection = await connect(dsn)
-    try:
-        with translated_errors():
-            try:
-                current = await connection.fetchval(sql.SCHEMA_VERSION)
-                served = await connection.fetchval(sql.OLDEST_SERVED)
-            except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
-                current = None
-    finally:
-        await connection.close()
-    if current is None:
-        raise SchemaMismatch("The database is not migrated. Run 'migrate'.")
-    if missing := _missing(current, served):
-        raise SchemaMismatch(
-            f"The database has schema {current}; this program needs {missing[-1]}. Run 'migrate'."
-        )
