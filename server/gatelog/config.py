@@ -91,8 +91,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica_dir: str = ""
     # Largest size of the replica, in MiB; memory is taken as it is needed.
     replica_max_mib: Annotated[int, Meta(ge=1, le=16_777_216)] = 16_384
-    # How often the projector looks for new events when nobody wakes it, in seconds.
-    projector_poll_s: Annotated[float, Meta(ge=0.001, le=1)] = 0.025
+    # How often the projector looks for news that nobody told, beside its renewals; in seconds.
+    projector_poll_s: Annotated[float, Meta(ge=0.001, le=60)] = 5
     # Whether this service seals the log (on), or a sealer elsewhere does (off).
     sealer: Literal["on", "off"] = "on"
     # File that keeps the last signed checkpoint; empty: one in the data directory.

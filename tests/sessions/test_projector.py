@@ -24,12 +24,12 @@ from gatelog.log.store.database import connect
 from gatelog.proofs.service.history import history_guard
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.service.projector import Projector
-from gatelog.sessions.store.leases import Look, leave, read_leases
+from gatelog.sessions.store.leases import Look, leave, read_leases, wake_projectors
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaPlace, ReplicaState
 from gatelog.sessions.store.replica_writer import ReplicaWriter
 
-from tests.builders import end, registration, start
+from tests.builders import end, failure, registration, start
 from tests.conftest import Dsns
 from tests.waiting import until
 
@@ -55,6 +55,12 @@ def patient(config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """The same with a long lease, which also limits each statement, and with time to leave."""
     monkeypatch.setattr("gatelog.sessions.service.projector.LEAVE_TIMEOUT_S", LONG_TTL_S)
     return msgspec.structs.replace(config, lease_ttl_s=LONG_TTL_S)
+
+
+@pytest.fixture
+def slow(config: Config) -> Config:
+    """The same with a lease and polls that are longer than a test."""
+    return msgspec.structs.replace(config, lease_ttl_s=60, projector_poll_s=60)
 
 
 @pytest.fixture
@@ -127,6 +133,64 @@ async def test_everything_is_acknowledged_without_a_wake_up(
         (command,) = await logged_in(appender)
         await until(lambda: acknowledged(connection))
         await appender.submit(end(command))
+        await until(lambda: acknowledged(connection))
+
+
+async def settled(connection: Connection, projector: Projector) -> None:
+    """Return when it has everything and does nothing but wait."""
+    await until(lambda: acknowledged(connection))
+    await until(lambda: projector.waiting)
+
+
+async def test_what_is_told_is_applied_without_a_poll(
+    slow: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    """No poll and no renewal comes as long as this test may last."""
+    async with running(slow, database) as projector:
+        await settled(connection, projector)
+        for _ in range(3):
+            (command,) = await logged_in(appender)
+            await wake_projectors(connection)
+            await until(lambda: acknowledged(connection))
+            await appender.submit(end(command))
+            await wake_projectors(connection)
+            await until(lambda: acknowledged(connection))
+        assert not projector.polls_quickly
+
+
+async def test_after_news_that_nobody_told_polls_are_quick(
+    slow: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    """As behind a proxy that passes no notification on: one poll is slow, and then no more."""
+    polling = msgspec.structs.replace(slow, projector_poll_s=1)
+    async with running(polling, database) as projector:
+        await settled(connection, projector)
+        before = projector.polls_quickly
+        (command,) = await logged_in(appender)
+        await until(lambda: acknowledged(connection))
+        assert (before, projector.polls_quickly) == (False, True)
+        await appender.submit(end(command))
+        await until(lambda: acknowledged(connection))
+
+
+async def test_news_of_no_session_need_not_be_told(
+    slow: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    polling = msgspec.structs.replace(slow, projector_poll_s=0.05)
+    async with running(polling, database) as projector:
+        await settled(connection, projector)
+        await appender.submit(failure())
+        await until(lambda: acknowledged(connection))
+        assert not projector.polls_quickly
+
+
+async def test_a_renewal_looks_for_news_as_well(
+    config: Config, database: Dsns, appender: Appender, connection: Connection
+) -> None:
+    rare = msgspec.structs.replace(config, projector_poll_s=60)
+    async with running(rare, database) as projector:
+        await settled(connection, projector)
+        await logged_in(appender)
         await until(lambda: acknowledged(connection))
 
 

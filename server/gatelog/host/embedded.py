@@ -62,9 +62,12 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "password_encryption": "scram-sha-256",
-    "max_connections": "100",
     "shared_buffers": "128MB",
     "jit": "off",
+    # little to do while idle: no readers of its own, rare looks for what to vacuum, lazy writes
+    "io_method": "sync",
+    "autovacuum_naptime": "5min",
+    "wal_writer_delay": "1s",
     # an abandoned transaction may hold the lock of the log's head
     "idle_in_transaction_session_timeout": "30s",
     "timezone": "UTC",

@@ -31,6 +31,7 @@ from gatelog.proofs.service.proofs import Proofs
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
+from gatelog.sessions.service.herald import Herald
 from gatelog.sessions.service.metrics import count_wait
 from gatelog.sessions.store.lookup import PrimaryLookup
 from gatelog.sessions.store.replica import ReplicaReader
@@ -39,6 +40,7 @@ from gatelog.sessions.store.replica_place import ReplicaPlace
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 60.0
+IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
 SINGLE_CONNECTIONS = 3  # of ``open_services``, beside its pools: appender, lookup, barrier
 
 
@@ -82,8 +84,13 @@ async def open_services(
         )
         lookup = PrimaryLookup(database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue)
         barrier = Barrier(
-            database.connect, terms=lease_terms(config.lease_ttl_s), on_wait=count_wait
+            database.connect,
+            terms=lease_terms(config.lease_ttl_s),
+            idle_look_s=IDLE_LOOK_S if config.embedded else None,
+            on_wait=count_wait,
         )
+        herald = Herald(database)
+        stack.push_async_callback(herald.close)
         for opened in (appender, lookup, barrier):
             await stack.enter_async_context(opened)
         audit = Audit(config, database=log, appender=appender)
@@ -92,7 +99,12 @@ async def open_services(
         stack.push_async_callback(follower.close)
         yield Services(
             accounts=Accounts(
-                config, database=database, appender=appender, passwords=passwords, barrier=barrier
+                config,
+                database=database,
+                appender=appender,
+                passwords=passwords,
+                barrier=barrier,
+                tell=herald.tell,
             ),
             gate=Gate(lookup, know_nothing if config.check == "strict" else replica.peek),
             proofs=Proofs(log),

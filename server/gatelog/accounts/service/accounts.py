@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from gatelog.accounts.service.acting import Acting
+from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
@@ -32,12 +32,13 @@ class Accounts:
         appender: Appender,
         passwords: PasswordPool,
         barrier: Barrier,
+        tell: Callable[[], None] = tell_nobody,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._personal = PersonalData(config, database, now)
         users = Users(database)
-        acting = Acting(database=database, appender=appender, barrier=barrier, now=now)
+        acting = Acting(database=database, appender=appender, barrier=barrier, tell=tell, now=now)
         self.logins = Logins(
             config, users=users, passwords=passwords, personal=self._personal, acting=acting
         )

@@ -67,8 +67,15 @@ def client_of(actor: Actor | None) -> Client:
     return actor.client if actor is not None else UNKNOWN_CLIENT
 
 
+def tell_nobody() -> None:
+    """Replicas find out by themselves."""
+
+
 class Acting:
-    """Records what is done, and waits until it holds everywhere."""
+    """Records what is done, and waits until it holds everywhere.
+
+    ``tell`` is called when a session has started, so that replicas hear of it (``Herald.tell``).
+    """
 
     def __init__(
         self,
@@ -76,12 +83,14 @@ class Acting:
         database: Database,
         appender: Appender,
         barrier: Barrier,
+        tell: Callable[[], None] = tell_nobody,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self.now = now
         self._database = database
         self._appender = appender
         self._barrier = barrier
+        self._tell = tell
 
     def about(self, subject_id: UUID, by: Actor | None) -> dict[str, Any]:
         """The fields of an event that is about a user and done by somebody, now."""
@@ -109,6 +118,8 @@ class Acting:
         recorded = await self.record(act)
         if recorded.count(SessionEnded):
             await self.wait_for_replicas(recorded.position, ended_in=incarnation)
+        else:
+            self._tell()
         return recorded
 
     async def record(self, act: Act) -> Recorded:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S = 2.0
+INTERVAL_S = 10.0
 RETRY_S = 10.0
 
 

@@ -65,6 +65,7 @@ class Appender:
         self._max_queue = max_queue
         self._queue: deque[Submission] = deque()
         self._arrived = asyncio.Event()
+        self._watched = asyncio.Event()
         self._connection: Connection | None = None
         self._warned = False
         self._waiting: deque[tuple[float, Submission]] = deque()
@@ -101,19 +102,25 @@ class Appender:
         self._queue.append(submission)
         self._waiting.append((loop.time() + self._timeout_s, submission))
         self._arrived.set()
+        self._watched.set()
         return submission.waiter
 
     async def _watch(self) -> None:
         """Tell those whose time is over; one task for all of them, in the order of arrival."""
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
-            now = asyncio.get_running_loop().time()
+            await self._watched.wait()
+            self._watched.clear()
             while self._waiting:
-                deadline, submission = self._waiting[0]
-                if deadline > now and not submission.waiter.done():
-                    break
-                self._waiting.popleft()
-                submission.fail(OutcomeUnknown() if submission.in_flight else DatabaseUnavailable())
+                await asyncio.sleep(WATCH_INTERVAL_S)
+                self._tell_overdue(asyncio.get_running_loop().time())
+
+    def _tell_overdue(self, now: float) -> None:
+        while self._waiting:
+            deadline, submission = self._waiting[0]
+            if deadline > now and not submission.waiter.done():
+                break
+            self._waiting.popleft()
+            submission.fail(OutcomeUnknown() if submission.in_flight else DatabaseUnavailable())
 
     async def _run(self) -> None:
         while True:

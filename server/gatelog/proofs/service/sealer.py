@@ -65,6 +65,7 @@ logger = logging.getLogger(__name__)
 BATCH = 65_536  # leaves sealed at once; all of them are in memory, 2 MiB
 STANDBY_POLL_S = 1.0  # how often a sealer asks whether it is its turn, and looks what was signed
 RETRY_S = 0.5
+IDLE_S = 0.9  # between looks while nothing is new; what comes then is to be signed within a second
 REFUSED_RETRY_S = 10.0  # how often a refusal is told again, after another look
 
 
@@ -381,6 +382,8 @@ async def _seal_on(sealer: Sealer, interval_s: float, beat: Callable[[], None]) 
     loop = asyncio.get_running_loop()
     while True:
         began = loop.time()
-        if await sealer.seal_next() < BATCH:
+        sealed = await sealer.seal_next()
+        if sealed < BATCH:
             beat()
-            await asyncio.sleep(max(0.0, began + interval_s - loop.time()))
+            pause_s = interval_s if sealed else max(interval_s, IDLE_S)
+            await asyncio.sleep(max(0.0, began + pause_s - loop.time()))

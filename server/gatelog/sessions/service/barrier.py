@@ -101,11 +101,15 @@ class Barrier:
         connect: Callable[[], Awaitable[Connection]],
         *,
         terms: LeaseTerms,
+        idle_look_s: float | None = None,
         clock_ns: Callable[[], int] = boottime_ns,
         on_wait: Callable[[Waited], None] = _ignore,
     ) -> None:
+        """``idle_look_s``: how often to look at the rows while nobody waits; None: with each
+        renewal, so that the rows of other hosts, whose leases may last longer, are known."""
         self._connect = connect
         self._terms = terms
+        self._idle_look_s = idle_look_s or terms.renewal_ns / _NS
         self._clock_ns = clock_ns
         self._on_wait = on_wait
         self._waiters: set[_Waiter] = set()
@@ -195,7 +199,7 @@ class Barrier:
     async def _pause(self, pause_s: float) -> None:
         """Until somebody comes; for a short time only while others wait."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s if self._waiters else self._terms.renewal_ns / _NS):
+            async with asyncio.timeout(pause_s if self._waiters else self._idle_look_s):
                 await self._arrived.wait()
 
     async def _start_anew(self) -> None:

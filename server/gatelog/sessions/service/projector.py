@@ -6,7 +6,9 @@ Rules (the protocol itself stands in ``sessions.rules.lease``):
 
 - A change is in the replica before its position is acknowledged, and all changes up to the head
   are in it before the lease is granted.
-- Polling carries correctness. A NOTIFY only shortens the wait.
+- Polling carries correctness. A NOTIFY only shortens the wait. What changes sessions is told by a
+  NOTIFY; where such news was found by a poll, nobody may be heard here (a proxy in between, say),
+  and polls are quick for a while.
 - Any doubt about the log (another epoch, shorter, a gap, another event at the position that was
   applied last) or about the replica itself: end the lease, start a new replica from a new load.
   Until that is complete, workers ask the primary.
@@ -77,13 +79,16 @@ PAGE = 1000  # events in one transaction of the replica
 LAZY_ACKNOWLEDGEMENT_NS = 50_000_000  # of positions at which no session ended
 LOAD_TIMEOUT_S = 3600.0
 LOCK_POLL_S = 0.2
+QUICK_POLL_S = 0.025
+QUICK_FOR_NS = 10_000_000_000  # after news that nobody told
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 NOT_UNDERSTOOD_RETRY_S = 30.0  # more such events may follow, and each costs a load
 NO_ROOM_RETRY_S = 30.0  # a load that comes to nothing is work for the database
 LEAVE_TIMEOUT_S = 1.0
-LEAST_PURGED, MOST_PURGED, PURGE_ROUND = 1000, 20_000, 600
-READER_CHECK_EVERY = 10  # renewals
+TIDY_EVERY = 3  # renewals
+LEAST_PURGED, MOST_PURGED, PURGE_ROUND = 300, 60_000, 600
+READER_CHECK_EVERY = 9
 _NS = 1_000_000_000
 
 # What means that the replica, and not the database, is at fault.
@@ -101,7 +106,7 @@ class Projector:
         connect_within: ConnectWithin,
         *,
         terms: LeaseTerms,
-        poll_s: float = 0.025,
+        poll_s: float = 5.0,
         host: str = "",
         clock_ns: Callable[[], int] = boottime_ns,
     ) -> None:
@@ -116,6 +121,9 @@ class Projector:
         self._writer: ReplicaWriter | None = None
         self._doubt: str | None = None
         self._woken = asyncio.Event()
+        self._told = False
+        self._waiting = False
+        self._quick_until_ns = 0
         self._advanced = asyncio.Condition()
         self._warned = False
         self._sightings: dict[str, Sighting] = {}
@@ -152,6 +160,16 @@ class Projector:
     def position(self) -> int:
         """How far the replica has got; 0 before there is one."""
         return self._writer.state.position if self._writer else 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it has all that it knows of and waits to be told of more."""
+        return self._waiting
+
+    @property
+    def polls_quickly(self) -> bool:
+        """Whether something was not told lately that should have been."""
+        return self._clock_ns() < self._quick_until_ns
 
     async def _run_alone(self) -> None:
         self._writer = ReplicaWriter.open_current(self.place)
@@ -233,6 +251,7 @@ class Projector:
             connection.terminate()
 
     def _on_wake(self, *_: object) -> None:
+        self._told = True
         self._woken.set()
 
     def _on_notice(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
@@ -306,13 +325,16 @@ class Projector:
 
     async def _keep_up(self, tail: Connection, writer: ReplicaWriter) -> None:
         """Apply the log as it grows, and acknowledge."""
-        acknowledged, acknowledged_ns = 0, 0
+        acknowledged, acknowledged_ns, told = 0, 0, True
         while True:
             self._woken.clear()
+            self._told = False
             page = await self._read_page(tail, writer.state)
+            now_ns = self._clock_ns()
             if page is not None:
                 await self._apply(writer, page)
-            now_ns = self._clock_ns()
+                if page.changes and not told:
+                    self._quick_until_ns = now_ns + QUICK_FOR_NS
             urgent = page is None or page.ends
             if writer.state.position > acknowledged and (
                 urgent or now_ns - acknowledged_ns >= LAZY_ACKNOWLEDGEMENT_NS
@@ -320,7 +342,7 @@ class Projector:
                 acknowledged, acknowledged_ns = writer.state.position, now_ns
                 await self._acknowledge(tail, writer)
             if page is None:
-                await self._wait_for_news()
+                told = await self._wait_for_news()
 
     async def _read_page(self, tail: Connection, state: ReplicaState) -> Page | None:
         return await read_page(tail, position=state.position, leaf_hash=state.leaf_hash, limit=PAGE)
@@ -334,10 +356,15 @@ class Projector:
         state = writer.state
         await acknowledge(tail, writer.replica_id, epoch=state.epoch, position=state.position)
 
-    async def _wait_for_news(self) -> None:
+    async def _wait_for_news(self) -> bool:
+        """Wait for a NOTIFY or the next poll; whether it was the former."""
+        poll_s = min(self._poll_s, QUICK_POLL_S) if self.polls_quickly else self._poll_s
+        self._waiting = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_s):
+            async with asyncio.timeout(poll_s):
                 await self._woken.wait()
+        self._waiting = False
+        return self._told
 
     # Its lease
 
@@ -358,8 +385,10 @@ class Projector:
         while True:
             started_ns = self._clock_ns()
             await self._renew(lease, writer)
-            await self._reap(lease)
-            self._tidy(writer)
+            if self._renewals % TIDY_EVERY == 0:
+                await self._reap(lease)
+                self._tidy(writer)
+            self._renewals += 1
             left_ns = self.terms.renewal_ns - (self._clock_ns() - started_ns)
             await asyncio.sleep(max(0.0, left_ns / _NS))
 
@@ -418,7 +447,6 @@ class Projector:
         entries = writer.entries
         limit = min(max(LEAST_PURGED, entries // PURGE_ROUND), MOST_PURGED)
         writer.purge(time.time_ns() // 1000, limit)
-        self._renewals += 1
         if self._renewals % READER_CHECK_EVERY == 0 and (cleared := writer.clear_stale_readers()):
             logger.info("%d reader slots of ended processes are free again", cleared)
 

@@ -160,3 +160,8 @@ async def leave(connection: Connection, replica_id: str) -> None:
 async def wake_projectors(connection: PooledConnection) -> None:
     """Tell whoever follows the log that there is something new; it would find out by itself."""
     await connection.execute(sql.NOTIFY_LOG)
+
+
+async def wake_projectors_lazily(connection: PooledConnection) -> None:
+    """The same on a connection whose commits wait for the disk: this one does not."""
+    await connection.execute(f"{sql.COMMIT_THIS_WITHOUT_WAITING}; {sql.NOTIFY_LOG}")

@@ -185,3 +185,4 @@ NOTIFY_LOG = "NOTIFY gatelog_log"
 
 # Acknowledgements need not wait for the disk; renewals must, and do on every other connection.
 COMMIT_WITHOUT_WAITING = "SET synchronous_commit = off"
+COMMIT_THIS_WITHOUT_WAITING = "SET LOCAL synchronous_commit = off"
