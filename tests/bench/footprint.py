@@ -45,7 +45,7 @@ from tests.bench.machine import ServerProcess, make_table, quantile, spread
 from tests.bench.population import fill_postgres, token
 
 ROOT = Path(__file__).parent.parent.parent
-ENTRIES = ("cli", "host.supervisor", "host.worker", "host.projector", "host.sealer")
+ENTRIES = ("cli", "host.supervisor", "host.worker", "host.projector", "host.sealer", "host.nursery")
 OLD_ENTRIES = ("cli", "supervisor", "worker", "projector", "sealer")  # of the package "server"
 CREDENTIALS = {"login": "ada", "password": "correct horse battery staple"}
 START_TIMEOUT_S = 120.0
@@ -226,10 +226,10 @@ def role_of(process: psutil.Process, supervisor: int) -> str:
         return _database_role(" ".join(words))
     if process.pid == supervisor:
         return "supervisor"
-    name = process.name().removeprefix("gatelog ")
+    name = process.name().removeprefix("gate:")
     if not name.startswith("python"):
         return name
-    module = words[2].rpartition(".")[2] if words[1:2] == ["-m"] else "?"
+    module = words[words.index("-m") + 1].rpartition(".")[2] if "-m" in words else "?"
     parent = process.parent()
     forked = parent is not None and parent.cmdline() == words
     return module if forked or module != "worker" else "master"

@@ -11,7 +11,8 @@ import msgspec
 from gatelog.audit.rules.shown import AuditFilter
 from gatelog.config import Config
 from gatelog.host.database import PROJECTOR_CONNECTIONS, connections_of_host, embedded_postgres
-from gatelog.hosting.services import connections_of_services, open_services
+from gatelog.hosting.connections import connections_of_services
+from gatelog.hosting.services import open_services
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.tokens import token_digest
 

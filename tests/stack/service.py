@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
 import psutil
+from gatelog.host.nursery import ROLES
 from gatelog.host.processes import running
 
 from tests.waiting import eventually
@@ -203,32 +204,30 @@ class Service:
 
     def postgres(self) -> list[psutil.Process]:
         """The postmaster, when it runs."""
-        return self._children("-D")
+        return _children(self.process.pid, lambda child: "-D" in child.cmdline())
+
+    def nursery(self) -> list[psutil.Process]:
+        """What has forked the others, when it runs."""
+        return _children(self.process.pid, lambda child: "gatelog.host.nursery" in child.cmdline())
 
     def master(self) -> list[psutil.Process]:
         """gunicorn's master, when it runs."""
-        return self._children("gatelog.host.worker")
+        return self._forked("workers")
 
     def workers(self) -> list[psutil.Process]:
-        found: list[psutil.Process] = []
-        for master in self.master():
-            with suppress(psutil.NoSuchProcess):
-                found += master.children()
-        return found
+        return [worker for master in self.master() for worker in _children(master.pid)]
 
     def projector(self) -> list[psutil.Process]:
-        return self._children("gatelog.host.projector")
+        return self._forked("projector")
 
     def sealer(self) -> list[psutil.Process]:
-        return self._children("gatelog.host.sealer")
+        return self._forked("sealer")
 
-    def _children(self, word: str) -> list[psutil.Process]:
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-                if running(child.pid) and word in child.cmdline():
-                    found.append(child)
-        return found
+    def _forked(self, role: str) -> list[psutil.Process]:
+        def is_it(child: psutil.Process) -> bool:
+            return bool(child.name() == ROLES[role][1])
+
+        return [child for nursery in self.nursery() for child in _children(nursery.pid, is_it)]
 
     def everything(self) -> list[psutil.Process]:
         return [psutil.Process(self.process.pid), *self._descendants()]
@@ -248,6 +247,18 @@ class Service:
         self._output.close()
         self._log.close()
         return status
+
+
+def _children(
+    parent: int, fits: Callable[[psutil.Process], bool] = lambda _: True
+) -> list[psutil.Process]:
+    found = []
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        for child in psutil.Process(parent).children():
+            with suppress(psutil.NoSuchProcess):
+                if running(child.pid) and fits(child):
+                    found.append(child)
+    return found
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def test_a_schema_too_new_for_the_program(data_dir: Path, database: Dsns) -> Non
 
 BREAK_WORKERS = """\
 import sys
-if "gatelog.host.worker" in sys.orig_argv:
+if "gatelog.host.nursery" in sys.orig_argv:
     import uvloop
     uvloop.EventLoopPolicy = None
 """

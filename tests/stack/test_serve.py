@@ -39,6 +39,22 @@ def test_from_nobody_to_logged_out_again(shared_service: Service) -> None:
     assert walk(shared_service, "bob") == [401, 201, 200, 200, 200, 401]
 
 
+def shared_objects(process: psutil.Process) -> set[str]:
+    """The packages of which a process has compiled modules in memory."""
+    paths = [Path(mapped.path) for mapped in process.memory_maps() if ".so" in mapped.path]
+    return {name for path in paths for name in path.parts}
+
+
+def test_what_only_some_need_is_in_no_other_process(shared_service: Service) -> None:
+    """Also where something was migrated at the start, as here."""
+    supervisor, *others = shared_service.everything()
+    assert not shared_objects(supervisor) & {"aiohttp", "asyncpg", "uvloop", "cryptography"}
+    for worker in shared_service.workers():
+        assert {"aiohttp", "asyncpg", "uvloop", "cryptography"} <= shared_objects(worker)
+    for process in (supervisor, *others):
+        assert not shared_objects(process) & {"sqlalchemy", "greenlet"}
+
+
 def test_one_worker_for_each_that_is_configured(shared_service: Service) -> None:
     assert len(shared_service.workers()) == 2
     assert shared_service.request("GET", "/health/alive").json["workers"] == 2
@@ -99,6 +115,8 @@ KILLED: dict[str, Callable[[Service], list[psutil.Process]]] = {
     "all workers": lambda service: service.workers(),
     "their master": lambda service: service.master(),
     "the projector": lambda service: service.projector(),
+    "the sealer": lambda service: service.sealer(),
+    "the nursery": lambda service: service.nursery(),
 }
 
 
@@ -122,6 +140,7 @@ def test_what_is_killed_comes_back(service: Service, what: str) -> None:
     eventually(service.takes_logins, BACK_WITHIN_S, "a login")
     eventually(lambda: len(service.workers()) == 2, BACK_WITHIN_S, "both workers")
     eventually(lambda: len(service.projector()) == 1, BACK_WITHIN_S, "the projector")
+    eventually(lambda: len(service.sealer()) == 1, BACK_WITHIN_S, "the sealer")
     eventually(lambda: follows_the_log(service), BACK_WITHIN_S, "the replica's lease")
 
 
@@ -153,7 +172,8 @@ def test_a_start_after_everything_was_killed(service: Service) -> None:
 def test_a_stopped_orphan_is_ended(service: Service) -> None:
     """Processes that cannot act on the supervisor's death are ended by the next start."""
     service.register()
-    frozen = [*service.postgres(), *service.master(), *service.workers()]
+    forked = [*service.nursery(), *service.master(), *service.workers()]
+    frozen = [*service.postgres(), *forked]
     for process in frozen:
         process.suspend()
     service.process.kill()

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from gatelog.host.supervisor import all_taken, stop_listening
+from gatelog.host.listening import all_taken, stop_listening
 
 from tests.stack.service import Service
 from tests.waiting import eventually

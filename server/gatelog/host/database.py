@@ -7,7 +7,6 @@ the command takes. With ``GATELOG_DATABASE_URL`` set, nothing is ever started he
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,15 +17,11 @@ import msgspec
 from gatelog.config import Config, variable
 from gatelog.errors import ConfigError, DatabaseUnavailable, SchemaMismatch
 from gatelog.host.datadir import DataDirInUse, locked
-from gatelog.log.store.database import connect, refuse_shared_sessions
-from gatelog.log.store.schema import check_schema, read_schema
+from gatelog.hosting.connections import connections_of_services
 
 if TYPE_CHECKING:
     from gatelog.host.embedded import EmbeddedPostgres
 
-logger = logging.getLogger(__name__)
-
-OLDEST_POSTGRES = 15
 WAIT_FOR_SERVICE_S = 60.0
 PROJECTOR_CONNECTIONS = 3  # following, its lease, loading the replica
 SEALER_CONNECTIONS = 2  # sealing, marks
@@ -66,45 +61,8 @@ def embedded_postgres(config: Config) -> EmbeddedPostgres:
 
 def connections_of_host(config: Config) -> int:
     """How many connections to the database ``serve`` has at a time, of all its processes."""
-    from gatelog.hosting.services import connections_of_services
-
     sealing = SEALER_CONNECTIONS if config.sealer == "on" else 0
     return config.worker_count * connections_of_services(config) + PROJECTOR_CONNECTIONS + sealing
-
-
-async def prepare_schema(config: Config) -> None:
-    """Migrate where this process is given the owner's URL; else see that the schema fits.
-
-    Raises ConfigError or SchemaMismatch with one line that says what to do.
-    """
-    urls = dsns(config)
-    with named_errors(config):
-        await _check_version(config, urls)
-        if config.embedded or config.owner_database_url:
-            await _migrate(urls.owner)
-        await check_schema(urls.app)
-
-
-async def _migrate(owner_dsn: str) -> None:
-    if (await read_schema(owner_dsn, role=None)).is_newest:
-        return
-    from gatelog.log.store.migrate import migrate
-
-    for revision in await migrate(owner_dsn):
-        logger.info("migrated to %s", revision)
-
-
-async def _check_version(config: Config, urls: Dsns) -> None:
-    await refuse_shared_sessions(urls.app)
-    connection = await connect(urls.app, role=None)
-    try:
-        major = connection.get_server_version().major
-    finally:
-        await connection.close()
-    if major < OLDEST_POSTGRES:
-        raise ConfigError(
-            _setting(config), f"this is PostgreSQL {major}; {OLDEST_POSTGRES} or later is needed"
-        )
 
 
 @contextmanager
@@ -113,12 +71,13 @@ def named_errors(config: Config) -> Iterator[None]:
     try:
         yield
     except SchemaMismatch as error:
-        raise SchemaMismatch(f"{_setting(config)}: {error}") from error
+        raise SchemaMismatch(f"{setting_of(config)}: {error}") from error
     except DatabaseUnavailable as error:
-        raise ConfigError(_setting(config), f"cannot reach the database: {error}") from error
+        raise ConfigError(setting_of(config), f"cannot reach the database: {error}") from error
 
 
-def _setting(config: Config) -> str:
+def setting_of(config: Config) -> str:
+    """The setting that leads to the database."""
     return variable("data_dir" if config.embedded else "database_url")
 
 
@@ -128,7 +87,9 @@ def reachable_database(config: Config, command: str, *, migrated: bool = True) -
 
     Call it from the main thread, outside of any event loop. Raises ConfigError, SchemaMismatch.
     """
+    from gatelog.host.preparation import check_server, prepare_schema
     from gatelog.kinds import register_all
+    from gatelog.log.store.schema import check_schema
 
     register_all()
     with ExitStack() as stack:
@@ -138,7 +99,7 @@ def reachable_database(config: Config, command: str, *, migrated: bool = True) -
             if started and migrated:
                 asyncio.run(prepare_schema(config))
             elif not config.embedded:
-                asyncio.run(_check_version(config, urls))
+                asyncio.run(check_server(config, urls))
             if migrated and not started:
                 asyncio.run(check_schema(urls.app))
             yield urls

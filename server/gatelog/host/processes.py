@@ -23,6 +23,7 @@ from gatelog.config import Config, load_config
 from gatelog.errors import GatelogError
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _FOREIGN_VARIABLES = ("GUNICORN_", "LISTEN_")  # they would lead gunicorn elsewhere
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -44,6 +45,12 @@ def dies_with_parent(death_signal: signal.Signals, parent: int | None = None) ->
             os._exit(1)
 
     return before_exec
+
+
+def name_process(name: str) -> None:
+    """What ps and top show of this process: 15 bytes at most. Linux only (prctl(2))."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def child_environment() -> dict[str, str]:

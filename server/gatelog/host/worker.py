@@ -1,7 +1,6 @@
 """The web workers: a gunicorn master that forks one aiohttp worker per core.
 
-Started by the supervisor as ``python -m gatelog.host.worker DATA_DIR FD``; FD is the listening
-socket. Rules:
+Forked by the nursery (``host.nursery``), with the listening socket. Rules:
 
 - Every setting of gunicorn's comes from here: no configuration file, no variables of gunicorn's,
   no control socket.
@@ -27,7 +26,7 @@ from gunicorn.glogging import Logger
 from gatelog.config import Config
 from gatelog.host.database import dsns
 from gatelog.host.logs import configure_logging
-from gatelog.host.processes import child_main, dies_with_parent
+from gatelog.host.processes import dies_with_parent, name_process
 from gatelog.hosting.app import create_app, make_runner
 
 WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
@@ -102,25 +101,17 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
     that comes in between would be lost, and the worker killed after the whole grace period.
     """
     dies_with_parent(signal.SIGTERM, arbiter.pid)()
+    name_process("gate:worker")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while not arbiter.SIG_QUEUE.empty():
         if arbiter.SIG_QUEUE.get_nowait() == signal.SIGTERM:
             sys.exit(0)
 
 
-def run(config: Config) -> None:
+def run(config: Config, listener: int) -> None:
     """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
     configure_logging(config)
     try:
-        WorkerMaster(config, int(sys.argv[2])).run()
+        WorkerMaster(config, listener).run()
     except HaltServer as halt:  # one more worker that did not boot, while gunicorn was ending
         sys.exit(halt.exit_status)
-
-
-def main() -> None:
-    """The entry of the child process: ``DATA_DIR FD``."""
-    child_main(run)
-
-
-if __name__ == "__main__":
-    main()

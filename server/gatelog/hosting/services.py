@@ -41,12 +41,6 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 60.0
 IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
-SINGLE_CONNECTIONS = 3  # of ``open_services``, beside its pools: appender, lookup, barrier
-
-
-def connections_of_services(config: Config) -> int:
-    """How many connections to the database ``open_services`` has at a time, at most."""
-    return config.database_pool + 2 * config.audit_pool + SINGLE_CONNECTIONS
 
 
 class Services(msgspec.Struct, frozen=True):
