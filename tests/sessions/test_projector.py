@@ -171,6 +171,8 @@ async def test_after_news_that_nobody_told_polls_are_quick(
         assert (before, projector.polls_quickly) == (False, True)
         await appender.submit(end(command))
         await until(lambda: acknowledged(connection))
+        await wake_projectors(connection)
+        await until(lambda: not projector.polls_quickly)
 
 
 async def test_news_of_no_session_need_not_be_told(

@@ -1,10 +1,10 @@
 """Tells projectors that something is new for which nobody waits: a session that has started.
 
 Until a replica has it, every check of that session asks the database. The next poll would bring it
-as well, so what is lost here is time alone. Rules: not from the connection that appends, and not
-more often than every INTERVAL_S, because a NOTIFY takes a lock of the whole cluster at its commit;
-that commit does not wait for the disk, and nobody waits for it. Who ends sessions waits, and tells
-it himself, sooner (``gatelog.sessions.service.barrier``).
+as well, so what is lost here is time alone. Rules: not from the connection that appends, INTERVAL_S
+later and not more often, because a NOTIFY takes a lock of the whole cluster at its commit; that
+commit does not wait for the disk, and nobody waits for it. Who ends sessions waits, and tells it at
+once (``gatelog.sessions.service.barrier``).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Herald:
 
     async def _run(self) -> None:
         while self._untold:
+            await asyncio.sleep(INTERVAL_S)
             self._untold = False
             try:
                 async with self._database.acquire() as connection:
                     await wake_projectors_lazily(connection)
             except GatelogError as error:
                 logger.debug("projectors are left to their polls: %s", error)
-            await asyncio.sleep(INTERVAL_S)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -8,7 +8,7 @@ Rules (the protocol itself stands in ``sessions.rules.lease``):
   are in it before the lease is granted.
 - Polling carries correctness. A NOTIFY only shortens the wait. What changes sessions is told by a
   NOTIFY; where such news was found by a poll, nobody may be heard here (a proxy in between, say),
-  and polls are quick for a while.
+  and polls are quick until one is, or for a while.
 - Any doubt about the log (another epoch, shorter, a gap, another event at the position that was
   applied last) or about the replica itself: end the lease, start a new replica from a new load.
   Until that is complete, workers ask the primary.
@@ -252,6 +252,7 @@ class Projector:
 
     def _on_wake(self, *_: object) -> None:
         self._told = True
+        self._quick_until_ns = 0
         self._woken.set()
 
     def _on_notice(self, _: object, message: asyncpg.PostgresLogMessage) -> None:
