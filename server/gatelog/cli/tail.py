@@ -99,7 +99,9 @@ def tail(
     Without --from and --cursor it begins at the end of the log: what is there is left out.
     """
     from gatelog.host.database import dsns, reachable_database
+    from gatelog.kinds import register_all
 
+    register_all()
     if not follow and first is None and cursor is None:
         raise click.UsageError("--no-follow needs --from or --cursor: it would print nothing.")
     if as_json and form is not None:
