@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 REQUIREMENTS := setup.cfg pyproject.toml
 ARGS ?=
+# Processes that share the tests: many of these wait, so one more than there are cores.
+JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint bench faults stack-test clean
@@ -20,7 +22,7 @@ demo: $(VENV)/installed ## Walk login to logout, against the running service or 
 	@$(BIN)/python run.py demo
 
 test: $(VENV)/installed-dev ## Run the whole test suite, against a PostgreSQL of its own
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --durations=10 $(ARGS)
 
 lint: $(VENV)/installed-dev ## Check style and types
 	@$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from gatelog.sessions.service.barrier import Barrier
 from hypothesis import settings
 
 from tests.builders import CHEAP_CONFIG
+from tests.scratch import in_temporary_directory
 from tests.serving import Service, serving
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ register_all()
 
 TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1
+# Nothing of this server outlives the run.
+HASTY = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "checkpoint_timeout": "1h",
+    "max_wal_size": "4GB",
+}
 # Of a connection that a test keeps in a transaction on purpose: however long the test is held up,
 # the transaction stays.
 HELD_OPEN = {"idle_in_transaction_session_timeout": "0"}
@@ -56,13 +64,17 @@ class Dsns(msgspec.Struct, frozen=True):
     superuser: str
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fault tests first, on one of the processes that share the work: they last longest."""
+    items.sort(key=lambda item: "tests/faults/" not in item.nodeid)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for this run, with the migrated template database."""
-    with tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory:
-        server = EmbeddedPostgres(
-            Path(directory) / "pg", settings={"fsync": "off", "max_connections": "200"}
-        )
+    with in_temporary_directory() as directory:
+        server = EmbeddedPostgres(Path(directory) / "pg", settings=HASTY)
         server.start()
         try:
             server.create_database(TEMPLATE)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gatelog.config import Config
 from gatelog.sessions.store.replica_place import ReplicaPlace
+
+from tests.scratch import in_temporary_directory
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def directory() -> Iterator[Path]:
     Not below pytest's own directory: run by root, that one is closed to the database's account
     whenever another run begins.
     """
-    with tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as name:
+    with in_temporary_directory() as name:
         yield Path(name)
         for data_dir in Path(name).glob("host*/"):
             replicas = ReplicaPlace(Config(data_dir=str(data_dir))).base()

@@ -8,7 +8,6 @@ the position that was told, without a gap, and the projection must be what the l
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from gatelog.log.store.database import connect
 from gatelog.log.store.reading import StoredEvent, read_events
 from gatelog.sessions.rules.events import SessionEnded, SessionStarted
 
+from tests.scratch import in_temporary_directory
 from tests.stack.service import PASSWORD, Service, run_command, serving
 
 KILLS = 10  # of PostgreSQL, and as many of all workers
@@ -151,7 +151,7 @@ async def read_all(dsn: str) -> list[StoredEvent]:
 @pytest.mark.timeout(600)
 async def test_nothing_acknowledged_is_lost_or_doubled() -> None:
     with (
-        tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory,
+        in_temporary_directory() as directory,
         serving(
             Path(directory) / "var", GATELOG_WORKERS="2", GATELOG_REGISTRATION="open"
         ) as service,

@@ -27,7 +27,7 @@ from gatelog.log.store.rebuild import check
 
 from tests.builders import end, failure, registration, start
 from tests.conftest import Dsns
-from tests.stack.conftest import in_temporary_directory
+from tests.scratch import in_temporary_directory
 from tests.stack.service import complaints, run_command
 from tests.waiting import eventually, free_port
 

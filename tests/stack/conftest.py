@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.scratch import in_temporary_directory
 from tests.stack.service import START_TIMEOUT_S, Service, serving
 from tests.waiting import eventually
-
-
-def in_temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    """Not below pytest's own directory: run by root, that one is closed to the database's account
-    whenever another run of pytest starts.
-    """
-    return tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ PASSWORD = "correct horse battery staple"
 
 def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
     """The variables of a service on this directory, and nothing of Gatelog's from outside."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("GATELOG_")}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GATELOG_", "COLUMNS"))}
     own = {
         "GATELOG_DATA_DIR": str(data_dir),
         "GATELOG_REPLICA_DIR": str(data_dir / "memory"),

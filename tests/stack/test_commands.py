@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import asyncpg
 import pytest
 from gatelog.host.embedded import EmbeddedPostgres
 
+from tests.scratch import in_temporary_directory
 from tests.stack.service import (
     COMMAND_TIMEOUT_S,
     PASSWORD,
@@ -33,7 +33,7 @@ from tests.waiting import eventually
 def service() -> Iterator[Service]:
     """One service for the commands of this module, in which nobody may register over HTTP."""
     with (
-        tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory,
+        in_temporary_directory() as directory,
         serving(Path(directory) / "var", GATELOG_REGISTRATION="closed") as started,
     ):
         yield started
@@ -66,7 +66,8 @@ def test_users_and_their_sessions(service: Service) -> None:
 
     ada, bob = service.log_in("ada"), service.log_in("bob")
     sessions = json_of(service, "session", "list")
-    assert {s["session_id"] for s in sessions} == {ada.json["session_id"], bob.json["session_id"]}
+    listed = {session["session_id"] for session in sessions}
+    assert {ada.json["session_id"], bob.json["session_id"]} <= listed
     assert "token_digest" not in sessions[0]
     assert len(json_of(service, "session", "list", "--user", "bob")) == 1
     assert len(json_of(service, "session", "list", "--limit", "1")) == 1
@@ -85,7 +86,8 @@ def test_users_and_their_sessions(service: Service) -> None:
 
 
 def test_the_log_is_shown_as_it_is_stored(service: Service) -> None:
-    add_user(service, "carol")
+    for login in ("carol", "carla", "carlo"):
+        add_user(service, login)
     lines = command(service, "log", "show", "--from", "1", "--limit", "3", "--json").splitlines()
     events = [json.loads(line) for line in lines]
     assert [event["position"] for event in events] == [1, 2, 3]

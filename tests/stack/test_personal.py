@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.scratch import in_temporary_directory
 from tests.stack.service import Service, complaints, run_command, serving
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     with (
-        tempfile.TemporaryDirectory(prefix="gatelog-", ignore_cleanup_errors=True) as directory,
+        in_temporary_directory() as directory,
         serving(
             Path(directory) / "var", GATELOG_REGISTRATION="open", GATELOG_WORKERS="2"
         ) as started,

@@ -16,7 +16,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.stack.conftest import in_temporary_directory
+from tests.scratch import in_temporary_directory
 from tests.stack.service import (
     COMMAND_TIMEOUT_S,
     REQUEST_TIMEOUT_S,
