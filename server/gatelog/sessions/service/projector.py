@@ -25,8 +25,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Self
 
 import asyncpg
@@ -47,7 +46,8 @@ from gatelog.sessions.rules.lease import (
     may_reap,
     sighted,
 )
-from gatelog.sessions.store.feed import Page, Pair, copy_sessions, read_page
+from gatelog.sessions.service.upkeep import ConnectWithin, check_same_log, load_replica, tidy
+from gatelog.sessions.store.feed import Page, read_page
 from gatelog.sessions.store.leases import (
     LOG_CHANNEL,
     EpochHead,
@@ -69,6 +69,7 @@ from gatelog.sessions.store.replica_place import (
     boottime_ns,
 )
 from gatelog.sessions.store.replica_writer import ReplicaWriter, drop_environment
+from gatelog.tasks import first_failure
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Accept, Connection
@@ -77,7 +78,6 @@ logger = logging.getLogger(__name__)
 
 PAGE = 1000  # events in one transaction of the replica
 LAZY_ACKNOWLEDGEMENT_NS = 50_000_000  # of positions at which no session ended
-LOAD_TIMEOUT_S = 3600.0
 LOCK_POLL_S = 0.2
 QUICK_POLL_S = 0.025
 QUICK_FOR_NS = 10_000_000_000  # after news that nobody told
@@ -87,14 +87,10 @@ NOT_UNDERSTOOD_RETRY_S = 30.0  # more such events may follow, and each costs a l
 NO_ROOM_RETRY_S = 30.0  # a load that comes to nothing is work for the database
 LEAVE_TIMEOUT_S = 1.0
 TIDY_EVERY = 3  # renewals
-LEAST_PURGED, MOST_PURGED, PURGE_ROUND = 300, 60_000, 600
-READER_CHECK_EVERY = 9
 _NS = 1_000_000_000
 
 # What means that the replica, and not the database, is at fault.
 _DOUBT = (LogDiffers, ReplicaError, lmdb.Error)
-
-ConnectWithin = Callable[[float], Awaitable["Connection"]]
 
 
 class Projector:
@@ -240,7 +236,7 @@ class Projector:
                     writer = await self._rebuild(lease)
                 else:
                     await self._end_longer_lease(lease, writer)
-                await _first_failure(self._keep_up(tail, writer), self._keep_lease(lease, writer))
+                await first_failure(self._keep_up(tail, writer), self._keep_lease(lease, writer))
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
@@ -259,11 +255,9 @@ class Projector:
         """A warning at a commit says that it is not on the standby that should have it."""
         self._warned = self._warned or message.severity_en == "WARNING"
 
-    # The replica's content
-
     async def _has_other_log(self, lease: Connection, writer: ReplicaWriter) -> bool:
         try:
-            _check_same_log(writer.state, await read_epoch_head(lease, writer.state.position))
+            check_same_log(writer.state, await read_epoch_head(lease, writer.state.position))
         except LogDiffers as error:
             self._note_doubt(error)
             return True
@@ -273,38 +267,18 @@ class Projector:
         """End the old replica and load a new one."""
         await self._discard_replica(lease)
         started_ns = self._clock_ns()
-        writer = ReplicaWriter.create(self.place)
-        try:
-            active = await self._load(writer)
-        except BaseException:
-            drop_environment(writer)
-            raise
+        writer = await load_replica(self.place, self._connect_within)
         self.place.make_current(writer.path)
         self._writer, self._doubt = writer, None
         self.rebuilds += 1
         logger.info(
             "replica %s: %d sessions at position %d, loaded in %.2f s",
             writer.replica_id,
-            active,
+            writer.state.active,
             writer.state.position,
             (self._clock_ns() - started_ns) / _NS,
         )
         return writer
-
-    async def _load(self, writer: ReplicaWriter) -> int:
-        active = 0
-
-        def take(pairs: list[Pair]) -> None:
-            nonlocal active
-            active += writer.load(pairs)
-
-        loading = await self._connect_within(LOAD_TIMEOUT_S)
-        try:
-            head = await copy_sessions(loading, take)
-        finally:
-            loading.terminate()
-        writer.loaded(ReplicaState(head.epoch, head.position, head.leaf_hash, active))
-        return active
 
     async def _discard_replica(self, lease: Connection) -> None:
         """End the lease where workers read it; only then may its row go.
@@ -388,7 +362,7 @@ class Projector:
             await self._renew(lease, writer)
             if self._renewals % TIDY_EVERY == 0:
                 await self._reap(lease)
-                self._tidy(writer)
+                tidy(self.place, writer, self._renewals)
             self._renewals += 1
             left_ns = self.terms.renewal_ns - (self._clock_ns() - started_ns)
             await asyncio.sleep(max(0.0, left_ns / _NS))
@@ -399,7 +373,7 @@ class Projector:
         state = writer.state
         await self._write_row(lease, writer, state, t0_ns)
         head = await read_epoch_head(lease, state.position)
-        _check_same_log(state, head)
+        check_same_log(state, head)
         await self._catch_up(writer, head.position)
         self._grant(writer, head, t0_ns)
 
@@ -442,15 +416,6 @@ class Projector:
         for replica_id in await reap(lease, dead):
             logger.warning("replica %s has not renewed its lease; its row is removed", replica_id)
 
-    def _tidy(self, writer: ReplicaWriter) -> None:
-        """Bounded work on what is no longer needed; and see that new workers can find the rest."""
-        self.place.check(writer.path)
-        entries = writer.entries
-        limit = min(max(LEAST_PURGED, entries // PURGE_ROUND), MOST_PURGED)
-        writer.purge(time.time_ns() // 1000, limit)
-        if self._renewals % READER_CHECK_EVERY == 0 and (cleared := writer.clear_stale_readers()):
-            logger.info("%d reader slots of ended processes are free again", cleared)
-
     async def _stop(self) -> None:
         """End the lease, so that no logout waits for a replica that has stopped."""
         writer, self._writer = self._writer, None
@@ -471,29 +436,6 @@ class Projector:
         with translated_errors():
             async with self._connection() as connection:
                 await leave(connection, replica_id)
-
-
-def _check_same_log(state: ReplicaState, head: EpochHead) -> None:
-    """Raises LogDiffers unless the log still holds, in this epoch, what the replica was made of."""
-    if head.position < state.position:
-        raise EventsLost(f"The log ends at {head.position}, and {state.position} was applied.")
-    if head.leaf_hash != state.leaf_hash:
-        raise EventsLost(f"The event at {state.position} is another one, or gone.")
-    if head.epoch != state.epoch:
-        raise LogDiffers(f"The epoch is {head.epoch}, and was {state.epoch}.")
-
-
-async def _first_failure(*loops: Awaitable[None]) -> None:
-    """Run these side by side; when one fails, stop the others and raise its error."""
-    tasks = [asyncio.ensure_future(loop) for loop in loops]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
