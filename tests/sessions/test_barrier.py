@@ -12,7 +12,7 @@ from gatelog.log.store import sql
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
-from gatelog.sessions.service.barrier import Barrier, Waited
+from gatelog.sessions.service.barrier import CALM_AFTER, Barrier, Waited
 from gatelog.sessions.store.leases import LOG_CHANNEL, acknowledge, read_leases, write_lease
 from gatelog.sessions.store.replica_place import boottime_ns
 
@@ -343,6 +343,22 @@ async def test_a_lost_connection_is_replaced(
     await acknowledge(connection, "a", epoch=epoch, position=5)
 
     assert (await waiting).outcome is Verdict.ACKNOWLEDGED
+
+
+async def test_a_calm_barrier_looks_again_when_its_connection_ends(database: Dsns) -> None:
+    """It looks as rarely as no test would wait for, once the database has been the same a while."""
+    async with Barrier(
+        lambda: connect(database.app), terms=lease_terms(0.1), idle_look_s=600
+    ) as calm:
+        await until(lambda: calm.looks > CALM_AFTER + 1)
+        looks = calm.looks
+        superuser = await connect(database.superuser, role=None)
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
+        await superuser.close()
+        await until(lambda: calm.looks > looks)
 
 
 async def test_one_look_serves_all_who_wait(

@@ -59,6 +59,7 @@ FIRST_POLL_S = 0.001
 LAST_POLL_S = 0.02
 POLL_GROWTH = 1.3
 FIRST_LOOK_WITHIN_S = 1.0
+CALM_AFTER = 10  # looks
 WAKE_INTERVAL_NS = 5_000_000  # NOTIFY takes a lock of the whole cluster
 _NS = 1_000_000_000
 
@@ -105,11 +106,14 @@ class Barrier:
         clock_ns: Callable[[], int] = boottime_ns,
         on_wait: Callable[[Waited], None] = _ignore,
     ) -> None:
-        """``idle_look_s``: how often to look at the rows while nobody waits; None: with each
-        renewal, so that the rows of other hosts, whose leases may last longer, are known."""
+        """``idle_look_s``: how often to look at the rows while nobody waits and the database has
+        been the same for a while; None: with each renewal, so that the rows of other hosts, whose
+        leases may last longer, are known."""
         self._connect = connect
         self._terms = terms
-        self._idle_look_s = idle_look_s or terms.renewal_ns / _NS
+        self._renewal_s = terms.renewal_ns / _NS
+        self._idle_look_s = idle_look_s or self._renewal_s
+        self._alike = 0  # looks on end at the same incarnation
         self._clock_ns = clock_ns
         self._on_wait = on_wait
         self._waiters: set[_Waiter] = set()
@@ -198,8 +202,9 @@ class Barrier:
 
     async def _pause(self, pause_s: float) -> None:
         """Until somebody comes; for a short time only while others wait."""
+        idle_s = self._idle_look_s if self._alike > CALM_AFTER else self._renewal_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s if self._waiters else self._idle_look_s):
+            async with asyncio.timeout(pause_s if self._waiters else idle_s):
                 await self._arrived.wait()
 
     async def _start_anew(self) -> None:
@@ -212,6 +217,7 @@ class Barrier:
             async with asyncio.timeout(self._terms.ttl_ns / _NS):
                 if self._connection is None or self._connection.is_closed():
                     self._connection = await self._connect()
+                    self._connection.add_termination_listener(self._on_loss)
                     await reports_lazily(self._connection)
                 await self._wake(self._connection)
                 waiters = tuple(self._waiters)  # who comes later may commit after the read
@@ -234,6 +240,8 @@ class Barrier:
     def _take_in(self, look: Look) -> Incarnation:
         now_ns = self._clock_ns()
         self.looks += 1
+        alike = self._seen is not None and self._seen.name == look.incarnation
+        self._alike = self._alike + 1 if alike else 0
         self._rows = look.rows
         self._sightings = sighted(self._sightings, look.rows, now_ns)
         self._seen = incarnation_seen(self._seen, look.incarnation, now_ns, head=look.head)
@@ -266,7 +274,13 @@ class Barrier:
         for replica_id in await reap(connection, dead):
             logger.warning("replica %s has not renewed its lease; its row is removed", replica_id)
 
+    def _on_loss(self, _: object) -> None:
+        """The connection has ended: find out soon what the database is now."""
+        self._alike = 0
+        self._arrived.set()
+
     def _discard_connection(self) -> None:
+        self._alike = 0
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
