@@ -24,7 +24,10 @@ NAMES = [
     "create_app",
     "load_config",
     "public",
+    "recent_login",
+    "requires",
     "run",
+    "setup",
 ]
 
 

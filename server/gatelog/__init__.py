@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from gatelog.errors import GatelogError as GatelogError
     from gatelog.hosting.program import create_app as create_app
     from gatelog.hosting.program import run as run
+    from gatelog.hosting.program import setup as setup
     from gatelog.http.guard import SESSION as SESSION
     from gatelog.http.guard import changes_nothing as changes_nothing
     from gatelog.http.guard import changes_state as changes_state
     from gatelog.http.guard import public as public
+    from gatelog.http.roles import recent_login as recent_login
+    from gatelog.http.roles import requires as requires
     from gatelog.sessions.rules.record import Session as Session
 
 _HOMES = {
@@ -31,7 +34,10 @@ _HOMES = {
     "create_app": "gatelog.hosting.program",
     "load_config": "gatelog.config",
     "public": "gatelog.http.guard",
+    "recent_login": "gatelog.http.roles",
+    "requires": "gatelog.http.roles",
     "run": "gatelog.hosting.program",
+    "setup": "gatelog.hosting.program",
 }
 
 __all__ = [
@@ -44,7 +50,10 @@ __all__ = [
     "create_app",
     "load_config",
     "public",
+    "recent_login",
+    "requires",
     "run",
+    "setup",
 ]
 
 

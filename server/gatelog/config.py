@@ -51,6 +51,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str = ""
     # The same database for migrations, as its owner; empty: the same URL as the application.
     owner_database_url: str = ""
+    # An application to serve behind the check, its routes or its factory: package.module:name.
+    app: str = ""
+    # The path under which it answers.
+    mount: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] = "/api"
     # Who may register over HTTP: everyone (open), nobody (closed), only the first user (first).
     registration: Literal["open", "closed", "first"] = "first"
     # Origins whose pages may change things here, beside our own: https://app.example, with commas.

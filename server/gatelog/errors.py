@@ -86,6 +86,12 @@ class NotAuthenticated(GatelogError):
     code, status, title = "not_authenticated", 401, "Login required"
 
 
+class RecentLoginRequired(NotAuthenticated):
+    """The session is active, and older than what it is asked for allows."""
+
+    code, title = "recent_login_required", "Log in again"
+
+
 class InvalidCredentials(GatelogError):
     """Unknown user, wrong password or disabled user: deliberately the same answer."""
 

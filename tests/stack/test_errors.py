@@ -42,6 +42,9 @@ def refused(data_dir: Path, *arguments: str, **settings: str) -> str:
         ("GATELOG_DATABASE_URL", "mysql://db.example"),
         ("GATELOG_DATABASE_URL_FILE", "/no/such/file"),
         ("GATELOG_DATABASE_URL", NOBODY),
+        ("GATELOG_APP", "no_such_module:app"),
+        ("GATELOG_APP", "json:nothing"),
+        ("GATELOG_MOUNT", "/"),
     ],
 )
 def test_a_setting_that_does_not_work(data_dir: Path, name: str, value: str) -> None:

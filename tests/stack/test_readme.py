@@ -35,12 +35,13 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 CURL = [line for line in COMMANDS if line.startswith("curl ")]
 RUN = [line for line in COMMANDS if "run.py" in line]
 MAKE = [line for line in COMMANDS if line.startswith("make ")]
+HOST = ["GATELOG_APP=shop.web:app gatelog serve"]  # see test_serve.py
 DOCKER = ["docker compose -f docker/compose.yaml up --detach --wait"]  # see tests/compose
 
 
 def test_nothing_is_left_out() -> None:
     assert len(CURL) == 6
-    assert sorted(CURL + RUN + MAKE + DOCKER) == sorted(COMMANDS)
+    assert sorted(CURL + RUN + MAKE + HOST + DOCKER) == sorted(COMMANDS)
 
 
 def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path, data_dir: Path) -> None:
@@ -117,12 +118,13 @@ def test_the_program_protects_its_handlers(tmp_path: Path, data_dir: Path, datab
     try:
         eventually(answers, START_TIMEOUT_S, "the program")
         assert ask("/prices").json == {"apple": 1}
-        assert ask("/orders").status == 401
+        assert ask("/orders").status == ask("/report").status == 401
         credentials = {"login": "ada", "password": PASSWORD}
         assert ask("/v1/register_user", credentials).status == 201
         login = ask("/v1/login_user", credentials)
         orders = ask("/orders", cookie=login.cookie)
         assert orders.json == {"user": login.json["user_id"]}
+        assert ask("/report", cookie=login.cookie).status == 403
         eventually(from_memory, START_TIMEOUT_S, "an answer from memory")
         process.terminate()
         assert process.wait(STOP_TIMEOUT_S) == 0

@@ -181,3 +181,43 @@ def test_a_stopped_orphan_is_ended(service: Service) -> None:
     with serving(service.data_dir, **service.settings, GATELOG_SHUTDOWN_TIMEOUT_S="1") as again:
         assert not alive(frozen)
         assert again.log_in().status == 200
+
+
+SHOP = """
+from aiohttp import web
+from gatelog import SESSION, public
+
+async def mine(request):
+    return web.json_response({"user": str(request[SESSION].subject_id)})
+
+@public
+async def prices(request):
+    return web.json_response({"apple": 1})
+
+async def make():
+    app = web.Application()
+    app.add_routes([web.get("/mine", mine), web.get("/prices", prices)])
+    return app
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A program in the working directory, and how it is named."""
+    (tmp_path / "the_shop.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    return "the_shop:make"
+
+
+def test_an_application_is_hosted_on_every_worker(data_dir: Path, shop: str) -> None:
+    with serving(data_dir, GATELOG_APP=shop, GATELOG_MOUNT="/shop") as service:
+        service.register()
+        cookie = service.log_in().cookie
+        asked = [service.request("GET", "/shop/mine", cookie=cookie) for _ in range(20)]
+        assert {answer.status for answer in asked} == {200}
+        assert len({answer.json["user"] for answer in asked}) == 1
+        assert service.request("GET", "/shop/prices").status == 200
+        assert service.request("GET", "/shop/mine").status == 401
+        assert service.request("POST", "/v1/logout_user", cookie=cookie).status == 200
+        asked = [service.request("GET", "/shop/mine", cookie=cookie) for _ in range(20)]
+        assert {answer.status for answer in asked} == {401}

@@ -284,7 +284,8 @@ class WorkersChild(Child):
         self.process = await self._nursery.fork("workers", self._listener.fileno())
         if not await self.until(self._answers()):
             raise OperatorError(
-                f"the workers do not start (exit code {self.process.returncode});"
+                self.process.words
+                or f"the workers do not start (exit code {self.process.returncode});"
                 " the reason is in the lines above"
             )
 

@@ -28,6 +28,7 @@ from gatelog.host.database import dsns
 from gatelog.host.logs import configure_logging
 from gatelog.host.processes import dies_with_parent, name_process
 from gatelog.hosting.app import create_app, make_runner
+from gatelog.hosting.mount import application, find
 
 WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
 SILENT_WORKER_TIMEOUT_S = 30  # a worker whose event loop stands still this long is replaced
@@ -41,6 +42,7 @@ class WorkerMaster(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         self._config = config
         self._listener = listener
         self._dsn = dsns(config).app
+        self._hosted = find(config.app) if config.app else None
         super().__init__()
 
     def load_config(self) -> None:
@@ -52,7 +54,8 @@ class WorkerMaster(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         return self._make_runner
 
     async def _make_runner(self) -> web.AppRunner:
-        runner = make_runner(create_app(self._config, self._dsn), self._config)
+        hosted = await application(self._hosted) if self._hosted is not None else ()
+        runner = make_runner(create_app(self._config, self._dsn, hosted), self._config)
         # A full collection looks at everything that lives: 100,000 objects, 30 ms, often while an
         # export allocates. What is there now stays, and need not be looked at again.
         gc.collect()

@@ -32,12 +32,13 @@ from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
 from gatelog.config import Config
 from gatelog.errors import BadRequest
+from gatelog.hosting.mount import expect_as_everywhere, mount
 from gatelog.hosting.routes import own_routes
 from gatelog.hosting.services import Services, open_services, sweeping
 from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
 from gatelog.http.encoded import SERVER_NAME
-from gatelog.http.guard import Door, bind, guarded, refuse_unguarded
+from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.problems import internal_error, log_unexpected, problem
@@ -64,16 +65,41 @@ access_logger = logging.getLogger("gatelog.access")
 vars(web_response)["SERVER_SOFTWARE"] = SERVER_NAME
 
 
+Hosted = web.Application | Iterable[web.RouteDef]
+
+
 def create_app(
-    config: Config, dsn: str, hosted: Iterable[web.RouteDef] = (), *, projector: bool = False
+    config: Config, dsn: str, hosted: Hosted = (), *, projector: bool = False
 ) -> web.Application:
-    """The application on this database. ``hosted``: routes beside the product's own.
+    """The application on this database. ``hosted``: routes beside the product's own, or an
+    application, which is mounted where the configuration says.
 
     A hosted handler is protected like the product's own, unless it is marked public.
     ``projector``: follow the log in this process, for a single worker; where none does on this
     host, every check asks the primary.
     """
+    return build_app(config, _opening(config, dsn, projector=projector), hosted)
 
+
+def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -> None:
+    """The same, inside an application that is somebody else's: all of its handlers are checked."""
+    if CONFIG in app:
+        raise RuntimeError("this application is set up already")
+    own, door = own_routes(config), Door()
+    taken = {resource.canonical for resource in app.router.resources()}
+    if hidden := taken & {route.path for route in own}:
+        raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
+    _install(app, door, config, _opening(config, dsn, projector=projector))
+    app.middlewares.insert(0, checking(door))
+    app.add_routes([bind(door, route) for route in own])
+
+    async def complete(app: web.Application) -> None:
+        expect_as_everywhere(app)
+
+    app.on_startup.append(complete)
+
+
+def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
         async with (
@@ -83,31 +109,43 @@ def create_app(
         ):
             yield services
 
-    return build_app(config, opened, hosted)
+    return opened
 
 
-def build_app(
-    config: Config, services: OpenServices, hosted: Iterable[web.RouteDef] = ()
-) -> web.Application:
+def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> web.Application:
     """The application on services that are opened as it starts, and closed as it ends."""
     door = Door()
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
+    _install(app, door, config, services)
+    app.add_routes([bind(door, route) for route in own_routes(config)])
+    mounted = hosted if isinstance(hosted, web.Application) else None
+    if isinstance(hosted, web.Application):
+        mount(app, door, hosted, config.mount)
+    else:
+        app.add_routes([bind(door, route) for route in hosted])
+    app.router.register_resource(Nowhere(door))
+
+    async def complete(app: web.Application) -> None:
+        refuse_unguarded(app, mounted)
+
+    app.on_startup.append(complete)  # after the hosted application's own
+    return app
+
+
+def _install(app: web.Application, door: Door, config: Config, services: OpenServices) -> None:
+    """What the product's handlers find in the application, from its start to its end."""
 
     async def serving(app: web.Application) -> AsyncIterator[None]:
         async with services() as opened:
             _hand_out(app, opened)
             door.open(opened.gate)
-            refuse_unguarded(app)
             yield
 
-    app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[CONFIG] = config
-    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
-    app.cleanup_ctx.append(serving)
     app[EXPORTING] = set()
+    app.cleanup_ctx.append(serving)
     app.on_shutdown.extend((_end_streams, end_exports))
-    app.add_routes([bind(door, route) for route in (*own_routes(config), *hosted)])
-    app.router.register_resource(Nowhere(door))
-    return app
 
 
 def _hand_out(app: web.Application, services: Services) -> None:

@@ -66,7 +66,7 @@ def caller_of(request: web.Request) -> Caller:
 def _read(request: web.Request) -> Caller:
     headers = request.headers
     lines = headers.getall(hdrs.X_FORWARDED_FOR, ())
-    address = client_address(request.remote, lines, request.app[CONFIG].trusted_networks)
+    address = client_address(request.remote, lines, request.config_dict[CONFIG].trusted_networks)
     sender = client(address, headers.get(hdrs.USER_AGENT))
     wants_receipt = prefers_receipt(headers.getall(PREFER, ()))
     by_cookie, local = has_session_cookie(request), is_local(request)

@@ -16,6 +16,8 @@ Rules:
 - A request that changes something and carries a session cookie is refused if it comes from
   another origin, and any is that comes ahead of time. A handler of GET that changes something is
   marked ``@changes_state``, one that changes nothing by any method ``@changes_nothing``.
+- A WebSocket's handshake is a GET that a page of any origin may send with the cookie (RFC 6455,
+  section 10.2), so it is refused like a request that changes something.
 - Every error leaves as a problem document.
 """
 
@@ -27,7 +29,7 @@ from typing import Any, Final, TypeVar, cast
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractView
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from gatelog.errors import ExpectationFailed, GatelogError
 from gatelog.http.answers import keep_private
@@ -112,14 +114,37 @@ def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
 
 def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     """The handler with the check before it, or with as much of it as its marks ask for."""
-    marks = vars(handler)
-    safe = _harmless_methods(marks)
     inner = cast(Handler, handler)  # a view is awaited like a call of a handler
+    bound = wraps(inner, updated=())(_checked(door, inner, vars(handler)))
+    setattr(bound, _GUARDED, True)
+    return bound
 
-    @wraps(inner, updated=())
+
+def checking(door: Door) -> Middleware:
+    """The check as a middleware: for an application whose handlers are its own.
+
+    It stands first, so that the application's own middlewares see the session. What is neither
+    routed nor allowed is checked as well: a middleware may answer it.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        marks = vars(request.match_info.handler)
+        if _GUARDED in marks:
+            return await handler(request)
+        return await _checked(door, handler, marks)(request)
+
+    setattr(check, _GUARDED, True)
+    return check
+
+
+def _checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
+    """The check, or as much of it as the marks ask for, and then the handler."""
+    safe = _harmless_methods(marks)
+
     async def protected(request: web.Request) -> web.StreamResponse:
         try:
-            if request.method not in safe:
+            if request.method not in safe or hdrs.UPGRADE in request.headers:
                 refuse_foreign(request)
             token = read_token(request)
             if token is None:
@@ -137,18 +162,15 @@ def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
         except Exception as error:
             return _answer(request, error)
 
-    @wraps(inner, updated=())
     async def opened(request: web.Request) -> web.StreamResponse:
         try:
-            if request.method not in safe:
+            if request.method not in safe or hdrs.UPGRADE in request.headers:
                 refuse_foreign(request)
             return await inner(request)
         except Exception as error:
             return _answer(request, error)
 
-    bound = opened if _PUBLIC in marks else protected
-    setattr(bound, _GUARDED, True)
-    return bound
+    return opened if _PUBLIC in marks else protected
 
 
 def _harmless_methods(marks: Container[str]) -> frozenset[str]:
@@ -158,10 +180,16 @@ def _harmless_methods(marks: Container[str]) -> frozenset[str]:
     return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
 
 
-def refuse_unguarded(app: web.Application) -> None:
-    """See that no handler can be reached past the check. Raises RuntimeError."""
+def refuse_unguarded(app: web.Application, hosted: web.Application | None = None) -> None:
+    """See that no handler can be reached past the check. Raises RuntimeError.
+
+    ``hosted``: an application that has the check as its first middleware.
+    """
+    if hosted is not None and _GUARDED not in vars(hosted.middlewares[0]):
+        raise RuntimeError("a middleware of the hosted application stands before the check")
+    checked = set(hosted.router.routes()) if hosted is not None else ()
     for route in app.router.routes():
-        if _GUARDED not in vars(route.handler):
+        if _GUARDED not in vars(route.handler) and route not in checked:
             raise RuntimeError(f"{route} is not protected: hand it to the application as hosted")
 
 

@@ -1,4 +1,4 @@
-"""Who may use a handler: the roles that its session must have one of.
+"""Who may use a handler: the roles that its session must have one of, and how fresh it must be.
 
 What shows an auditor or administrator something about others is recorded first: an audit read.
 Recording is a capability of its own: the application says who does it (``READ_RECORDER``).
@@ -7,17 +7,21 @@ Recording is a capability of its own: the application says who does it (``READ_R
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, cast
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from gatelog.errors import Forbidden
+from gatelog.clock import utc_now
+from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired
 from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
 from gatelog.privacy.rules import Client
+from gatelog.sessions.rules.record import Session
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
 
 class ReadRecorder(Protocol):
@@ -30,21 +34,55 @@ class ReadRecorder(Protocol):
 READ_RECORDER: Final[web.AppKey[ReadRecorder]] = web.AppKey("read_recorder")
 
 
-def needs_role(*roles: str) -> Callable[[Handler], Handler]:
-    """Keep everybody from a handler who has none of these roles. Raises Forbidden.
+def requires(*roles: str) -> Callable[[HandlerT], HandlerT]:
+    """Mark a handler, a view or a view's method as being for users with one of these roles.
 
-    A change of roles ends the user's sessions, so what the session says is true.
+    Everybody else is answered 403. A change of roles ends the user's sessions, so what the session
+    says is true. Raises ValueError without a role, which nobody could have.
     """
+    if not all(roles) or not roles:
+        raise ValueError("name the roles of which a user must have one")
     wanted = frozenset(roles)
 
-    def mark(handler: Handler) -> Handler:
-        @wraps(handler)
-        async def checked(request: web.Request) -> web.StreamResponse:
-            if not wanted & request[SESSION].roles:
-                raise Forbidden(f"This needs the role {' or '.join(roles)}.")
-            return await handler(request)
+    def refuse(session: Session) -> None:
+        if not wanted & session.roles:
+            raise Forbidden(f"This needs the role {' or '.join(roles)}.")
 
-        return checked
+    return _refusing(refuse)
+
+
+def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
+    """Mark a handler, a view or a view's method as being for users who have just logged in.
+
+    A session that began longer ago than these minutes is answered 401 with the code
+    ``recent_login_required`` and goes on; the user logs in again. Raises ValueError for a time
+    that is not positive.
+    """
+    if not minutes > 0:
+        raise ValueError("the time since the login must be more than 0 minutes")
+    longest = timedelta(minutes=minutes)
+
+    def refuse(session: Session) -> None:
+        if utc_now() - session.started_at > longest:
+            raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
+
+    return _refusing(refuse)
+
+
+def _refusing(refuse: Callable[[Session], None]) -> Callable[[HandlerT], HandlerT]:
+    """The mark that has this called with the session before a handler."""
+
+    def mark(handler: HandlerT) -> HandlerT:
+        @wraps(handler, updated=() if isinstance(handler, type) else ("__dict__",))
+        async def checked(target: web.Request | web.View) -> web.StreamResponse:
+            request = target.request if isinstance(target, web.View) else target
+            session = request.get(SESSION)
+            if session is None:  # the handler is public as well; the stricter mark counts
+                raise NotAuthenticated("This needs a session: log in first.")
+            refuse(session)
+            return cast(web.StreamResponse, await handler(target))
+
+        return cast(HandlerT, checked)
 
     return mark
 

@@ -17,7 +17,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from gatelog.errors import InvalidInput, MalformedProof, NotFound
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 from gatelog.proofs.rules.merkle import MAX_TREE_SIZE
 from gatelog.proofs.rules.tlog import parse_tile_path
 from gatelog.proofs.service.proofs import Proofs
@@ -35,14 +35,14 @@ def _text(body: bytes) -> web.Response:
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: TEXT})
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def checkpoint(request: web.Request) -> web.StreamResponse:
     """The newest signed checkpoint."""
     await record_read(request, "log")
     return _text(await request.app[PROOFS].checkpoint())
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def tile(request: web.Request) -> web.StreamResponse:
     """A tile of hashes, or a bundle of entries."""
     try:
@@ -58,7 +58,7 @@ async def tile(request: web.Request) -> web.StreamResponse:
     return response
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def proof(request: web.Request) -> web.StreamResponse:
     """The proof of an event (``position``), or of an extension of an older tree (``from``)."""
     name, number = _asked(request)

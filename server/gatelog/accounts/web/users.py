@@ -19,7 +19,7 @@ from gatelog.http.answers import answer
 from gatelog.http.bodies import id_in_path
 from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 
 
 class UserSession(msgspec.Struct):
@@ -54,7 +54,7 @@ def _changed(status: str, ended: Ended) -> web.Response:
     return answer(Changed(status, ended.ended, ended.position))
 
 
-@needs_role("admin")
+@requires("admin")
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     user_id = _user(request)
@@ -68,42 +68,42 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     )
 
 
-@needs_role("admin")
+@requires("admin")
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all sessions of the user."""
     sessions = request.app[ACCOUNTS].sessions
     return _changed("ended", await sessions.revoke_all(_user(request), _actor(request)))
 
 
-@needs_role("admin")
+@requires("admin")
 async def disable(request: web.Request) -> web.StreamResponse:
     """Keep the user from logging in, and end all sessions."""
     users = request.app[ACCOUNTS].users
     return _changed("disabled", await users.disable(_user(request), _actor(request)))
 
 
-@needs_role("admin")
+@requires("admin")
 async def enable(request: web.Request) -> web.StreamResponse:
     """Let the user log in again."""
     users = request.app[ACCOUNTS].users
     return _changed("enabled", await users.enable(_user(request), _actor(request)))
 
 
-@needs_role("admin")
+@requires("admin")
 async def erase(request: web.Request) -> web.StreamResponse:
     """Forget the user for good."""
     users = request.app[ACCOUNTS].users
     return _changed("erased", await users.erase(_user(request), _actor(request)))
 
 
-@needs_role("admin")
+@requires("admin")
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
     return _changed("granted", await users.grant_role(_user(request), role, _actor(request)))
 
 
-@needs_role("admin")
+@requires("admin")
 async def revoke_role(request: web.Request) -> web.StreamResponse:
     """Take a role away, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]

@@ -19,7 +19,7 @@ from gatelog.audit.store.asof import End, SessionPage, SessionThen
 from gatelog.audit.web.events import parse_filter, position_parameter, time_parameter
 from gatelog.errors import InvalidInput
 from gatelog.http.answers import answer
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 
 AS_OF: Final = web.AppKey("as_of", AsOf)
 
@@ -63,7 +63,7 @@ def shown_session(then: SessionThen) -> ShownSession:
     )
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def sessions_as_of(request: web.Request) -> web.StreamResponse:
     """A page of the sessions that were active then."""
     wanted = parse_filter(request.query, names=FILTERS, also=OTHERS)

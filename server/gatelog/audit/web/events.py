@@ -29,7 +29,7 @@ from gatelog.audit.service.audit import Audit, ShownPage
 from gatelog.errors import InvalidInput, NotFound, NotSealed
 from gatelog.http.answers import OWN_EVENTS_PATH, answer
 from gatelog.http.guard import SESSION
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 from gatelog.log.rules.events import EVENT_TYPES
 from gatelog.privacy.rules import normalise_address
 from gatelog.proofs.web import PROOFS, TEXT
@@ -215,7 +215,7 @@ def _link(request: web.Request, cursor: Cursor | None) -> str | None:
 # --- handlers
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def events(request: web.Request) -> web.StreamResponse:
     """A page of the events that fit."""
     wanted = parse_filter(request.query, also=PAGING)

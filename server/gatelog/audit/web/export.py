@@ -31,7 +31,7 @@ from gatelog.audit.web.events import FILTERS, parse_filter
 from gatelog.errors import GatelogError, InvalidInput
 from gatelog.http.answers import keep_private
 from gatelog.http.recheck import Asker
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 from gatelog.http.settings import CONFIG
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ async def end_exports(app: web.Application) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + share_s)
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def export(request: web.Request) -> web.StreamResponse:
     """All events that fit, oldest first."""
     form, opened = _asked(request)

@@ -33,7 +33,7 @@ from gatelog.errors import GatelogError, InvalidInput
 from gatelog.http.answers import keep_private
 from gatelog.http.guard import SESSION
 from gatelog.http.recheck import Asker
-from gatelog.http.roles import needs_role, record_read
+from gatelog.http.roles import record_read, requires
 from gatelog.http.settings import CONFIG
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ FILTERS = ("user", "session", "type", "address", "after")
 _position = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
 
 
-@needs_role("auditor", "admin")
+@requires("auditor", "admin")
 async def stream(request: web.Request) -> web.StreamResponse:
     """The events that fit, as they are recorded."""
     wanted, after = _asked(request)

@@ -1,0 +1,102 @@
+"""Somebody's whole application behind the check: how it is found, and where it is put.
+
+Rules:
+
+- The check is its first middleware, so everything in it is protected that is not marked public:
+  sub-applications, views, static files, WebSockets, uploads. Its own middlewares see the session.
+- What is neither routed nor allowed in it is its own to answer, to who is logged in: its
+  middlewares may answer paths that have no route.
+- It cannot take a path of the product's: a mount that would is refused.
+- The bodies it takes are as large as it says itself (``client_max_size``).
+- Modules are looked for in the working directory last: nothing there replaces a module that the
+  product needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from gatelog.config import variable
+from gatelog.errors import ConfigError
+from gatelog.http.guard import Door, checking, expected
+
+
+def mount(app: web.Application, door: Door, hosted: web.Application, prefix: str) -> None:
+    """Put the hosted application behind the check, under this path. Raises ConfigError."""
+    if _first(prefix) in {_first(resource.canonical) for resource in app.router.resources()}:
+        raise ConfigError(variable("mount"), f"/{_first(prefix)} has paths of the product")
+    if hosted.pre_frozen:
+        raise ConfigError(variable("app"), "this application is in use already: make a fresh one")
+    hosted.middlewares.insert(0, checking(door))
+    hosted.middlewares.insert(1, _taking(hosted._client_max_size))
+    expect_as_everywhere(hosted)
+    app.add_subapp(prefix, hosted)
+
+
+def expect_as_everywhere(app: web.Application) -> None:
+    """``Expect`` is answered the same by all handlers; aiohttp's own answer is plain text."""
+    for route in app.router.routes():
+        route._expect_handler = expected
+
+
+def _first(path: str) -> str:
+    """The first segment of a path."""
+    return path.split("/", 2)[1]
+
+
+def _taking(max_body_bytes: int) -> Middleware:
+    """Lets requests have bodies of this size; aiohttp would go by the outermost application."""
+
+    @web.middleware
+    async def take(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request._client_max_size = max_body_bytes
+        return await handler(request)
+
+    return take
+
+
+def find(target: str) -> Any:
+    """What ``package.module:attribute`` names. Raises ConfigError."""
+    module, _, path = target.partition(":")
+    if not module or not path:
+        raise ConfigError(variable("app"), f"{target!r} is not of the form package.module:name")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        found: Any = import_module(module)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(variable("app"), f"{target} cannot be loaded: {error}") from error
+    return found
+
+
+async def application(found: Any) -> web.Application:
+    """The application that was found: itself, made by its factory, or of its routes.
+
+    Raises ConfigError for what is none of these.
+    """
+    if callable(found) and not isinstance(found, web.Application):
+        found = found()
+        if inspect.isawaitable(found):
+            found = await found
+    if isinstance(found, web.Application):
+        return found
+    if isinstance(found, Iterable) and not isinstance(found, str | bytes):
+        routes = list(found)
+        if routes and all(isinstance(route, web.AbstractRouteDef) for route in routes):
+            app = web.Application()
+            app.add_routes(cast(list[web.AbstractRouteDef], routes))
+            return app
+    raise ConfigError(
+        variable("app"), f"this is no application, no routes and no factory: {type(found).__name__}"
+    )
