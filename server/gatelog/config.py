@@ -59,6 +59,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registration: Literal["open", "closed", "first"] = "first"
     # Origins whose pages may change things here, beside our own: https://app.example, with commas.
     trusted_origins: str = ""
+    # Origins whose pages may also read the answers (CORS), with credentials; exact, with commas.
+    cors_origins: str = ""
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
     # Active sessions of one user; a login beyond them ends the oldest.
@@ -145,7 +147,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def origins_trusted(self) -> frozenset[str]:
-        return parse_origins(self.trusted_origins)
+        """The origins whose pages may change things: who may read may do that, too."""
+        return parse_origins(self.trusted_origins) | self.origins_reading
+
+    @property
+    def origins_reading(self) -> frozenset[str]:
+        """The origins whose pages may read the answers."""
+        return parse_origins(self.cors_origins)
 
     @property
     def worker_count(self) -> int:
@@ -229,7 +237,7 @@ def _parse(field: str, text: str) -> Any:
             parse_master_keys(text)
         elif field == "trusted_proxies":
             parse_networks(text)
-        elif field == "trusted_origins":
+        elif field in {"trusted_origins", "cors_origins"}:
             parse_origins(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:

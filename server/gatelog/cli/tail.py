@@ -272,7 +272,11 @@ class Cursor:
         try:
             noted = msgspec.json.decode(self.path.read_bytes(), type=_Noted)
             leaf_hash = None if noted.leaf_hash is None else bytes.fromhex(noted.leaf_hash)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if not self.path.parent.is_dir():  # better told now than after the first events
+                raise OperatorError(
+                    f"the cursor {self.path} cannot be written: {error.strerror}"
+                ) from error
             return None
         except (msgspec.MsgspecError, ValueError) as error:
             raise OperatorError(f"{self.path} is no cursor of this command: {error}") from error

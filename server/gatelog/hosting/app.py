@@ -37,6 +37,7 @@ from gatelog.hosting.routes import own_routes
 from gatelog.hosting.services import Services, open_services, sweeping
 from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
+from gatelog.http.cors import share
 from gatelog.http.encoded import SERVER_NAME
 from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
@@ -91,6 +92,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
     app.middlewares.insert(0, checking(door))
+    share(app, config.origins_reading)
     app.add_routes([bind(door, route) for route in own])
 
     async def complete(app: web.Application) -> None:
@@ -125,6 +127,7 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     else:
         app.add_routes([bind(door, route) for route in hosted])
     app.router.register_resource(Nowhere(door))
+    share(app, config.origins_reading)
 
     async def complete(app: web.Application) -> None:
         refuse_unguarded(app, mounted)
