@@ -43,7 +43,7 @@ from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.problems import internal_error, log_unexpected, problem
-from gatelog.http.recheck import GATE
+from gatelog.http.recheck import GATE, Lasting
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.proofs.service.history import history_guard
@@ -55,6 +55,7 @@ DRAIN_S = 5.0
 DRAIN_BYTES = 64 * 1024 * 1024
 
 SHORTCUTS: Final = web.AppKey("shortcuts", dict[str, Handler])
+LASTING: Final = web.AppKey("lasting", Lasting)
 
 _Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -92,6 +93,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
     app.middlewares.insert(0, checking(door))
+    app.on_response_prepare.append(app[LASTING].note)
     share(app, config.origins_reading)
     app.add_routes([bind(door, route) for route in own])
 
@@ -123,9 +125,10 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     app.add_routes([bind(door, route) for route in own_routes(config)])
     mounted = hosted if isinstance(hosted, web.Application) else None
     if isinstance(hosted, web.Application):
-        mount(app, door, hosted, config.mount)
-    else:
-        app.add_routes([bind(door, route) for route in hosted])
+        mount(app, door, hosted, config.mount, noting=app[LASTING].note)
+    elif routes := [bind(door, route) for route in hosted]:
+        app.add_routes(routes)
+        app.on_response_prepare.append(app[LASTING].note)
     app.router.register_resource(Nowhere(door))
     share(app, config.origins_reading)
 
@@ -143,12 +146,14 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
         async with services() as opened:
             _hand_out(app, opened)
             door.open(opened.gate)
-            yield
+            async with app[LASTING].watching(opened.gate):
+                yield
 
     app[CONFIG] = config
     app[EXPORTING] = set()
+    app[LASTING] = lasting = Lasting()
     app.cleanup_ctx.append(serving)
-    app.on_shutdown.extend((_end_streams, end_exports))
+    app.on_shutdown.extend((_end_streams, end_exports, lasting.leave))
 
 
 def _hand_out(app: web.Application, services: Services) -> None:
@@ -215,7 +220,8 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
     them as much as the check does. What they answer is the same either way. An application that
     wants to see every request or response itself has no shortcuts.
     """
-    if app.middlewares or app.on_response_prepare:
+    hooks = [hook for hook in app.on_response_prepare if hook != app[LASTING].note]
+    if app.middlewares or hooks or SHORTCUTS not in app:
         return routed
     find = app[SHORTCUTS].get
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -28,15 +28,23 @@ from gatelog.config import variable
 from gatelog.errors import ConfigError
 from gatelog.http.guard import Door, checking, expected
 
+Noting = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
 
-def mount(app: web.Application, door: Door, hosted: web.Application, prefix: str) -> None:
-    """Put the hosted application behind the check, under this path. Raises ConfigError."""
+
+def mount(
+    app: web.Application, door: Door, hosted: web.Application, prefix: str, *, noting: Noting
+) -> None:
+    """Put the hosted application behind the check, under this path. Raises ConfigError.
+
+    ``noting`` is shown each response before it is sent.
+    """
     if _first(prefix) in {_first(resource.canonical) for resource in app.router.resources()}:
         raise ConfigError(variable("mount"), f"/{_first(prefix)} has paths of the product")
     if hosted.pre_frozen:
         raise ConfigError(variable("app"), "this application is in use already: make a fresh one")
     hosted.middlewares.insert(0, checking(door))
     hosted.middlewares.insert(1, _taking(hosted._client_max_size))
+    hosted.on_response_prepare.append(noting)
     expect_as_everywhere(hosted)
     app.add_subapp(prefix, hosted)
 
