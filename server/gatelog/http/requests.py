@@ -100,16 +100,14 @@ def counted(answering: Answering) -> Answering:
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         began = perf_counter()
-        status = 500
         try:
             response = await answering(request)
-            status = response.status
-            return response
-        except web.HTTPException as error:
-            status = error.status
-            raise
-        finally:
+        except BaseException as error:
+            status = error.status if isinstance(error, web.HTTPException) else 500
             add(_place(request), request.method, status, perf_counter() - began)
+            raise
+        add(_place(request), request.method, response.status, perf_counter() - began)
+        return response
 
     return answer
 
