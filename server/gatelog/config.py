@@ -131,6 +131,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = False
     # Detail of the log on standard error.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # How a line of the log looks: for people (text), or a JSON object (json).
+    log_format: Literal["text", "json"] = "text"
 
     @property
     def data_path(self) -> Path:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 from gatelog.config import Config
 
 FORMAT = "%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s"
 
 
+class JsonLines(logging.Formatter):
+    """Each record as one JSON object on one line; the time is UTC (RFC 3339)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
 def configure_logging(config: Config) -> None:
     """Log to standard error from the configured level on."""
-    logging.basicConfig(
-        stream=sys.stderr, level=config.log_level.upper(), format=FORMAT, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if config.log_format == "json" else logging.Formatter(FORMAT))
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler], force=True)
     for chatty in ("alembic", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -39,11 +39,13 @@ from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
 from gatelog.http.cors import share
 from gatelog.http.encoded import SERVER_NAME
+from gatelog.http.gauges import GAUGES
 from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.problems import internal_error, log_unexpected, problem
 from gatelog.http.recheck import GATE, Lasting
+from gatelog.http.requests import counted
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.proofs.service.history import history_guard
@@ -167,6 +169,7 @@ def _hand_out(app: web.Application, services: Services) -> None:
     app[FOLLOWER] = services.follower
     app[PROVER] = services.proofs
     app[READ_RECORDER] = services.audit
+    app[GAUGES] = services.gauges
 
 
 async def _end_streams(app: web.Application) -> None:
@@ -240,7 +243,7 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         return _Server(
-            _shortcut(self.app, server.request_handler),
+            counted(_shortcut(self.app, server.request_handler)),
             request_factory=server.request_factory,
             loop=server._loop,
             **server._kwargs,

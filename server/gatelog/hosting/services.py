@@ -23,6 +23,7 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.config import Config
 from gatelog.errors import GatelogError
+from gatelog.hosting.gauges import HostGauges
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
@@ -53,6 +54,7 @@ class Services(msgspec.Struct, frozen=True):
     as_of: AsOf
     exports: Exports
     follower: Follower
+    gauges: HostGauges
 
 
 @asynccontextmanager
@@ -106,6 +108,7 @@ async def open_services(
             as_of=AsOf(marks),
             exports=Exports(config, pages),
             follower=follower,
+            gauges=HostGauges(log, replica),
         )
 
 

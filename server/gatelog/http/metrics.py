@@ -7,15 +7,19 @@ files there, and any of them can tell the sum.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
-from prometheus_client.registry import REGISTRY
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import REGISTRY, Collector
 
 from gatelog.config import Config
 from gatelog.errors import NotFound
 from gatelog.http.credentials import is_forwarded, is_local
+from gatelog.http.gauges import GAUGES
 from gatelog.http.guard import public
+from gatelog.http.requests import requests_here
 
 
 def metrics_routes(config: Config) -> list[web.RouteDef]:
@@ -29,16 +33,35 @@ def metrics_routes(config: Config) -> list[web.RouteDef]:
             raise NotFound()
         if config.metrics == "direct" and is_forwarded(request):
             raise NotFound()
+        gauges = request.config_dict[GAUGES]
         headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST, hdrs.CACHE_CONTROL: "no-store"}
-        return web.Response(body=exposition(), headers=headers)
+        return web.Response(body=exposition(await gauges.read()), headers=headers)
 
     return [web.get("/metrics", metrics)]
 
 
-def exposition() -> bytes:
+def exposition(gauges: Iterable[Metric] = ()) -> bytes:
     """All metrics, of all workers of this host, in Prometheus' text format."""
+    requests_here.flush()
+    told = generate_latest(_registry())
+    now = CollectorRegistry()
+    now.register(_Read(gauges))
+    return told + generate_latest(now)
+
+
+class _Read(Collector):
+    """Gauges that were read just now."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = tuple(metrics)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def _registry() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(REGISTRY)
+        return REGISTRY
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return registry

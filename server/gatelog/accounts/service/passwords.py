@@ -25,6 +25,7 @@ from typing import TypeVar
 
 import argon2
 from argon2.exceptions import HashingError, VerificationError, VerifyMismatchError
+from prometheus_client import Counter, Histogram
 
 from gatelog.config import Config
 from gatelog.errors import HashingFull, Unavailable
@@ -34,6 +35,15 @@ _SALT_BYTES = 16
 _HASH_BYTES = 32
 
 T = TypeVar("T")
+
+HASHING_TIME = Histogram(
+    "gatelog_password_hashing_seconds",
+    "How long who hands in a password waited for its hash, in the queue and for the work.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+HASHING_REFUSED = Counter(
+    "gatelog_password_hashing_refused_total", "Passwords refused because the queue was full."
+)
 
 
 @cache
@@ -90,6 +100,7 @@ class PasswordPool:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if not self._places.acquire(blocking=False):
+            HASHING_REFUSED.inc()
             raise HashingFull()
         try:
             future = self._threads.submit(work)
@@ -99,7 +110,8 @@ class PasswordPool:
         # A caller who goes away frees a waiting place at once, a working thread when it is done.
         future.add_done_callback(self._leave)
         try:
-            return await asyncio.wrap_future(future)
+            with HASHING_TIME.time():
+                return await asyncio.wrap_future(future)
         except (HashingError, VerificationError) as error:
             raise Unavailable("The password cannot be hashed now.") from error
 

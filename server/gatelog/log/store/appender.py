@@ -34,6 +34,7 @@ from gatelog.log.rules.kinds import Command
 from gatelog.log.store import sql
 from gatelog.log.store.batch import MAX_BATCH, Batch, Recorded, Submission, load_batch, recall
 from gatelog.log.store.database import LOST
+from gatelog.log.store.metrics import count_commit
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -198,6 +199,7 @@ class Appender:
         if self._warned:  # committed here, but not on the standby that should have it
             raise DatabaseUnavailable("The commit's wait for a standby was cut short.")
         self.commits += 1
+        count_commit(writing.events)
 
     async def _connected(self) -> Connection:
         if self._connection is None or self._connection.is_closed():

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from gatelog.errors import GatelogError
 from gatelog.sessions.rules.record import Session
-from gatelog.sessions.service.metrics import PRIMARY_LOOKUPS
+from gatelog.sessions.service.metrics import CHECKS_REFUSED, PRIMARY_LOOKUPS, PRIMARY_TIME
 
 Peek = Callable[[bytes], Session | Literal[False] | None]
 
@@ -43,7 +44,12 @@ class Gate:
     async def find(self, digest: bytes) -> Session | None:
         """The session if it is active, by the primary. Raises Unavailable when nobody can tell."""
         PRIMARY_LOOKUPS.inc()
-        session = await self._primary.find(digest)
+        try:
+            with PRIMARY_TIME.time():
+                session = await self._primary.find(digest)
+        except GatelogError:
+            CHECKS_REFUSED.inc()
+            raise
         if session is None or session.expires_us <= time.time_ns() // 1000:
             return None
         return session

@@ -24,6 +24,15 @@ PRIMARY_LOOKUPS = Counter(
     "gatelog_primary_lookups_total", "Session checks that memory could not answer."
 )
 
+PRIMARY_TIME = Histogram(
+    "gatelog_primary_lookup_seconds",
+    "How long the primary took to say whether a session is active.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+CHECKS_REFUSED = Counter(
+    "gatelog_checks_refused_total", "Session checks answered 503: nobody could know."
+)
+
 
 def count_wait(waited: Waited) -> None:
     """Note how a barrier's wait went: in the metrics, and in the log when it was long."""

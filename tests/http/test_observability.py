@@ -1,0 +1,38 @@
+"""The dashboard and the alerts that are shipped use metrics that exist, and the rules work."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.serving import Service
+
+SHIPPED = Path(__file__).parents[2] / "docker" / "observability"
+
+
+@pytest.mark.parametrize("name", ["alerts.yaml", "grafana/dashboards/gatelog.json"])
+async def test_what_is_shipped_uses_metrics_that_exist(alice: Service, name: str) -> None:
+    body = (await alice.get("/metrics")).body.decode()
+    exist = set(re.findall(r"^# TYPE (gatelog_\w+)", body, re.MULTILINE))
+    exist |= {f"{metric}{end}" for metric in exist for end in ("_bucket", "_count", "_sum")}
+    # of a host with a replica, which this service has not
+    exist |= {"gatelog_active_sessions", "gatelog_replica_position"}
+    used = set(re.findall(r"\bgatelog_\w+", (SHIPPED / name).read_text()))
+    assert used
+    assert used <= exist
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts.test.yaml")]
+)
+def test_the_rules_pass_promtool(arguments: tuple[str, ...]) -> None:
+    promtool = shutil.which("promtool")
+    assert promtool, "Debian's package prometheus has it"
+    checked = subprocess.run(
+        [promtool, *arguments], cwd=SHIPPED, capture_output=True, timeout=60, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
