@@ -34,6 +34,7 @@ AUTH_PATH: Final = "/v1/auth"
 USER_HEADER: Final = istr("X-Gatelog-User")
 SESSION_HEADER: Final = istr("X-Gatelog-Session")
 ROLES_HEADER: Final = istr("X-Gatelog-Roles")
+EXPIRES_HEADER: Final = istr("X-Gatelog-Expires")  # whole seconds since 1970 (UTC), rounded down
 
 _encode = msgspec.json.Encoder().encode
 
@@ -103,6 +104,7 @@ def _identity(session: Session) -> str:
         f"{USER_HEADER}: {session.subject_text}\r\n"
         f"{SESSION_HEADER}: {session.session_text}\r\n"
         f"{ROLES_HEADER}: {session.roles_text}\r\n"
+        f"{EXPIRES_HEADER}: {session.expires_us // 1_000_000}\r\n"
     )
 
 
