@@ -142,7 +142,7 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
             door.open(opened.gate)
             yield
 
-    app[CONFIG] = config
+    app[CONFIG] = door.config = config
     app[EXPORTING] = set()
     app.cleanup_ctx.append(serving)
     app.on_shutdown.extend((_end_streams, end_exports))
