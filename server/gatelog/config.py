@@ -61,6 +61,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_origins: str = ""
     # Origins whose pages may also read the answers (CORS), with credentials; exact, with commas.
     cors_origins: str = ""
+    # The page to which /v1/auth sends a browser without a session (https://login.example/), if any.
+    login_url: str = ""
+    # Hosts that it may come back to, beside that page's own: app.example, with commas.
+    return_hosts: str = ""
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
     # Active sessions of one user; a login beyond them ends the oldest.
@@ -158,6 +162,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return parse_origins(self.cors_origins)
 
     @property
+    def hosts_returned_to(self) -> frozenset[str]:
+        """The hosts, each with its port unless that is the usual one, of return addresses."""
+        return parse_hosts(self.return_hosts) | parse_login_url(self.login_url)
+
+    @property
     def worker_count(self) -> int:
         return self.workers or os.cpu_count() or 1
 
@@ -241,6 +250,10 @@ def _parse(field: str, text: str) -> Any:
             parse_networks(text)
         elif field in {"trusted_origins", "cors_origins"}:
             parse_origins(text)
+        elif field == "login_url":
+            parse_login_url(text)
+        elif field == "return_hosts":
+            parse_hosts(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
@@ -266,6 +279,30 @@ def parse_origins(text: str) -> frozenset[str]:
 _origin = re.compile(
     r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
 ).fullmatch
+
+
+@lru_cache(maxsize=8)
+def parse_login_url(text: str) -> frozenset[str]:
+    """The host of this address of a page, or nothing for none. Raises ValueError."""
+    if not text:
+        return frozenset()
+    match = _page(text)
+    if match is None:
+        raise ValueError("it must be like https://login.example/page, without a fragment")
+    return parse_hosts(match[1])
+
+
+@lru_cache(maxsize=8)
+def parse_hosts(text: str) -> frozenset[str]:
+    """The hosts in this text, separated by commas, as browsers write them. Raises ValueError."""
+    hosts = frozenset(part.strip() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if _origin(f"https://{host}") is None:
+            raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
+    return hosts
+
+
+_page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch
 
 
 def _check_url(text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.config import Config
@@ -10,7 +12,7 @@ from gatelog.hosting.app import create_app
 from tests.conftest import Dsns
 from tests.serving import PASSWORD, Answer, Service, serving
 
-IDENTITY = ("X-Gatelog-User", "X-Gatelog-Session", "X-Gatelog-Roles")
+IDENTITY = ("X-Gatelog-User", "X-Gatelog-Session", "X-Gatelog-Roles", "X-Gatelog-Expires")
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
 
 
@@ -20,7 +22,9 @@ async def test_identity_by_any_method(alice: Service, method: str) -> None:
     me = (await alice.get("/v1/me", cookie=token)).json
     answer = await alice.send(method, "/v1/auth", cookie=token)
     assert (answer.status, answer.body) == (200, b"")
-    assert [answer.headers[name] for name in IDENTITY] == [me["user_id"], me["session_id"], ""]
+    expires_s = int(datetime.fromisoformat(me["expires_at"]).timestamp())
+    told = [answer.headers[name] for name in IDENTITY]
+    assert told == [me["user_id"], me["session_id"], "", str(expires_s)]
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Vary"] == "Cookie, Authorization"
 

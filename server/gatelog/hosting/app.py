@@ -122,8 +122,8 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     """The application on services that are opened as it starts, and closed as it ends."""
     door = Door()
     app = web.Application(client_max_size=MAX_BODY_BYTES)
-    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
     _install(app, door, config, services)
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
     app.add_routes([bind(door, route) for route in own_routes(config)])
     mounted = hosted if isinstance(hosted, web.Application) else None
     if isinstance(hosted, web.Application):
@@ -151,7 +151,7 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
             async with app[LASTING].watching(opened.gate):
                 yield
 
-    app[CONFIG] = config
+    app[CONFIG] = door.config = config
     app[EXPORTING] = set()
     app[LASTING] = lasting = Lasting()
     app.cleanup_ctx.append(serving)

@@ -31,6 +31,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler, Middleware
 
+from gatelog.config import Config
 from gatelog.errors import ExpectationFailed, GatelogError
 from gatelog.http.answers import keep_private
 from gatelog.http.credentials import UnclearCredentials, read_token, refuse_foreign
@@ -54,6 +55,7 @@ _PUBLIC = "gatelog_public"
 _CHANGES_STATE = "gatelog_changes_state"
 _CHANGES_NOTHING = "gatelog_changes_nothing"
 _GUARDED = "gatelog_guarded"
+AROUND: Final = "gatelog_around"  # a mark: what wraps the check, to see a 401 that it makes
 _SAFE_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS, hdrs.METH_TRACE})
 
 
@@ -88,7 +90,9 @@ def changes_nothing(handler: MarkedT) -> MarkedT:
 class Door:
     """What the check needs while the application runs: the gate, from its start on."""
 
-    __slots__ = ("find", "peek")
+    __slots__ = ("config", "find", "peek")
+
+    config: Config  # a shortcut past the routes does not know its application
 
     def open(self, gate: Gate) -> None:
         self.peek = gate.peek
@@ -115,7 +119,9 @@ def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
 def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     """The handler with the check before it, or with as much of it as its marks ask for."""
     inner = cast(Handler, handler)  # a view is awaited like a call of a handler
-    bound = wraps(inner, updated=())(_checked(door, inner, vars(handler)))
+    checked = _checked(door, inner, vars(handler))
+    around = vars(handler).get(AROUND)
+    bound = wraps(inner, updated=())(around(door, checked) if around else checked)
     setattr(bound, _GUARDED, True)
     return bound
 

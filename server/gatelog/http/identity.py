@@ -25,7 +25,8 @@ from multidict import istr
 from gatelog.errors import Forbidden, InvalidInput
 from gatelog.http.answers import keep_private
 from gatelog.http.encoded import Template
-from gatelog.http.guard import SESSION, changes_nothing
+from gatelog.http.guard import AROUND, SESSION, changes_nothing
+from gatelog.http.login_redirect import LOGIN_PARAMETER, sent_to_login
 from gatelog.sessions.rules.record import Session
 
 ME_PATH: Final = "/v1/me"
@@ -34,6 +35,7 @@ AUTH_PATH: Final = "/v1/auth"
 USER_HEADER: Final = istr("X-Gatelog-User")
 SESSION_HEADER: Final = istr("X-Gatelog-Session")
 ROLES_HEADER: Final = istr("X-Gatelog-Roles")
+EXPIRES_HEADER: Final = istr("X-Gatelog-Expires")  # whole seconds since 1970 (UTC), rounded down
 
 _encode = msgspec.json.Encoder().encode
 
@@ -85,8 +87,9 @@ async def auth(request: web.Request) -> web.StreamResponse:
     and InvalidInput for a parameter that is not known: no proxy takes a 422 for a yes.
     """
     wanted = request.query.getall("role", ())
-    if set(request.query) - {"role"} or "" in wanted:
-        raise InvalidInput("The one parameter is 'role', which names a role.")
+    place = request.query.getall(LOGIN_PARAMETER, ["header"])
+    if set(request.query) - {"role", LOGIN_PARAMETER} or "" in wanted or place != ["header"]:
+        raise InvalidInput("The parameters are 'role', which names a role, and 'login=header'.")
     if wanted and not request[SESSION].roles & set(wanted):
         raise Forbidden(f"This needs the role {' or '.join(wanted)}.")
     return _EMPTY.response(more=_identity(request[SESSION]))
@@ -103,7 +106,12 @@ def _identity(session: Session) -> str:
         f"{USER_HEADER}: {session.subject_text}\r\n"
         f"{SESSION_HEADER}: {session.session_text}\r\n"
         f"{ROLES_HEADER}: {session.roles_text}\r\n"
+        f"{EXPIRES_HEADER}: {session.expires_us // 1_000_000}\r\n"
     )
+
+
+for _handler in (auth, quick_auth):
+    setattr(_handler, AROUND, sent_to_login)
 
 
 def identity_routes() -> list[web.RouteDef]:
