@@ -1,0 +1,207 @@
+"""The configurations of docs/forward-auth.md, as they are printed, before a real upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from gatelog.config import Config
+from gatelog.hosting import app as hosting
+from yarl import URL
+
+from tests.conftest import Dsns
+from tests.serving import PASSWORD, Answer, Service, serving
+from tests.waiting import free_port, until
+
+PAGE = Path(__file__).parents[2] / "docs" / "forward-auth.md"
+PROXIES = ("nginx", "caddy", "haproxy")
+LOGIN = "https://login.example/page"
+SPOOFED = [
+    ("X-Gatelog-User", "mallory"),
+    ("X-Gatelog-User", "mallory again"),
+    ("x-gatelog-user", "mallory"),
+    ("X-GATELOG-ROLES", "admin"),
+    ("X_Gatelog_User", "mallory"),
+    ("x_gatelog_roles", "admin"),
+    ("X-Gatelog_Roles", "admin"),
+    ("X_GATELOG-SESSION", "mallory"),
+    ("X-Gatelog-Expires", "99999999999"),
+]
+
+
+def printed(language: str) -> str:
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    return str(block)
+
+
+def command(name: str, directory: Path, ports: dict[str, int]) -> list[str]:
+    """Write what the document prints, with free ports, and say how it is started."""
+
+    def own(text: str) -> str:
+        for port, free in ports.items():
+            text = re.sub(rf"\b{port}\b", str(free), text)
+        return text
+
+    program = shutil.which(name, path="/usr/sbin:/usr/bin")
+    assert program, f"install {name} (apt-get install {name}): it is tried for real here"
+    if name == "nginx":
+        (directory / "nginx.conf").write_text(own(printed("nginx")))
+        (directory / "logs").mkdir()
+        words = f"daemon off; pid {directory}/pid; error_log stderr;"
+        return [program, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-g", words]
+    if name == "caddy":
+        (directory / "Caddyfile").write_text(own(printed("caddyfile")))
+        file = str(directory / "Caddyfile")
+        return [program, "run", "--adapter", "caddyfile", "--config", file]
+    (directory / "gatelog.lua").write_text(own(printed("lua")))
+    (directory / "haproxy.cfg").write_text(own(printed("haproxy")))
+    return [program, "-db", "-C", str(directory), "-f", str(directory / "haproxy.cfg")]
+
+
+async def echo(request: web.Request) -> web.Response:
+    return web.json_response([[n.decode(), v.decode()] for n, v in request.raw_headers])
+
+
+@asynccontextmanager
+async def upstream(port: int) -> AsyncIterator[None]:
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", echo)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    yield
+    await runner.cleanup()
+
+
+class Front(Service):
+    """Gatelog behind the proxy: all requests go to the proxy."""
+
+    def __init__(self, behind: Service, port: int) -> None:
+        super().__init__(behind.runner, behind._client)
+        self.port = port
+
+
+@pytest.fixture(params=PROXIES)
+async def front(
+    request: pytest.FixtureRequest, config: Config, database: Dsns, tmp_path: Path
+) -> AsyncIterator[Front]:
+    config = msgspec.structs.replace(
+        config, trusted_proxies="127.0.0.1", login_url=LOGIN, return_hosts="app.example"
+    )
+    app = hosting.create_app(config, database.app)
+    async with serving(app, config) as service:
+        ports = {"8000": free_port(), "8080": service.port, "9000": free_port()}
+        line = command(request.param, tmp_path, ports)
+        log = (tmp_path / "log").open("wb")
+        process = subprocess.Popen(  # noqa: ASYNC220
+            line, cwd=tmp_path, stdout=log, stderr=log, env={"HOME": str(tmp_path)}
+        )
+        try:
+            async with upstream(ports["9000"]):
+                front = Front(service, ports["8000"])
+
+                async def answers() -> bool:
+                    assert process.poll() is None, (tmp_path / "log").read_text()
+                    try:
+                        return (await front.get("/v1/me")).status == 401
+                    except aiohttp.ClientError:
+                        return False
+
+                await until(answers)
+                yield front
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait, 20)
+            log.close()
+
+
+async def enter(front: Front) -> dict[str, str]:
+    """Register and log in through the proxy; the headers of a browser from then on."""
+    assert (await front.register()).status == 201
+    answer = await front.post("/v1/login_user", json={"login": "alice", "password": PASSWORD})
+    name, _, token = answer.set_cookie.partition(";")[0].partition("=")
+    assert name == "__Host-gatelog", "it came through a proxy"
+    return {"Cookie": f"{name}={token}"}
+
+
+def seen(answer: Answer) -> list[tuple[str, str]]:
+    """The headers that reached the API, as they would be read where ``_`` is ``-``."""
+    assert answer.status == 200, answer
+    return [(name.lower().replace("_", "-"), value) for name, value in answer.json]
+
+
+async def test_in_after_the_login_and_out_after_the_logout(front: Front) -> None:
+    assert (await front.get("/orders")).status == 401
+    cookie = await enter(front)
+    me = (await front.get("/v1/me", headers=cookie)).json
+    for method in ("GET", "POST", "DELETE"):
+        answer = await front.send(method, "/orders?page=2", headers=cookie)
+        headers = dict(seen(answer))
+        assert headers["x-gatelog-user"] == me["user_id"]
+        assert headers["x-gatelog-session"] == me["session_id"]
+        assert int(headers["x-gatelog-expires"]) > 0
+        assert not {"cookie", "authorization"} & set(headers)
+    assert (await front.get("/v1/logout_user", headers=cookie)).status == 200
+    for _ in range(20):
+        assert (await front.get("/orders", headers=cookie)).status == 401
+
+
+async def test_nobody_brings_an_identity_along(front: Front) -> None:
+    cookie = await enter(front)
+    me = (await front.get("/v1/me", headers=cookie)).json["user_id"]
+    for spoofed in [*([each] for each in SPOOFED), SPOOFED]:
+        url = f"http://127.0.0.1:{front.port}/orders"
+        sent = [*cookie.items(), *spoofed]
+        async with front._client.get(url, headers=sent) as response:
+            answer = Answer(response.status, response.headers, await response.read())
+        told = [pair for pair in seen(answer) if pair[0].startswith("x-gatelog")]
+        assert [value for name, value in told if name == "x-gatelog-user"] == [me], spoofed
+        assert not [value for _, value in told if value in {"mallory", "99999999999"}], spoofed
+        roles = [value for name, value in told if name == "x-gatelog-roles"]
+        assert "admin" not in roles, spoofed
+    assert (await front.get("/orders", headers=dict(SPOOFED))).status == 401
+
+
+async def test_a_navigation_goes_to_the_login_page_and_a_fetch_does_not(front: Front) -> None:
+    navigating = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html", "Host": "app.example"}
+    sent = await front.get("/orders?page=2", headers=navigating)
+    assert sent.status == 303
+    back = quote("http://app.example/orders?page=2", safe="")
+    assert sent.headers["Location"] == f"{LOGIN}?return_to={back}"
+    for headers in ({"Sec-Fetch-Mode": "cors", "Accept": "text/html"}, {"Accept": "*/*"}):
+        assert (await front.get("/orders", headers=headers)).status == 401
+    forged = {"X-Forwarded-Host": "app.example", "X-Forwarded-Uri": "/forged"}
+    evil = navigating | {"Host": "evil.example"} | forged
+    assert (await front.get("/orders", headers=evil)).headers["Location"] == LOGIN
+    url = URL.build(
+        scheme="http", host="127.0.0.1", port=front.port, path="//evil.example/", encoded=True
+    )
+    async with front._client.get(url, headers=navigating, allow_redirects=False) as response:
+        assert response.headers["Location"] == LOGIN
+
+
+async def test_who_lacks_a_role_is_not_sent_in_circles(front: Front) -> None:
+    """The proxy asks for no role here, so Gatelog is asked directly: 403, whoever navigates."""
+    cookie = await enter(front)
+    navigating = {"Sec-Fetch-Mode": "navigate", "Accept": "text/html"} | cookie
+    answer = await front.get("/v1/auth?role=nobody-has-it", headers=navigating)
+    assert (answer.status, answer.code) == (403, "forbidden")
+
+
+async def test_without_gatelog_nobody_gets_in(front: Front) -> None:
+    cookie = await enter(front)
+    assert (await front.get("/orders", headers=cookie)).status == 200
+    await front.runner.cleanup()
+    for headers in (cookie, {}):
+        for _ in range(3):
+            assert (await front.get("/orders", headers=headers)).status >= 500
