@@ -38,6 +38,17 @@ SPOOFED = [
     ("X-Gatelog-Expires", "99999999999"),
 ]
 
+NOWHERE = "203.0.113.9"  # an address for examples (RFC 5737)
+FORGED = {
+    "X-Forwarded-For": NOWHERE,
+    "X-Forwarded-Host": NOWHERE,
+    "X-Forwarded-Proto": NOWHERE,
+    "X-Forwarded-Uri": f"/{NOWHERE}",
+    "X-Forwarded-Method": NOWHERE,
+    "X-Real-IP": NOWHERE,
+    "Forwarded": f"for={NOWHERE}",
+}
+
 
 def printed(language: str) -> str:
     (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
@@ -170,6 +181,13 @@ async def test_nobody_brings_an_identity_along(front: Front) -> None:
         roles = [value for name, value in told if name == "x-gatelog-roles"]
         assert "admin" not in roles, spoofed
     assert (await front.get("/orders", headers=dict(SPOOFED))).status == 401
+
+
+async def test_where_a_request_comes_from_is_the_proxys_to_say(front: Front) -> None:
+    cookie = await enter(front)
+    told = seen(await front.get("/orders", headers=cookie | FORGED))
+    assert ("x-forwarded-for", "127.0.0.1") in told
+    assert not [pair for pair in told if NOWHERE in pair[1]]
 
 
 async def test_a_navigation_goes_to_the_login_page_and_a_fetch_does_not(front: Front) -> None:

@@ -7,9 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
 
-from tests.serving import Service
+from tests.conftest import Dsns
+from tests.serving import Service, serving
 
 SHIPPED = Path(__file__).parents[2] / "docker" / "observability"
 
@@ -36,3 +40,12 @@ def test_the_rules_pass_promtool(arguments: tuple[str, ...]) -> None:
         [promtool, *arguments], cwd=SHIPPED, capture_output=True, timeout=60, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+async def test_no_lease_is_missed_where_none_is_wanted(config: Config, database: Dsns) -> None:
+    """An alert that fires for ever is read by nobody."""
+    for check, told in (("strict", False), ("replica", True)):
+        own = msgspec.structs.replace(config, check=check)
+        async with serving(create_app(own, database.app), own) as service:
+            body = (await service.get("/metrics")).body
+            assert (b"gatelog_lease_valid" in body) is told, check

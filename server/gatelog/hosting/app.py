@@ -224,7 +224,7 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
     wants to see every request or response itself has no shortcuts.
     """
     hooks = [hook for hook in app.on_response_prepare if hook != app[LASTING].note]
-    if app.middlewares or hooks or SHORTCUTS not in app:
+    if app.middlewares or hooks:
         return routed
     find = app[SHORTCUTS].get
 

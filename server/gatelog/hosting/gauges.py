@@ -25,9 +25,9 @@ _NS = 1_000_000_000
 
 
 class HostGauges:
-    """Gauges of the replica and of the log."""
+    """Gauges of the replica, if sessions are checked there, and of the log."""
 
-    def __init__(self, database: Database, replica: ReplicaReader) -> None:
+    def __init__(self, database: Database, replica: ReplicaReader | None) -> None:
         self._database = database
         self._replica = replica
 
@@ -36,6 +36,8 @@ class HostGauges:
         return [*self._of_replica(), *await self._of_log()]
 
     def _of_replica(self) -> list[Metric]:
+        if self._replica is None:
+            return []
         status = self._replica.status()
         lease_s = max(0.0, status.lease_ns / _NS) if status is not None else 0.0
         gauges: list[Metric] = [

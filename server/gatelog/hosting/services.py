@@ -108,7 +108,7 @@ async def open_services(
             as_of=AsOf(marks),
             exports=Exports(config, pages),
             follower=follower,
-            gauges=HostGauges(log, replica),
+            gauges=HostGauges(log, None if config.check == "strict" else replica),
         )
 
 

@@ -6,8 +6,8 @@ The check before a handler is of that moment; what goes on for minutes is checke
 - Handlers of others need not know of it: a WebSocket, or a body that is sent piece by piece, is
   ended from outside (``Lasting``) when its session is over, within a second of the end on every
   host: ``LOOK_S``, one question to the primary where memory does not know, and the closing.
-- A WebSocket is closed with 4401, in the range for private use (RFC 6455, section 7.4.2). Any other
-  handler is cancelled, like one whose client has gone, and its connection is cut.
+- A WebSocket is closed with 4401, in the range for private use (RFC 6455, section 7.4.2); a handler
+  that goes on after ``CLOSE_S`` is cancelled. Any other is cancelled at once, its connection cut.
 - Where nobody can tell, it ends as well, a WebSocket with 1013: the client comes again, and a
   request is answered 503 then.
 - A stop does not wait for what has no end of its own: WebSockets (1001) and event streams.

@@ -7,6 +7,8 @@ Rules:
 - Labels are bounded: templates of routes and never paths, the methods that HTTP registers, and
   statuses. What no route answers is ``unmatched``.
 - The time ends when the handler has answered, before a response is sent.
+- What ended before it was answered, because the client had gone or a stream's session was over, is
+  499, as nginx counts it: no error of the service.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from gatelog.http.nowhere import Nowhere
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FLUSH_S = 1.0
 UNMATCHED = "unmatched"
+BROKEN_OFF = 499
 OTHER_METHOD = "other"
 SHORT_PATHS = frozenset({AUTH_PATH, ME_PATH})
 
@@ -103,13 +106,18 @@ def counted(answering: Answering) -> Answering:
         try:
             response = await answering(request)
         except BaseException as error:
-            status = error.status if isinstance(error, web.HTTPException) else 500
-            add(_place(request), request.method, status, perf_counter() - began)
+            add(_place(request), request.method, _status(error), perf_counter() - began)
             raise
         add(_place(request), request.method, response.status, perf_counter() - began)
         return response
 
     return answer
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, asyncio.CancelledError | ConnectionError):
+        return BROKEN_OFF
+    return error.status if isinstance(error, web.HTTPException) else 500
 
 
 def _place(request: web.BaseRequest) -> object:
