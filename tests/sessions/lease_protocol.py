@@ -67,6 +67,7 @@ class Protocol:
         self.every_state = every_state
         self.replica_steps = cache(self._replica_steps)
         self.settled_replica = cache(self._settled_replica)
+        self.plain_state = cache(self.plain)
         self.plain_replica = cache(self._plain_replica)
         self.plain_logout = cache(self._plain_logout)
         self.older_replica = cache(self._older_replica)
@@ -75,7 +76,7 @@ class Protocol:
     def steps(self, s: State) -> Iterator[Step]:
         """What can happen next."""
         for name, after in self.taken_steps(s):
-            yield name, after if self.every_state else self.plain(after)
+            yield name, after if self.every_state else self.plain_state(after)
 
     def taken_steps(self, s: State) -> Iterator[Step]:
         for name, after in self.free_steps(s):
