@@ -64,38 +64,6 @@ def test_the_page_is_what_the_docstrings_say() -> None:
     assert (ROOT / "docs" / "api.md").read_text() == made.page()
 
 
-PROGRAM = """
-from aiohttp import web
-from gatelog import SESSION, Config, GatelogError, Session, create_app, load_config, public, run
-
-@public
-async def handler(request: web.Request) -> web.Response:
-    session = request[SESSION]
-    reveal_type(session)
-    return web.Response(text=session.subject_text)
-
-config: Config = load_config({})
-app: web.Application = create_app([web.get("/", handler)], config)
-run([web.get("/", handler)], 5)
-"""
-
-
-def test_a_program_sees_the_types(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    told = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-incremental", str(program)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert 'Revealed type is "gatelog.sessions.rules.record.Session"' in told.stdout
-    errors = [line for line in told.stdout.splitlines() if ": error:" in line]
-    assert len(errors) == 1, told.stdout
-    assert 'Argument 2 to "run"' in errors[0]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_imports_what_is_private(page: Path) -> None:
     imports = re.findall(r"^\s*(?:from|import) (gatelog\S*)", page.read_text(), re.MULTILINE)
