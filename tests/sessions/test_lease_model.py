@@ -40,11 +40,12 @@ What is left out of the search:
   first log, once nobody follows it. ``Protocol.plain`` makes one state of all that differ in this
   alone; replicas and logouts are in order, because they are alike.
 
-``every_state`` leaves out none of the last two. The number of states, where it is not "every step"
-with the prompt steps taken at once:
+``every_state`` leaves out none of the last two. The number of states before they were left out and
+since; before, where it is not "every step", all prompt steps but those of a lease were taken at
+once, and after an incident some of what cannot matter was left out:
 
 ====================================================  ===========  =========
-world                                                 every state  left over
+world                                                      before        now
 ====================================================  ===========  =========
 one replica, every step                                    11,047      1,470
 two replicas, every step                                  163,366      1,802
