@@ -18,7 +18,7 @@ HEAD = """# API
 
 What a program may import from `gatelog`. Everything else in the package is private and may move.
 This page is made from the docstrings (`python docs/make_api.py`); how to use it is in the
-[README](../README.md#protect-your-own-handlers).
+[README](../README.md#protect-your-own-application).
 """
 
 

@@ -140,6 +140,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data_path(self) -> Path:
+        """The data directory, as an absolute path."""
         return Path(self.data_dir).absolute()
 
     @property
@@ -149,6 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:
+        """The networks of the proxies in front, whose X-Forwarded-For is believed."""
         return parse_networks(self.trusted_proxies)
 
     @property
@@ -168,6 +170,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worker_count(self) -> int:
+        """Worker processes on this host."""
         return self.workers or os.cpu_count() or 1
 
     @property

@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -293,10 +293,13 @@ def idle_cpu(host: Host, seconds: float) -> dict[str, list[float]]:
 
 
 class Client:
-    """One connection that is kept."""
+    """One connection that is kept until it is closed."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=30)
+
+    def close(self) -> None:
+        self._connection.close()
 
     def post(self, path: str, body: dict[str, str] | None = None, bearer: str = "") -> bytes:
         """The answer's body. Raises RuntimeError unless it is a success."""
@@ -323,11 +326,11 @@ class Client:
 def logouts_ms(port: int, number: int, rest_s: float) -> list[float]:
     """How long logouts take, each after so much silence."""
     times = []
-    client = Client(port)
-    for _ in range(number):
-        bearer = client.log_in()
-        time.sleep(rest_s)
-        times.append(client.log_out_ms(bearer))
+    with closing(Client(port)) as client:
+        for _ in range(number):
+            bearer = client.log_in()
+            time.sleep(rest_s)
+            times.append(client.log_out_ms(bearer))
     return times
 
 
@@ -348,9 +351,9 @@ def measure(subject: Subject, plan: Plan) -> Result:
     imports = {name: import_times_s(subject, name, plan.imports) for name in subject.entries}
     with host(subject, plan) as measured:
         cold = measured.start(secrets.token_urlsafe(32), 401)
-        client = Client(measured.port)
-        client.post("/v1/register_user", CREDENTIALS)
-        bearer = client.log_in()
+        with closing(Client(measured.port)) as client:
+            client.post("/v1/register_user", CREDENTIALS)
+            bearer = client.log_in()
         measured.fill(plan.sessions)
         measured.stop()
         measured.forget_replica()

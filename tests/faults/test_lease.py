@@ -29,7 +29,7 @@ from tests.waiting import until
 
 logger = logging.getLogger(__name__)
 
-FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 60))
+FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 40))
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
 EVERYTHING_WITHIN_S = 150.0  # beyond that: one round of all harms, on a busy machine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -353,3 +354,26 @@ async def test_what_cannot_be_hosted_is_told(project: Path, target: str, told: s
     with pytest.raises(ConfigError, match=told) as error:
         await application(find(target))
     assert "GATELOG_APP" in str(error.value)
+
+
+async def test_a_module_that_another_one_hides_is_told(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path != str(project)])
+    (project / "gatelog.py").write_text("app = None\n")
+    (project / "http").mkdir()
+    (project / "sys.py").write_text("")
+    for target, own in (
+        ("gatelog:app", "gatelog.py"),
+        ("http.web:app", "http"),
+        ("sys:app", "sys.py"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            find(target)
+        assert f"{project / own} is hidden by " in str(error.value)
+    (project / "not_hidden_of_this_test.py").write_text("")
+    with pytest.raises(ConfigError, match="no attribute 'nothing'"):
+        find("not_hidden_of_this_test:nothing")
+    with pytest.raises(ConfigError) as error:  # the project has none of this name
+        find("email:app")
+    assert "hidden" not in str(error.value)

@@ -1,4 +1,7 @@
-"""The protocol with one rule broken: ``test_lease_model`` must find a violation for each."""
+"""The protocol with one rule broken: ``test_lease_model`` must find a violation for each.
+
+At the end, the search with too much left out, which must be noticed.
+"""
 
 from __future__ import annotations
 
@@ -175,3 +178,45 @@ class RenewalSeqRepeats(Protocol):
 class RepeatedLogoutAnsweredAtOnce(RepeatedLogout):
     def repeated(self, s: State, g: Logout) -> Logout:
         return answered(g._replace(position=s.log.head))
+
+
+# Too much left out
+
+
+class EarlyT0Only(Protocol):
+    """A renewal's t0 lies before its row, never at the moment of the row."""
+
+    def write_row(self, r: Replica, t0_age: int, log: Log) -> Replica:
+        return super().write_row(r, max(t0_age, 1), log)
+
+
+class EventsAppliedAtOnce(Protocol):
+    """No replica lags."""
+
+    def _settled_replica(self, r: Replica, log: Log) -> Replica:
+        if log.continues(r.epoch, r.applied):
+            r = r._replace(epoch=log.epoch, applied=log.head)
+        return super()._settled_replica(r, log)
+
+
+class EveryAnswerForgotten(Protocol):
+    """An answered logout is of no interest, not even while a replica accepts its session."""
+
+    def plain(self, s: State) -> State:
+        plain = super().plain(s)
+        return plain._replace(logouts=tuple(g for g in plain.logouts if g.answered == NO))
+
+
+class RenewalsForgotten(Protocol):
+    """A renewal while a lease lasts is held to be without effect."""
+
+    def _plain_replica(self, r: Replica, past: int, stays: bool) -> Replica:
+        plain = super()._plain_replica(r, past, stays)
+        return plain._replace(t0_age=NO, head=NO) if plain.deadline > 0 else plain
+
+
+class LostSessionsForgotten(Protocol):
+    """After an incident nobody asks for a session that the log has lost."""
+
+    def plain_after_incident(self, s: State) -> State:
+        return super().plain_after_incident(s)._replace(lost=False)

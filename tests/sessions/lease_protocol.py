@@ -21,6 +21,7 @@ from tests.sessions.lease_states import (
     EPOCHS,
     INCARNATIONS,
     NO,
+    NOTHING_LEFT,
     TERMS,
     WAIT,
     Log,
@@ -28,6 +29,7 @@ from tests.sessions.lease_states import (
     Look,
     Replica,
     State,
+    accepts,
     answered,
     is_reapable,
     known,
@@ -51,23 +53,32 @@ class Protocol:
         starts: bool = False,
         eager: bool = True,
         past: int = 1,
+        every_state: bool = False,
     ) -> None:
         """``past``: for how many ticks answers and deadlines that are over are told apart.
 
         ``incidents``: how the names of those begin that may happen. ``starts``: processes may be
-        started anew.
+        started anew. ``eager``, ``every_state``: see ``test_lease_model``.
         """
         self.incidents = incidents
         self.starts = starts
         self.eager = eager
         self.past = past
+        self.every_state = every_state
         self.replica_steps = cache(self._replica_steps)
         self.settled_replica = cache(self._settled_replica)
+        self.plain_state = cache(self.plain)
+        self.plain_replica = cache(self._plain_replica)
+        self.plain_logout = cache(self._plain_logout)
         self.older_replica = cache(self._older_replica)
         self.older_logout = cache(self._older_logout)
 
     def steps(self, s: State) -> Iterator[Step]:
         """What can happen next."""
+        for name, after in self.taken_steps(s):
+            yield name, after if self.every_state else self.plain_state(after)
+
+    def taken_steps(self, s: State) -> Iterator[Step]:
         for name, after in self.free_steps(s):
             yield name, self.settled(after) if self.eager else after
         if not self.eager:
@@ -98,30 +109,68 @@ class Protocol:
 
     def settled(self, s: State) -> State:
         """The state after all prompt steps that can be taken."""
-        replicas = tuple(sorted(map(self.settled_replica, s.replicas)))
+        replicas = tuple(sorted(self.settled_replica(r, s.log) for r in s.replicas))
         s = State(replicas, *s[1:])
         while (step := next(self.prompt_steps(s), None)) is not None:
             s = step[1]
-        return self.merged(s) if s.incarnation else s
-
-    def merged(self, s: State) -> State:
-        """The state without what makes no difference any more after an incident."""
-        if s.noted == WAIT:
-            logouts = tuple(sorted(map(self.assured, s.logouts)))
-            s = s._replace(logouts=logouts, seen_empty=False, noted_empty=False)
-        if s.log.epoch and all(r.epoch for r in s.replicas):
-            s = s._replace(log=s.log._replace(kept=0, renamed=True), lost=False)
         return s
 
-    @staticmethod
-    def assured(g: Logout) -> Logout:
-        """Its process finds in the note all that it needs to know."""
-        return g._replace(known=1, age=WAIT, empty=False, ended_in=NO) if g.answered == NO else g
-
-    def _settled_replica(self, r: Replica) -> Replica:
+    def _settled_replica(self, r: Replica, log: Log) -> Replica:
+        if not self.every_state:
+            if r.t0_age != NO and r.head == NO and r.epoch == log.epoch:
+                r = self.read_head(r, log)
+            if r.head != NO and self.may_grant(r):
+                r = self.grant(r)
         while (step := next(self.row_steps(r), None)) is not None:
             r = step[1]
         return r
+
+    # What makes no difference
+
+    def plain(self, s: State) -> State:
+        """The state without what cannot make a difference any more; see ``test_lease_model``."""
+        logouts = tuple(
+            g
+            for g in s.logouts
+            if g.answered == NO or any(accepts(r, g, s.log) for r in s.replicas)
+        )
+        if not logouts:
+            return NOTHING_LEFT
+        past = max(0, *(g.answered for g in logouts))
+        calm = bool(s.incarnation or not self.incidents)
+        ended = calm and all(g.position != NO for g in logouts)
+        replicas = tuple(
+            sorted(
+                self.plain_replica(r, past, calm and r.epoch == s.log.epoch)
+                for r in s.replicas
+                if not (ended and r.epoch == s.log.epoch and r.applied == s.log.head)
+            )
+        )
+        s = s._replace(replicas=replicas, logouts=logouts)
+        return self.plain_after_incident(s) if s.incarnation else s
+
+    def plain_after_incident(self, s: State) -> State:
+        if s.log.epoch and all(r.epoch for r in s.replicas):
+            s = s._replace(log=s.log._replace(kept=0, renamed=True), lost=False)
+        noted = s.noted == WAIT
+        if noted:
+            s = s._replace(seen_empty=False, noted_empty=False)
+        elif s.noted > 0:
+            s = s._replace(noted=0)
+        logouts = tuple(sorted(self.plain_logout(g, noted) for g in s.logouts))
+        return s._replace(logouts=logouts)
+
+    def _plain_logout(self, g: Logout, noted: bool) -> Logout:
+        if g.answered == NO and (noted or g.elapsed == WAIT):
+            return g._replace(known=1, age=WAIT, empty=False, ended_in=NO)
+        return g
+
+    def _plain_replica(self, r: Replica, past: int, stays: bool) -> Replica:
+        deadline = max(r.deadline, -past)
+        reads = r.head == NO and not stays
+        if r.t0_age != NO and not reads and lease_deadline(-r.t0_age, TERMS) <= deadline:
+            return r._replace(deadline=deadline, t0_age=NO, head=NO)
+        return r._replace(deadline=deadline)
 
     # Time
 
@@ -147,10 +196,8 @@ class Protocol:
     # The replica
 
     def _replica_steps(self, r: Replica, log: Log) -> list[tuple[str, Replica]]:
-        steps = [
-            (f"row written, t0 {age} ticks ago", self.write_row(r, age, log))
-            for age in range(TERMS.ttl_ns + self.past)
-        ]
+        ages = range(TERMS.ttl_ns + self.past if self.every_state else 1)
+        steps = [(f"row written, t0 {age} ticks ago", self.write_row(r, age, log)) for age in ages]
         if r.t0_age != NO and r.head == NO:
             steps.append(("head read", self.read_head(r, log)))
         if r.head != NO and self.may_grant(r):

@@ -105,6 +105,20 @@ class State(NamedTuple):
     noted_empty: bool = False
 
 
+NOTHING_LEFT = State(replicas=(), logouts=())
+
+
+def accepts(r: Replica, g: Logout, log: Log) -> bool:
+    """Whether a replica knows the session and not its end."""
+    of_first_log = r.epoch < log.epoch
+    if of_first_log and g.session == 1:
+        return False
+    if g.unknown or (log.new and g.session == 0):  # it is, or was, in the first log only
+        return r.epoch == 0 and (g.unknown or r.applied < g.position)
+    applied = min(r.applied, log.kept) if of_first_log else r.applied
+    return applied < g.position
+
+
 def with_replica(s: State, index: int, replica: Replica) -> State:
     """The state with this replica changed; replicas are alike, so they are kept in order."""
     others = s.replicas[:index] + s.replicas[index + 1 :]

@@ -72,7 +72,11 @@ def _taking(max_body_bytes: int) -> Middleware:
 
 
 def find(target: str) -> Any:
-    """What ``package.module:attribute`` names. Raises ConfigError."""
+    """What ``package.module:attribute`` names.
+
+    Raises ConfigError when there is nothing of that name, and says so when it is a module of the
+    working directory that another one hides.
+    """
     module, _, path = target.partition(":")
     if not module or not path:
         raise ConfigError(variable("app"), f"{target!r} is not of the form package.module:name")
@@ -84,8 +88,23 @@ def find(target: str) -> Any:
         for name in path.split("."):
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(variable("app"), f"{target} cannot be loaded: {error}") from error
+        why = _hidden(module.partition(".")[0]) or str(error)
+        raise ConfigError(variable("app"), f"{target} cannot be loaded: {why}") from error
     return found
+
+
+def _hidden(top: str) -> str | None:
+    """What to say of a module of the working directory in whose place another one was found."""
+    here, loaded = Path.cwd(), sys.modules.get(top)
+    own = [path for path in (here / f"{top}.py", here / top) if path.exists()]
+    if not own or loaded is None:
+        return None
+    places = [getattr(loaded, "__file__", None), *getattr(loaded, "__path__", ())]
+    found = [Path(place) for place in places if place]
+    if any(path.is_relative_to(here) for path in found):
+        return None
+    place = found[0] if found else "Python itself"
+    return f"{own[0]} is hidden by {place}; give it another name"
 
 
 async def application(found: Any) -> web.Application:

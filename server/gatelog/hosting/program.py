@@ -68,7 +68,10 @@ def run(routes: web.Application | Iterable[web.RouteDef], config: Config | None 
     """Answer these routes and the product's own, in this process, until SIGINT or SIGTERM.
 
     Requests in flight are answered before it returns, for ``GATELOG_SHUTDOWN_TIMEOUT_S`` seconds
-    at most. Raises what ``create_app`` raises, and OSError when the address is taken.
+    at most.
+
+    Raises ConfigError for a setting that is not usable, RuntimeError when a handler could be
+    reached past the check, and OSError when the address is taken.
     """
     config = config if config is not None else load_config(os.environ)
     asyncio.run(_run(create_app(routes, config), config))

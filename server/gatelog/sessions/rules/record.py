@@ -94,7 +94,7 @@ class Session:
         return self.record[_ROLES_AT:].decode()
 
     def texts(self) -> tuple[str, str, datetime, datetime, str]:
-        """User, session, start, expiry and roles; quicker than one by one."""
+        """User, session, start and expiry (UTC), and roles; quicker than one by one."""
         expires_us, session, subject, started_us = _fields(self.record)
         return (
             _uuid_text(subject),
