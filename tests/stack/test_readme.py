@@ -38,12 +38,16 @@ CURL = [line for line in COMMANDS if line.startswith("curl ")]
 RUN = [line for line in COMMANDS if "run.py" in line]
 MAKE = [line for line in COMMANDS if line.startswith("make ")]
 HOST = ["GATELOG_APP=shop.web:app gatelog serve"]  # see test_serve.py
+NEW = [  # see test_new.py
+    "gatelog new my_api",
+    "cd my_api && GATELOG_APP=my_api:make_app gatelog serve --reload",
+]
 DOCKER = ["docker compose -f docker/compose.yaml up --detach --wait"]  # see tests/compose
 
 
 def test_nothing_is_left_out() -> None:
     assert len(CURL) == 6
-    assert sorted(CURL + RUN + MAKE + HOST + DOCKER) == sorted(COMMANDS)
+    assert sorted(CURL + RUN + MAKE + HOST + NEW + DOCKER) == sorted(COMMANDS)
 
 
 def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path, data_dir: Path) -> None:
