@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,34 +16,26 @@ from gatelog.hosting.app import create_app
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
-from gatelog.log.store.migrate import migrate
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
+from gatelog.testing.postgres import TEMPLATE, Dsns, template_postgres
+from gatelog.testing.postgres import make_database as make_one
 from hypothesis import settings
 
 from tests.builders import CHEAP_CONFIG
-from tests.scratch import in_temporary_directory
 from tests.serving import Service, serving
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
+__all__ = ["TEMPLATE", "Dsns"]
+
 register_all()
 
-TEMPLATE = "template_gatelog"
 SHORT_TTL_S = 0.1
-# Nothing of this server outlives the run.
-HASTY = {
-    "fsync": "off",
-    "full_page_writes": "off",
-    "max_connections": "200",
-    "checkpoint_timeout": "1h",
-    "max_wal_size": "4GB",
-}
 # Of a connection that a test keeps in a transaction on purpose: however long the test is held up,
 # the transaction stays.
 HELD_OPEN = {"idle_in_transaction_session_timeout": "0"}
-_numbers = itertools.count(1)
 
 # A shell starts what it runs in the background with SIGINT ignored, and children inherit that;
 # some tests stop processes as Ctrl-C does.
@@ -54,14 +44,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # An example may take long because the machine is busy; the limit is that of the whole test.
 settings.register_profile("gatelog", deadline=None)
 settings.load_profile("gatelog")
-
-
-class Dsns(msgspec.Struct, frozen=True):
-    """A test's own database: how the application and how the owner reach it."""
-
-    app: str
-    owner: str
-    superuser: str
 
 
 @pytest.hookimpl(trylast=True)
@@ -73,15 +55,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for this run, with the migrated template database."""
-    with in_temporary_directory() as directory:
-        server = EmbeddedPostgres(Path(directory) / "pg", settings=HASTY)
-        server.start()
-        try:
-            server.create_database(TEMPLATE)
-            asyncio.run(migrate(server.owner_dsn(TEMPLATE)))
-            yield server
-        finally:
-            server.stop()
+    with template_postgres() as server:
+        yield server
 
 
 @pytest.fixture
@@ -90,10 +65,9 @@ def make_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[], Dsns]]:
     names: list[str] = []
 
     def make() -> Dsns:
-        name = f"test_{next(_numbers)}"
-        postgres.create_database(name, template=TEMPLATE)
+        name, urls = make_one(postgres)
         names.append(name)
-        return Dsns(postgres.app_dsn(name), postgres.owner_dsn(name), postgres.superuser_dsn(name))
+        return urls
 
     yield make
     for name in names:

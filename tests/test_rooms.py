@@ -23,6 +23,7 @@ ROOMS = [
     "kinds",
     "hosting",
     "host",
+    "testing",
     "cli",
 ]
 # What a room is made of; each may import itself and those before it, of its own and other rooms.
@@ -33,6 +34,7 @@ WHOLE = {
     "kinds": "service",
     "hosting": "web",
     "host": "shell",
+    "testing": "shell",
     "cli": "shell",
     "migrations": "store",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from gatelog.ids import uuid7
@@ -12,7 +12,25 @@ from gatelog.ids import uuid7
 
 def utc_now() -> datetime:
     """The wall clock: for what people read and for session lifetimes, never for leases."""
-    return datetime.now(UTC)
+    return datetime.now(UTC) + _Moved.ahead
+
+
+def utc_now_us() -> int:
+    """The same clock in microseconds since 1970."""
+    return (time.time_ns() + _Moved.ahead_ns) // 1000
+
+
+class _Moved:
+    """By how much tests of the life of sessions have moved the clock of this process."""
+
+    ahead = timedelta()
+    ahead_ns = 0
+
+
+def put_ahead(seconds: float) -> None:
+    """Have the clock read this much more than the machine's; for ``gatelog.testing`` alone."""
+    _Moved.ahead = timedelta(seconds=seconds)
+    _Moved.ahead_ns = int(seconds * 1e9)
 
 
 def new_event_id() -> UUID:

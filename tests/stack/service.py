@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -111,13 +111,13 @@ class Service:
     Its output goes to files: a pipe that nobody reads would stop it when it is full.
     """
 
-    def __init__(self, data_dir: Path, **settings: str) -> None:
+    def __init__(self, data_dir: Path, *, arguments: Sequence[str] = (), **settings: str) -> None:
         self.data_dir = data_dir
         self.settings = settings
         self.port = 0
         self._output, self._log = Captured(), Captured()
         self.process = subprocess.Popen(
-            [*RUN, "serve"],
+            [*RUN, "serve", *arguments],
             env=environment(data_dir, settings),
             stdin=subprocess.DEVNULL,
             stdout=self._output.file,

@@ -15,6 +15,7 @@ from gatelog.config import Config, variable
 
 from tests.conftest import Dsns
 from tests.stack.service import (
+    COMMAND_TIMEOUT_S,
     PASSWORD,
     REQUEST_TIMEOUT_S,
     ROOT,
@@ -30,18 +31,23 @@ from tests.terminal import at_a_terminal
 from tests.waiting import eventually, free_port
 
 README = (ROOT / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 CURL = [line for line in COMMANDS if line.startswith("curl ")]
 RUN = [line for line in COMMANDS if "run.py" in line]
 MAKE = [line for line in COMMANDS if line.startswith("make ")]
 HOST = ["GATELOG_APP=shop.web:app gatelog serve"]  # see test_serve.py
+NEW = [  # see test_new.py
+    "gatelog new my_api",
+    "cd my_api && GATELOG_APP=my_api:make_app gatelog serve --reload",
+]
 DOCKER = ["docker compose -f docker/compose.yaml up --detach --wait"]  # see tests/compose
 
 
 def test_nothing_is_left_out() -> None:
     assert len(CURL) == 6
-    assert sorted(CURL + RUN + MAKE + HOST + DOCKER) == sorted(COMMANDS)
+    assert sorted(CURL + RUN + MAKE + HOST + NEW + DOCKER) == sorted(COMMANDS)
 
 
 def test_the_curl_lines_walk_from_login_to_logout(tmp_path: Path, data_dir: Path) -> None:
@@ -74,9 +80,36 @@ def test_the_commands_work(data_dir: Path) -> None:
             assert done.returncode == 0, done.stderr
 
 
+def test_the_program_is_the_example() -> None:
+    assert (ROOT / "examples" / "inside" / "app.py").read_text() == PYTHON[0]
+
+
+def test_the_test_of_a_handler_passes_and_can_fail(tmp_path: Path) -> None:
+    program, test = PYTHON
+    settings = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{settings}")
+    (tmp_path / "test_app.py").write_text(test)
+
+    def passes(tested: str) -> bool:
+        (tmp_path / "app.py").write_text(tested)
+        done = subprocess.run(
+            [sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+            cwd=tmp_path,
+            env=environment(tmp_path, {}),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        return "1 passed" in done.stdout and done.returncode == 0
+
+    assert passes(program)
+    assert not passes(program.replace('@requires("admin")', "@public"))
+    assert len([line for line in test.partition("async def")[2].splitlines() if line]) == 5
+
+
 def test_the_program_protects_its_handlers(tmp_path: Path, data_dir: Path, database: Dsns) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "program.py").write_text(PYTHON[0])
     port = free_port()
     settings = {
         "GATELOG_DATABASE_URL": database.app,

@@ -316,6 +316,16 @@ def readme_program() -> str:
     return str(found)
 
 
+def test_a_new_project_is_tested_with_it(python: Path, folder: Path) -> None:
+    """pytest finds the plugin of the installed package, and the test that ``new`` writes passes."""
+    env = own_environment(folder / "var-of-new")
+    run(python.with_name("gatelog"), "new", "fresh_api", cwd=folder, env=env)
+    told = run(python, "-m", "pytest", "-q", "-rA", cwd=folder / "fresh_api", env=env)
+    assert "3 passed" in told
+    where = "import gatelog.testing as t; print(t.__file__)"
+    assert str(python.parent.parent) in run(python, "-P", "-c", where, cwd=folder, env=env)
+
+
 @contextmanager
 def served(command: list[str], cwd: Path, env: dict[str, str]) -> Iterator[str]:
     """The service, started in this directory, until the context ends; gives its host and port."""

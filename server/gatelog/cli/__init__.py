@@ -21,6 +21,7 @@ from gatelog.errors import GatelogError
 # The modules of this package, and the commands in each.
 COMMANDS = {
     "service": ("serve", "demo", "projector", "sealer"),
+    "new": ("new",),
     "status": ("status",),
     "configuration": ("config",),
     "users": ("user",),

@@ -9,14 +9,24 @@ from gatelog.config import Config
 
 
 @click.command()
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="For development: start the workers again when the application's source changes.",
+)
 @click.pass_obj
-def serve(config: Config) -> None:
+def serve(config: Config, reload: bool) -> None:
     """Run the service until it is stopped (Ctrl-C, SIGTERM)."""
+    import os
+
     from gatelog.host.logs import configure_logging
     from gatelog.host.supervisor import serve as run
 
     configure_logging(config)
-    run(config, lambda url: click.echo(walk(url)))
+    if reload:
+        # a cached module counts as fresh for a second after it was written, if its length is right
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    run(config, lambda url: click.echo(walk(url)), reload=reload)
 
 
 def walk(url: str) -> str:

@@ -18,6 +18,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gatelog.config import Config
@@ -32,6 +33,7 @@ from gatelog.host.children import (
 from gatelog.host.database import embedded_postgres
 from gatelog.host.datadir import Lock, end_leftovers, locked
 from gatelog.host.listening import all_taken, bound, stop_listening, url_of
+from gatelog.host.reload import Sources, changes
 
 if TYPE_CHECKING:
     from gatelog.host.embedded import EmbeddedPostgres
@@ -43,18 +45,21 @@ LAST_PAUSE_S = 5.0
 LOG_CHECK_INTERVAL_S = 60.0
 LAST_CONNECTIONS_S = 0.3  # for those under way to arrive
 LAST_TAKEN_S = 2.0  # for workers to take those that have; a busy machine keeps them from it
+MAX_TOLD = 3  # of the files that have changed
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def serve(config: Config, announce: Callable[[str], None]) -> None:
+def serve(config: Config, announce: Callable[[str], None], *, reload: bool = False) -> None:
     """Run the service until a signal stops it; ``announce`` gets its address once it answers.
 
-    Raises OperatorError when it cannot start.
+    ``reload``: start the workers again whenever the application's source changes, and wait for its
+    next change where it cannot be loaded. Raises OperatorError when it cannot start.
     """
+    sources = Sources(config) if reload else None
     with locked(config.data_path, "serve") as lock:
         end_leftovers(config.data_path, config.shutdown_timeout_s + 2)
         with bound(config) as listener:
-            asyncio.run(Supervisor(config, listener, lock, announce).run())
+            asyncio.run(Supervisor(config, listener, lock, announce, sources).run())
 
 
 class Supervisor:
@@ -66,19 +71,23 @@ class Supervisor:
         listener: socket.socket,
         lock: Lock,
         announce: Callable[[str], None],
+        sources: Sources | None = None,
     ) -> None:
         self._config = config
         self._listener = listener
         self._lock = lock
         self._announce = announce
+        self._sources = sources
+        self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
         self._postgres = embedded_postgres(config) if config.embedded else None
         self._database: list[Child] = [DatabaseChild(self._postgres)] if self._postgres else []
         self._nursery = NurseryChild(config)
         background = ["projector"] if config.sealer == "off" else ["projector", "sealer"]
+        self._workers = WorkersChild(config, listener, self._nursery)
         self._forked: list[Child] = [
             *(BackgroundChild(role, self._nursery) for role in background),
-            WorkersChild(config, listener, self._nursery),
+            self._workers,
         ]
         self._children = [*self._database, self._nursery, *self._forked]
 
@@ -92,6 +101,8 @@ class Supervisor:
             if not await self._unless_stopped(self._start()):
                 return
             tasks += [asyncio.create_task(self._keep(child)) for child in self._children]
+            if self._sources:
+                tasks.append(asyncio.create_task(self._reload(self._sources)))
             if self._postgres:
                 tasks.append(asyncio.create_task(_trim_log(self._postgres)))
             stopping = asyncio.create_task(self._stopping.wait())
@@ -122,7 +133,10 @@ class Supervisor:
             await child.start()
         await self._prepare()
         for child in self._forked:
-            await child.start()
+            if child is self._workers and self._sources:
+                await self._started(child)  # what it cannot do, the next change may mend
+            else:
+                await child.start()
         url = url_of(self._listener)
         self._lock.announce(url)
         self._announce(url)
@@ -144,11 +158,25 @@ class Supervisor:
             steady = clock() - started_s >= child.steady_s
             pause_s = FIRST_PAUSE_S if steady else min(pause_s * 2, LAST_PAUSE_S)
             logger.error("%s ended (%s); starting again", child.name, _status_text(status))
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             while not await self._started(child):
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
-                await asyncio.sleep(pause_s)
+                await self._pause(pause_s)
             logger.info("%s runs again", child.name)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until the application's source changes."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
+
+    async def _reload(self, sources: Sources) -> None:
+        """End the workers whenever the source changes: they are started again, with the new one."""
+        async for names in changes(sources):
+            logger.info("changed: %s; starting the workers again", ", ".join(names[:MAX_TOLD]))
+            self._changed.set()
+            await self._workers.stop()
 
     async def _started(self, child: Child) -> bool:
         try:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -90,6 +91,11 @@ def find(target: str) -> Any:
     except (ImportError, AttributeError) as error:
         why = _hidden(module.partition(".")[0]) or str(error)
         raise ConfigError(variable("app"), f"{target} cannot be loaded: {why}") from error
+    except Exception as error:  # whatever a module does as it is imported
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, {place.lineno})"
+        told = f"{type(error).__name__}: {error}{where}"
+        raise ConfigError(variable("app"), f"{target} cannot be loaded: {told}") from error
     return found
 
 

@@ -11,10 +11,10 @@ Both know about lifetimes: a session whose time is over is none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from gatelog.clock import utc_now_us
 from gatelog.errors import GatelogError
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.service.metrics import CHECKS_REFUSED, PRIMARY_LOOKUPS, PRIMARY_TIME
@@ -50,7 +50,7 @@ class Gate:
         except GatelogError:
             CHECKS_REFUSED.inc()
             raise
-        if session is None or session.expires_us <= time.time_ns() // 1000:
+        if session is None or session.expires_us <= utc_now_us():
             return None
         return session
 
