@@ -27,7 +27,6 @@ from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from redis.asyncio import Redis
 
-from tests.conftest import Dsns
 from tests.serving import Answer, Service, serving
 from tests.waiting import until
 
@@ -183,7 +182,7 @@ async def redis_server(directory: Path) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def world_of(
-    name: str, config: Config, database: Dsns, tmp_path: Path
+    name: str, config: Config, dsn: str, tmp_path: Path, *, projector: bool = False
 ) -> AsyncIterator[World]:
     """The application on this storage. Only the line with the storage differs."""
     handlers = Handlers()
@@ -199,7 +198,7 @@ async def world_of(
             storage = RedisStorage(await stack.enter_async_context(redis_server(tmp_path)))
         aiohttp_session.setup(app, storage)
         if name == OURS:
-            outer = create_app(config, database.app, app)
+            outer = create_app(config, dsn, app, projector=projector)
             service = await stack.enter_async_context(serving(outer, config))
             await service.register()
             service = _Mounted(service)

@@ -26,7 +26,7 @@ async def world(
     if marker is not None and name in marker.args:
         reason = marker.kwargs["reason"]
         request.applymarker(pytest.mark.xfail(reason=reason, raises=AssertionError))
-    async with world_of(name, config, database, tmp_path) as world:
+    async with world_of(name, config, database.app, tmp_path) as world:
         yield world
 
 

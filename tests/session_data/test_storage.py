@@ -20,11 +20,12 @@ from gatelog.session_data.web import SESSION_DATA
 
 from tests.conftest import Clock, Dsns
 from tests.session_data.storages import OURS, World, world_of
+from tests.waiting import until
 
 
 @pytest.fixture
 async def world(config: Config, database: Dsns, tmp_path: Path) -> AsyncIterator[World]:
-    async with world_of(OURS, config, database, tmp_path) as world:
+    async with world_of(OURS, config, database.app, tmp_path) as world:
         yield world
 
 
@@ -250,6 +251,33 @@ async def test_nobody_writes_for_a_session_that_is_over(
         await data_of(world).write(*ids, Change({"a": "1"}, frozenset()), 0)
     assert not await data_of(world).store.write(ids[0], 0, b"x")
     assert await count(database, "session_data") == 0
+
+
+async def test_a_write_that_meets_the_end_of_its_session_does_nothing(
+    world: World, database: Dsns
+) -> None:
+    """It has seen the session already, and waits for who ends it."""
+    client = await world.client()
+    me = (await client.send("GET", "/v1/me")).json
+    ending, watching = await connect(database.app), await connect(database.superuser, role=None)
+    async with ending.transaction():
+        await ending.execute("DELETE FROM active_sessions")
+        writing = asyncio.create_task(
+            data_of(world).store.write(UUID(me["session_id"]), 0, b"sealed")
+        )
+        waits = (
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND wait_event_type = 'Lock')"
+        )
+
+        async def waiting() -> bool:
+            return bool(await watching.fetchval(waits))
+
+        await until(waiting)
+    assert not await writing
+    assert await count(database, "session_data") == 0
+    await ending.close()
+    await watching.close()
 
 
 async def test_memory_is_forgotten_in_time(

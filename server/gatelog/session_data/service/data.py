@@ -143,10 +143,15 @@ class SessionData:
         before = self._remembered(session_id)
         if before is not None and before.revision > held.revision:
             return  # a slow reader must not bring back what a later one has replaced
-        self._cache[session_id] = self._clock(), held
+        now = self._clock()
+        self._cache[session_id] = now, held
         self._cache.move_to_end(session_id)
-        if len(self._cache) > MAX_CACHED:
+        while len(self._cache) > MAX_CACHED or now - self._oldest() >= CACHED_FOR_S:
             self._cache.popitem(last=False)
+
+    def _oldest(self) -> float:
+        """Since when the entry is there that has been there for longest."""
+        return next(iter(self._cache.values()))[0]
 
     # --- visitors
 
