@@ -27,8 +27,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *ROOT.glob("
 NAMES = [
     "SESSION",
     "Config",
+    "EventLogStorage",
     "GatelogError",
+    "RolesAuthorizationPolicy",
     "Session",
+    "SessionIdentityPolicy",
     "changes_nothing",
     "changes_state",
     "create_app",

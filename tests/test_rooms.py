@@ -18,6 +18,7 @@ ROOMS = [
     "sessions",
     "http",
     "accounts",
+    "session_data",
     "proofs",
     "audit",
     "kinds",

@@ -22,13 +22,21 @@ if TYPE_CHECKING:
     from gatelog.http.guard import public as public
     from gatelog.http.roles import recent_login as recent_login
     from gatelog.http.roles import requires as requires
+    from gatelog.session_data.web.policies import (
+        RolesAuthorizationPolicy as RolesAuthorizationPolicy,
+    )
+    from gatelog.session_data.web.policies import SessionIdentityPolicy as SessionIdentityPolicy
+    from gatelog.session_data.web.storage import EventLogStorage as EventLogStorage
     from gatelog.sessions.rules.record import Session as Session
 
 _HOMES = {
     "Config": "gatelog.config",
+    "EventLogStorage": "gatelog.session_data.web.storage",
     "GatelogError": "gatelog.errors",
+    "RolesAuthorizationPolicy": "gatelog.session_data.web.policies",
     "SESSION": "gatelog.http.guard",
     "Session": "gatelog.sessions.rules.record",
+    "SessionIdentityPolicy": "gatelog.session_data.web.policies",
     "changes_nothing": "gatelog.http.guard",
     "changes_state": "gatelog.http.guard",
     "create_app": "gatelog.hosting.program",
@@ -43,8 +51,11 @@ _HOMES = {
 __all__ = [
     "SESSION",
     "Config",
+    "EventLogStorage",
     "GatelogError",
+    "RolesAuthorizationPolicy",
     "Session",
+    "SessionIdentityPolicy",
     "changes_nothing",
     "changes_state",
     "create_app",

@@ -79,6 +79,12 @@ class WeakPassword(InvalidInput):
     code, title = "weak_password", "The password is not acceptable"
 
 
+class SessionDataTooLarge(InvalidInput):
+    """An application keeps more in a session than there is room for."""
+
+    code, title = "session_data_too_large", "The session holds too much"
+
+
 # 401 and 403: who is asking, and what they may do
 
 

@@ -50,6 +50,7 @@ from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
+from gatelog.session_data.web import SESSION_DATA
 from gatelog.sessions.service.projector import projecting
 
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
@@ -170,6 +171,7 @@ def _hand_out(app: web.Application, services: Services) -> None:
     app[PROVER] = services.proofs
     app[READ_RECORDER] = services.audit
     app[GAUGES] = services.gauges
+    app[SESSION_DATA] = services.session_data
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -29,6 +29,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.service.proofs import Proofs
+from gatelog.session_data.service.data import SessionData
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
@@ -55,6 +56,7 @@ class Services(msgspec.Struct, frozen=True):
     exports: Exports
     follower: Follower
     gauges: HostGauges
+    session_data: SessionData
 
 
 @asynccontextmanager
@@ -109,6 +111,7 @@ async def open_services(
             exports=Exports(config, pages),
             follower=follower,
             gauges=HostGauges(log, None if config.check == "strict" else replica),
+            session_data=SessionData(config, database),
         )
 
 

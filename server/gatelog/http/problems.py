@@ -83,14 +83,12 @@ def http_problem(error: web.HTTPException) -> web.Response | None:
 
     None for what is not an error (a redirect) or has a body of its own.
     """
-    if isinstance(error, web.HTTPNotFound):
-        return problem(NotFound())
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        response = problem(MethodNotAllowed())
-        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
-        return response
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return problem(BodyTooLarge())
+    known = _known_problem(error)
+    if known is not None:
+        known.headers.extend(
+            (hdrs.SET_COOKIE, c) for c in error.headers.getall(hdrs.SET_COOKIE, ())
+        )
+        return known
     if error.status < HTTPStatus.BAD_REQUEST or error.text != f"{error.status}: {error.reason}":
         return None
     code = error.reason.lower().replace(" ", "_").replace("-", "_")
@@ -99,6 +97,19 @@ def http_problem(error: web.HTTPException) -> web.Response | None:
         if name not in (hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH):
             response.headers.add(name, value)
     return response
+
+
+def _known_problem(error: web.HTTPException) -> web.Response | None:
+    """The problem for an error that has one of our own codes."""
+    if isinstance(error, web.HTTPNotFound):
+        return problem(NotFound())
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response = problem(MethodNotAllowed())
+        response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return response
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return problem(BodyTooLarge())
+    return None
 
 
 def _response(status: int, code: str, title: str, detail: str | None) -> web.Response:

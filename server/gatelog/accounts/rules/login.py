@@ -11,11 +11,12 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.acting import UserCommand, ended_by
+from gatelog.accounts.rules.acting import UserCommand, ended, ended_by
 from gatelog.accounts.rules.events import (
     CredentialChanged,
     LoginFailed,
@@ -155,6 +156,39 @@ class ChangeCredential(UserCommand, frozen=True, kw_only=True):
         )
         ended = ended_by(event, sessions.of(subject_id), "credential_changed", 2)
         return Decision((event, started, *ended), (NewPassword(subject_id, self.password_hash),))
+
+
+class RenewSession(UserCommand, frozen=True, kw_only=True):
+    """Start ``event``'s session in place of ``session_id``, which ends: one login, a new token.
+
+    It ends when the old one would have, and counts as begun when that login was (``occurred_at``):
+    a new token makes no login younger. ``at``: when it is done.
+    """
+
+    event: SessionStarted
+    session_id: UUID
+    at: datetime
+
+    @property
+    def prepared(self) -> SessionStarted:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield SessionsOf(self.event.subject_id)
+
+    def decide_permitted(self, world: World) -> Decision:
+        event, subject_id = self.event, self.event.subject_id
+        user = world.of(Users).there(subject_id)
+        old = world.of(Sessions).find(subject_id, self.session_id)
+        if user is None or user.disabled or old is None or old.expires_at <= self.at:
+            raise NotAuthenticated()
+        event = msgspec.structs.replace(
+            event, occurred_at=old.started_at, expires_at=old.expires_at, roles=user.roles
+        )
+        return Decision(
+            (event, *ended(event.event_id, self.at, None, [old], "superseded", first_index=1))
+        )
 
 
 def _loginable(world: World, subject_id: UUID, credential_version: int) -> User:

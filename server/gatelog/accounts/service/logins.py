@@ -30,6 +30,7 @@ from gatelog.accounts.rules.login import (
     ChangeCredential,
     RecordLoginFailure,
     RegisterUser,
+    RenewSession,
     StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
@@ -252,6 +253,30 @@ class Logins:
         )
         return await self._grant(token, command, client)
 
+    # --- a new token for the same login
+
+    async def renew(self, session: Session, client: Client = UNKNOWN_CLIENT) -> Grant:
+        """Start a session in place of this one, which ends: neither younger nor longer.
+
+        Raises NotAuthenticated when it has ended.
+        """
+        credential = await self._users.by_id(session.subject_id)
+        if credential is None:
+            raise NotAuthenticated()
+        token = new_token()
+        started = self._session_started(new_event_id(), credential, token, client)
+        command = RenewSession(
+            event=msgspec.structs.replace(
+                started,
+                occurred_at=session.started_at,
+                expires_at=session.expires_at,
+                roles=credential.roles,
+            ),
+            session_id=session.session_id,
+            at=self._acting.now(),
+        )
+        return await self._grant(token, command, client)
+
     # --- what all of them do in the end
 
     async def _record(self, command: RegisterUser | RecordLoginFailure, client: Client) -> None:
@@ -259,7 +284,7 @@ class Logins:
         await self._acting.record(Act(command, address_index))
 
     async def _grant(
-        self, token: str, command: StartSession | ChangeCredential, client: Client
+        self, token: str, command: StartSession | ChangeCredential | RenewSession, client: Client
     ) -> Grant:
         address_index = await self._personal.index_of(client)
         recorded = await self._acting.start(Act(command, address_index))
