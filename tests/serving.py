@@ -15,6 +15,8 @@ from gatelog.hosting.app import OpenServices, build_app, make_runner
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from tests.contract import Contract, contract
+
 PASSWORD = "a rather long phrase"
 NEW_PASSWORD = "an even longer phrase"
 SECURE_HOST = {"Host": "gate.example"}  # not loopback: what a proxy in front would send
@@ -53,10 +55,14 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """A running service and a client without a cookie jar."""
+    """A running service and a client without a cookie jar, which takes no answer that is not in
+    the API's document."""
 
-    def __init__(self, runner: web.AppRunner, client: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, runner: web.AppRunner, client: aiohttp.ClientSession, contract: Contract
+    ) -> None:
         self.runner = runner
+        self._contract = contract
         self.host, self.port = runner.addresses[0]
         self._client = client
 
@@ -81,7 +87,9 @@ class Service:
         async with self._client.request(
             method, url, json=json, data=data, headers=sent, allow_redirects=False
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        self._contract.check(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.send("GET", path, **options)
@@ -115,7 +123,7 @@ async def serving(app: web.Application, config: Config) -> AsyncIterator[Service
         client = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
-        yield Service(runner, client)
+        yield Service(runner, client, contract(config))
 
 
 @asynccontextmanager

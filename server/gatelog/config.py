@@ -24,6 +24,7 @@ from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
 
 PREFIX = "GATELOG_"
+MIN_PASSWORD_LENGTH = 8  # whatever is configured (NIST SP 800-63B-4, section 3.1.1.2)
 MASK = "********"
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
 
@@ -70,7 +71,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # Active sessions of one user; a login beyond them ends the oldest.
     max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
     # Shortest password accepted, in characters.
-    password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    password_min_length: Annotated[int, Meta(ge=MIN_PASSWORD_LENGTH, le=64)] = 15
     # Argon2id memory, in KiB.
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
     # Argon2id passes.
@@ -131,6 +132,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
     # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
     metrics: Literal["local", "direct", "open", "off"] = "local"
+    # Whether the API's document (/openapi.json) and its page (/docs) are served, to everybody.
+    docs: Literal["on", "off"] = "on"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.

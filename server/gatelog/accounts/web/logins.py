@@ -2,59 +2,103 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from gatelog.accounts.rules.credentials import MAX_RAW_LOGIN, MAX_RAW_PASSWORD
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.http.answers import Outcome, private, set_session_cookie, told
+from gatelog.config import MIN_PASSWORD_LENGTH
+from gatelog.errors import InvalidCredentials, LoginTaken, RegistrationClosed, WeakPassword
+from gatelog.http.answers import (
+    COOKIE_IS_SET,
+    PREFERENCE,
+    Outcome,
+    private,
+    set_session_cookie,
+    told,
+    told_reply,
+)
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
+from gatelog.http.described import describes
 from gatelog.http.guard import SESSION, public
+from gatelog.moments import Moment
 
 Carrier = Literal["cookie", "bearer"]
 
 
+Granting = Literal["logged_in", "password_changed"]
+# What texts must be is for the rules to say, in words of their own (accounts.rules.credentials).
+LoginName = Annotated[
+    str,
+    Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_RAW_LOGIN, "examples": ["ada"]}),
+]
+Password = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_RAW_PASSWORD})]
+NewPassword = Annotated[
+    str,
+    Meta(
+        description="Long, and none that many have; 15 characters, if the service does not differ.",
+        extra_json_schema={
+            "minLength": MIN_PASSWORD_LENGTH,
+            "maxLength": MAX_RAW_PASSWORD,
+            "examples": ["correct horse battery staple"],
+        },
+    ),
+]
+
+
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
-    login: str
-    password: str
+    """A new user."""
+
+    login: LoginName
+    password: NewPassword
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
     """``token`` says how the token shall travel: in a cookie, or in the body for a bearer."""
 
-    login: str
-    password: str
+    login: LoginName
+    password: Password
     carrier: Carrier = msgspec.field(name="token", default="cookie")
 
 
 class PasswordChange(msgspec.Struct, forbid_unknown_fields=True):
-    current_password: str
-    new_password: str
+    """The password, and the one that it shall be."""
+
+    current_password: Password
+    new_password: NewPassword
 
 
 class Registered(msgspec.Struct):
+    """The new user's id."""
+
     user_id: UUID
-    status: str = "registered"
+    status: Literal["registered"] = "registered"
 
 
 class Granted(Outcome):
     """A session that has started; ``token`` only for who asked to carry it as a bearer."""
 
-    status: str
+    status: Granting
     user_id: UUID
     session_id: UUID
-    expires_at: datetime
+    expires_at: Moment
     position: int
     token: str | None = None
-    token_type: str | None = None
+    token_type: Literal["Bearer"] | None = None
 
 
 @public
+@describes(
+    body=Registration,
+    returns={201: Registered},
+    raises=(RegistrationClosed, LoginTaken, WeakPassword),
+)
 async def register(request: web.Request) -> web.StreamResponse:
     """Create a user."""
     body = await read_body(request, Registration)
@@ -65,6 +109,12 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 
 @public
+@describes(
+    body=Login,
+    headers=PREFERENCE,
+    returns={200: told_reply(Granted, **COOKIE_IS_SET)},
+    raises=(InvalidCredentials,),
+)
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one."""
     body = await read_body(request, Login)
@@ -73,6 +123,12 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
+@describes(
+    body=PasswordChange,
+    headers=PREFERENCE,
+    returns={200: told_reply(Granted, **COOKIE_IS_SET)},
+    raises=(InvalidCredentials, WeakPassword),
+)
 async def change_password(request: web.Request) -> web.StreamResponse:
     """Replace the password and every session; the fresh token travels as the old one did."""
     body = await read_body(request, PasswordChange)
@@ -85,7 +141,7 @@ async def change_password(request: web.Request) -> web.StreamResponse:
 
 
 async def _granted(
-    request: web.Request, caller: Caller, status: str, grant: Grant, carrier: Carrier
+    request: web.Request, caller: Caller, status: Granting, grant: Grant, carrier: Carrier
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(

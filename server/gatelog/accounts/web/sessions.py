@@ -5,7 +5,7 @@ Whoever is told that a session is over is told so after no replica accepts it an
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -13,17 +13,28 @@ from aiohttp import web
 
 from gatelog.accounts.service.acting import Ended
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.http.answers import Outcome, answer, forget_session_cookie, told
+from gatelog.errors import NotAuthenticated
+from gatelog.http.answers import (
+    COOKIE_IS_FORGOTTEN,
+    PREFERENCE,
+    Outcome,
+    answer,
+    forget_session_cookie,
+    told,
+    told_reply,
+)
 from gatelog.http.bodies import id_in_path
 from gatelog.http.caller import Caller, caller_of
+from gatelog.http.described import describes
 from gatelog.http.guard import SESSION, changes_state, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
+from gatelog.moments import Moment
 
 
 class Ending(Outcome):
-    """``position`` is where the log says so; None when the log was not asked."""
+    """How many sessions ended; ``position``: where the log says so, if it was asked."""
 
-    status: str
+    status: Literal["logged_out", "ended"]
     ended: int
     position: int | None
 
@@ -34,18 +45,27 @@ class Ending(Outcome):
 
 
 class ListedSession(msgspec.Struct):
+    """An active session; ``current``: the one that asks."""
+
     session_id: UUID
-    started_at: datetime
-    expires_at: datetime
+    started_at: Moment
+    expires_at: Moment
     current: bool
 
 
 class Sessions(msgspec.Struct):
+    """The user's active sessions."""
+
     sessions: list[ListedSession]
+
+
+_ENDING = {200: told_reply(Ending, **COOKIE_IS_FORGOTTEN)}
+_SESSION = {"session_id": UUID}
 
 
 @public
 @changes_state
+@describes(headers=PREFERENCE, returns=_ENDING, raises=(NotAuthenticated,))
 async def log_out(request: web.Request) -> web.StreamResponse:
     """End the session that the request presents, if there is one; forget its cookie anyway."""
     caller, ending = caller_of(request), Ending("logged_out", 0, None)
@@ -60,6 +80,7 @@ async def log_out(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@describes(returns={200: Sessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     here = request[SESSION]
@@ -76,6 +97,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     )
 
 
+@describes(path=_SESSION, headers=PREFERENCE, returns=_ENDING)
 async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
@@ -87,6 +109,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@describes(headers=PREFERENCE, returns=_ENDING)
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
     caller = caller_of(request)
@@ -94,6 +117,7 @@ async def end_others(request: web.Request) -> web.StreamResponse:
     return await _ended(request, caller, ended)
 
 
+@describes(headers=PREFERENCE, returns=_ENDING)
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
     caller = caller_of(request)
