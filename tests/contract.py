@@ -43,7 +43,7 @@ class Contract:
             name: schema | ({"additionalProperties": False} if "properties" in schema else {})
             for name, schema in self._document["components"]["schemas"].items()
         }
-        return self._document["components"] | {"schemas": schemas}
+        return {**self._document["components"], "schemas": schemas}
 
     def check(
         self, method: str, target: str, status: int, headers: Mapping[str, str], body: bytes
@@ -91,8 +91,13 @@ class Contract:
         if sent not in content:
             raise Broken(f"{place} is {sent}, not one of {list(content)}")
         media = content[sent]
-        if "x-itemSchema" in media:
-            for line in _items(sent, body):
+        if sent == "text/event-stream":
+            for line in body.splitlines():
+                if line.startswith(b"data: "):
+                    item = media["schema"]["properties"]["data"]["contentSchema"]
+                    self._validate(place, item, line[6:])
+        elif "x-itemSchema" in media:
+            for line in body.splitlines():
                 self._validate(place, media["x-itemSchema"], line)
         elif sent.endswith("json"):
             self._validate(place, media["schema"], body)
@@ -105,13 +110,6 @@ class Contract:
             )
         for error in self._validators[key].iter_errors(json.loads(text)):
             raise Broken(f"{place}: {error.message} in {text[:500]!r}")
-
-
-def _items(media: str, body: bytes) -> list[bytes]:
-    lines = body.splitlines()
-    if media == "text/event-stream":
-        return [line[6:] for line in lines if line.startswith(b"data: ")]
-    return lines
 
 
 def _matching(path: str) -> Any:

@@ -170,7 +170,7 @@ class Service:
             content = answer.read()
         finally:
             connection.close()
-        contract().check(method, path, answer.status, answer.headers, content)
+        contract().check(method, path, answer.status, dict(answer.headers), content)
         return Answer(answer.status, answer.headers, content)
 
     def register(self, login: str = "ada", password: str = PASSWORD) -> int:

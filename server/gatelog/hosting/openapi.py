@@ -43,6 +43,7 @@ from gatelog.http.problems import CONTENT_TYPE, Problem
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PROBLEM: Final = "Problem"
+EVENT_STREAM: Final = "text/event-stream"
 
 _REF = "#/components/schemas/{name}"
 # Of what stands before every handler: what is no HTTP, a page of another origin, an expectation.
@@ -200,6 +201,9 @@ class Document:
         self._operations = found
         types = [Problem, *(kind for each in found for kind in types_of(each.described))]
         shown, self._schemas = msgspec.json.schema_components(types, ref_template=_REF)
+        for schema in self._schemas.values():
+            if "description" in schema:
+                schema["description"] = _text(schema["description"])
         self._shown = {id(kind): schema for kind, schema in zip(types, shown, strict=True)}
         self._types = types  # while they are here, an id is theirs alone
         self._problems: dict[str, Any] = {}
@@ -289,8 +293,8 @@ class Document:
         return told
 
     def _media(self, media: str, kind: Any) -> dict[str, Any]:
-        if isinstance(kind, Lines):  # as OpenAPI 3.2 says it with ``itemSchema``
-            return {"schema": {"type": "string"}, "x-itemSchema": self._schema(kind.of)}
+        if isinstance(kind, Lines):
+            return _lines(media, self._schema(kind.of))
         return {} if kind is bytes else {"schema": self._schema(kind)}
 
     def _problem(self, status: int, problems: set[Told], *, bare: bool) -> str:
@@ -313,15 +317,30 @@ class Document:
         return name
 
 
+def _lines(media: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Many items, as near to what OpenAPI 3.2 says of them (``itemSchema``) as 3.1 can be."""
+    if media != EVENT_STREAM:
+        return {"schema": {"type": "string"}, "x-itemSchema": item}
+    text: dict[str, Any] = {"type": "string"}
+    data = text | {"contentMediaType": "application/json", "contentSchema": item}
+    fields = {"id": text, "event": text, "data": data, "retry": {"type": "integer"}}
+    return {"schema": {"type": "object", "properties": fields}}
+
+
 def texts_of(each: Operation) -> tuple[str, str]:
     """The first sentence of the handler's docstring, and the rest with what its marks mean."""
-    text = " ".join(each.doc.partition("\n\nRaises ")[0].split()).replace("``", "`")
+    text = _text(each.doc.partition("\n\nRaises ")[0])
     summary, _, rest = text.partition(". ")
     about = [rest.strip()] if rest else []
     about += [f"Needs the role `{'` or `'.join(sorted(roles))}`." for roles in each.roles]
     if each.recent:
         about.append("Needs a login of a moment ago.")
     return summary.removesuffix("."), " ".join(about)
+
+
+def _text(doc: str) -> str:
+    """A docstring as one paragraph of CommonMark."""
+    return " ".join(doc.split()).replace("``", "`")
 
 
 def problems_of(each: Operation) -> Iterator[Told]:

@@ -43,6 +43,12 @@ class Lines(msgspec.Struct, frozen=True):
     of: Any
 
 
+class Needed(msgspec.Struct, frozen=True):
+    """The type of a parameter that must not be left out."""
+
+    of: Any
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """An answer: its body's type by media type, and its headers with what they mean.
 
@@ -150,7 +156,10 @@ def fields_of(fields: Fields) -> list[tuple[str, Any, bool]]:
         known = msgspec.structs.fields(fields)
         return [(field.encode_name, field.type, field.required) for field in known]
     named = fields() if callable(fields) else fields
-    return [(str(name), kind, False) for name, kind in named.items()]
+    return [
+        (str(name), kind.of if isinstance(kind, Needed) else kind, isinstance(kind, Needed))
+        for name, kind in named.items()
+    ]
 
 
 def told_by(error: Error) -> Told:

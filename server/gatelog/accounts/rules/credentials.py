@@ -23,8 +23,8 @@ MAX_LOGIN_LENGTH = 128
 MAX_PASSWORD_LENGTH = 1024
 
 # One character becomes up to 18 under NFKC, and several may become one: a bound for the work.
-MAX_RAW_LOGIN = 4 * MAX_LOGIN_LENGTH
-MAX_RAW_PASSWORD = 4 * MAX_PASSWORD_LENGTH
+_MAX_RAW_LOGIN = 4 * MAX_LOGIN_LENGTH
+_MAX_RAW_PASSWORD = 4 * MAX_PASSWORD_LENGTH
 # Case folding may undo a normalisation; a text that will not settle is refused.
 _FOLDING_PASSES = 4
 # A password that repeats fewer different characters than this is one of them, typed often.
@@ -36,7 +36,7 @@ def normalise_login(text: str) -> str:
 
     Applying it again changes nothing. Raises InvalidInput.
     """
-    if len(text) > MAX_RAW_LOGIN:
+    if len(text) > _MAX_RAW_LOGIN:
         raise InvalidInput(f"The login is longer than {MAX_LOGIN_LENGTH} characters.")
     login = _folded(text.strip())
     if not login:
@@ -62,7 +62,7 @@ def _folded(text: str) -> str:
 def normalise_password(text: str) -> str:
     """The password that is hashed: NFKC, 1 to 1024 characters. Raises InvalidInput."""
     too_long = f"The password is longer than {MAX_PASSWORD_LENGTH} characters."
-    if len(text) > MAX_RAW_PASSWORD:
+    if len(text) > _MAX_RAW_PASSWORD:
         raise InvalidInput(too_long)
     if not is_storable(text):
         raise InvalidInput("The password contains NUL or a lone surrogate.")

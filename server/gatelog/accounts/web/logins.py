@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from gatelog.accounts.rules.credentials import MAX_RAW_LOGIN, MAX_RAW_PASSWORD
+from gatelog.accounts.rules.credentials import MAX_LOGIN_LENGTH, MAX_PASSWORD_LENGTH
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.config import MIN_PASSWORD_LENGTH
@@ -33,21 +33,32 @@ Carrier = Literal["cookie", "bearer"]
 
 
 Granting = Literal["logged_in", "password_changed"]
-# What texts must be is for the rules to say, in words of their own (accounts.rules.credentials).
+# What texts must be is for the rules to say, in words of their own (accounts.rules.credentials);
+# lengths are of what they normalise to.
 LoginName = Annotated[
     str,
-    Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_RAW_LOGIN, "examples": ["ada"]}),
+    Meta(
+        description="Without white space and what cannot be seen; the case does not matter.",
+        extra_json_schema={
+            "format": "login",
+            "minLength": 1,
+            "maxLength": MAX_LOGIN_LENGTH,
+            "examples": ["ada"],
+        },
+    ),
 ]
-Password = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_RAW_PASSWORD})]
+_PASSWORD = {
+    "format": "password",
+    "minLength": 1,
+    "maxLength": MAX_PASSWORD_LENGTH,
+    "examples": ["correct horse battery staple"],
+}
+Password = Annotated[str, Meta(extra_json_schema=_PASSWORD)]
 NewPassword = Annotated[
     str,
     Meta(
         description="Long, and none that many have; 15 characters, if the service does not differ.",
-        extra_json_schema={
-            "minLength": MIN_PASSWORD_LENGTH,
-            "maxLength": MAX_RAW_PASSWORD,
-            "examples": ["correct horse battery staple"],
-        },
+        extra_json_schema=_PASSWORD | {"minLength": MIN_PASSWORD_LENGTH},
     ),
 ]
 

@@ -54,7 +54,7 @@ class Changed(msgspec.Struct):
 
 
 _USER = {"user_id": UUID}
-_ROLE = _USER | {"role": Annotated[str, Meta(extra_json_schema={"enum": ROLES})]}
+_ROLE = _USER | {"role": Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]}
 _CHANGED = {200: Changed}
 
 

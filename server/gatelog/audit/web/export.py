@@ -32,7 +32,7 @@ from gatelog.audit.service.export import ExportFormat, Exports
 from gatelog.audit.web.events import FILTERS, parameters, parse_filter
 from gatelog.errors import GatelogError, InvalidInput, Purged
 from gatelog.http.answers import keep_private
-from gatelog.http.described import Lines, Reply, describes
+from gatelog.http.described import Lines, Needed, Reply, describes
 from gatelog.http.recheck import Asker
 from gatelog.http.roles import record_read, requires
 from gatelog.http.settings import CONFIG
@@ -89,7 +89,9 @@ async def end_exports(app: web.Application) -> None:
 
 def _parameters() -> dict[str, Any]:
     return parameters(FILTERS) | {
-        "format": Annotated[ExportFormat, Meta(description="A line of JSON for each, or of CSV.")],
+        "format": Needed(
+            Annotated[ExportFormat, Meta(description="A line of JSON for each, or of CSV.")]
+        ),
         "personal": Annotated[
             Literal["open", "sealed"],
             Meta(description="`sealed`: without logins, addresses and user agents; quicker."),

@@ -28,7 +28,7 @@ from msgspec import Meta
 
 from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter, ShownEvent
 from gatelog.audit.service.follow import Follower, Stream
-from gatelog.audit.web.events import Position, parameters, parse_filter
+from gatelog.audit.web.events import parameters, parse_filter
 from gatelog.audit.web.export import reset
 from gatelog.errors import GatelogError, InvalidInput, Purged
 from gatelog.http.answers import keep_private
@@ -58,7 +58,11 @@ _position = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
     query=lambda: parameters(FILTERS),
     headers={
         LAST_EVENT_ID: Annotated[
-            Position, Meta(description="Resume behind this one; counts before `after`.")
+            str,
+            Meta(
+                description="Resume behind this position; counts before `after`.",
+                extra_json_schema={"pattern": "^[0-9]{1,18}$"},
+            ),
         ]
     },
     returns={

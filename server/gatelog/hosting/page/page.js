@@ -250,7 +250,8 @@ function answerRow([status, told]) {
   const cells = Object.entries(response.content ?? {}).map(([media, { schema, "x-itemSchema": item }]) => {
     const codes = schema?.allOf?.[1]?.properties?.code?.enum;
     if (codes) return null; // named in its description
-    const shown = item ? `${outline(item)}, many of them` : outline(schema ?? { type: media });
+    const each = item ?? schema?.properties?.data?.contentSchema;
+    const shown = each ? `many of ${outline(each)}` : outline(schema ?? { type: media });
     return node("details", {}, node("summary", {}, media), node("pre", {}, shown));
   });
   const headers = Object.keys(response.headers ?? {});
