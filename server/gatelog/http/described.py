@@ -135,9 +135,8 @@ def _check(described: Described) -> None:
     """Raises TypeError for a type that cannot be described: here is where it can be mended."""
     if callable(described.query) and not isinstance(described.query, type):
         return  # ours, and not known before all rooms are there
-    for each in types_of(described):
-        with suppress(NameError):  # a type that is defined later in its module
-            msgspec.json.schema_components([each])
+    with suppress(NameError):  # a type that is defined later in its module
+        msgspec.json.schema_components(types_of(described))
 
 
 def types_of(described: Described) -> list[Any]:
