@@ -231,6 +231,19 @@ async def test_the_example_of_the_documentation(config: Config, database: Dsns) 
             judge.check("POST", "/orders", status, answer.headers, answer.body)
 
 
+def test_operations_of_one_name_are_told_apart() -> None:
+    @describes(returns={200: None})
+    async def handler(_: web.Request) -> web.Response:
+        """Do it."""
+        return web.Response()
+
+    routes = [web.post("/a/b", handler), web.post("/a-b", handler), web.post("/a_b", handler)]
+    told = document(create_app(Config(), NO_DATABASE, routes))
+    validate(told)
+    names = [told["paths"][path]["post"]["operationId"] for path in ("/a/b", "/a-b", "/a_b")]
+    assert names == ["post_a_b", "post_a_b_2", "post_a_b_3"]
+
+
 def test_structs_of_one_name_are_told_apart() -> None:
     first = msgspec.defstruct("Thing", [("a", int)], module="shop.first")
     second = msgspec.defstruct("Thing", [("b", int)], module="shop.second")

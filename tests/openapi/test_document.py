@@ -13,7 +13,8 @@ from gatelog.config import Config
 from gatelog.errors import ConfigError, GatelogError
 from gatelog.hosting.app import create_app
 from gatelog.hosting.docs import DOCUMENT_PATH, PAGE, PAGE_PATH, POLICY
-from gatelog.hosting.openapi import METHODS, document
+from gatelog.hosting.openapi import document
+from gatelog.hosting.operations import METHODS
 from gatelog.http.nowhere import Nowhere
 from gatelog.kinds import register_all
 from openapi_spec_validator import validate

@@ -13,60 +13,41 @@ Sources: OpenAPI Specification 3.1.1; JSON Schema 2020-12; RFC 9457 (problem doc
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import product
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import msgspec
 from aiohttp import hdrs, web
 
 from gatelog import errors
-from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
-from gatelog.http.described import (
-    DESCRIBED,
-    RECENT,
-    ROLES,
-    Described,
-    Error,
-    Lines,
-    Reply,
-    Told,
-    fields_of,
-    told_by,
-    types_of,
+from gatelog.hosting.operations import (
+    EVERYWHERE,
+    Operation,
+    operations,
+    paragraph,
+    problems_of,
+    texts_of,
+    unavailable,
 )
-from gatelog.http.guard import is_public
+from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
+from gatelog.http.described import Lines, Reply, Told, fields_of, told_by, types_of
 from gatelog.http.problems import CONTENT_TYPE, Problem
 
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 PROBLEM: Final = "Problem"
 EVENT_STREAM: Final = "text/event-stream"
 
 _REF = "#/components/schemas/{name}"
-# Of what stands before every handler: what is no HTTP, a page of another origin, an expectation.
-_EVERYWHERE: tuple[Error, ...] = (
-    errors.BadRequest,
-    errors.CrossSiteRequest,
-    errors.Premature,
-    errors.ExpectationFailed,
-    errors.GatelogError,
-)
-_OF_A_BODY: tuple[Error, ...] = (
-    errors.BadRequest,
-    errors.MalformedJson,
-    errors.BodyTooLarge,
-    errors.UnsupportedMediaType,
-    errors.InvalidInput,
-)
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {hdrs.WWW_AUTHENTICATE: "The scheme that helps (RFC 6750)."},
 }
+_COME_AGAIN = {hdrs.RETRY_AFTER: "After how many seconds it is worth another try."}
 _SOMETIMES: Mapping[int, Mapping[str, str]] = {
-    404: {hdrs.RETRY_AFTER: "After how many seconds it is worth another try."},
-    503: {hdrs.RETRY_AFTER: "After how many seconds it is worth another try."},
+    404: _COME_AGAIN,
+    429: _COME_AGAIN,
+    503: _COME_AGAIN,
 }
 _SCHEMES: Mapping[str, Mapping[str, str]] = {
     "cookie": {
@@ -95,100 +76,6 @@ changes something and carries a session cookie is refused when it comes from a p
 origin. What was answered for a session is not for caches. This document is public."""
 
 
-class Tag(msgspec.Struct, frozen=True):
-    name: str
-    description: str
-
-
-# Of the module in which a handler stands; all others' are hosted.
-TAGS: Mapping[str, Tag] = {
-    "gatelog.http.identity": Tag("identity", "Who is asking."),
-    "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
-    "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
-    "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
-    "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
-    "gatelog.proofs.web": Tag("log", "Checkpoints, tiles and proofs of the log (C2SP)."),
-    "gatelog.hosting.health": Tag("service", "The service itself."),
-    "gatelog.http.metrics": Tag("service", "The service itself."),
-    "gatelog.hosting.docs": Tag("service", "The service itself."),
-}
-
-
-class Operation(msgspec.Struct, frozen=True):
-    """A method of a route, and what is known of the handler that answers it."""
-
-    method: str
-    path: str
-    module: str
-    doc: str
-    described: Described
-    public: bool
-    roles: tuple[frozenset[str], ...]
-    recent: bool
-
-    @property
-    def name(self) -> str:
-        """Made of method and path, which stay when handlers are renamed."""
-        return "_".join([self.method.lower(), *re.findall(r"[A-Za-z0-9]+", self.path)])
-
-    @property
-    def tag(self) -> Tag:
-        """The module's, or its room's; of what is hosted, the beginning of its path."""
-        known = TAGS.get(self.module) or TAGS.get(self.module.rpartition(".")[0])
-        return known or Tag(self.path.split("/")[1] or "hosted", "What is hosted here.")
-
-
-# --- which operations there are
-
-
-def operations(app: web.Application) -> Iterator[Operation]:
-    """Each method of each route whose handler is described, in the order of the routes."""
-    for route in app.router.routes():
-        resource = route.resource
-        if resource is None:
-            continue
-        for method in METHODS if route.method == hdrs.METH_ANY else (route.method,):
-            found = _operation(resource.canonical, method, route.handler)
-            if found is not None:
-                yield found
-
-
-def _operation(path: str, method: str, handler: Any) -> Operation | None:
-    chain = list(_unwrapped(handler))
-    view = chain[-1]
-    if inspect.isclass(view):
-        chain += _unwrapped(getattr(view, method.lower(), None))
-    marks = [vars(each) for each in chain if hasattr(each, "__dict__")]
-    described = _first(marks, DESCRIBED)
-    if described is None or method not in METHODS:
-        return None
-    home = chain[-1]
-    return Operation(
-        method=method,
-        path=path,
-        module=getattr(home, "__module__", ""),
-        doc=inspect.getdoc(home) or "",
-        described=cast(Described, described),
-        public=is_public(handler),
-        roles=tuple(_first(marks, ROLES) or ()),
-        recent=bool(_first(marks, RECENT)),
-    )
-
-
-def _unwrapped(handler: Any) -> Iterator[Any]:
-    """The handler and what it stands for, from the outside to the inside (``functools.wraps``)."""
-    while handler is not None:
-        yield handler
-        handler = vars(handler).get("__wrapped__") if hasattr(handler, "__dict__") else None
-
-
-def _first(marks: Iterable[Mapping[str, Any]], name: str) -> Any:
-    return next((each[name] for each in marks if name in each), None)
-
-
-# --- the document
-
-
 def document(app: web.Application) -> dict[str, Any]:
     """The document of everything that this application answers and describes."""
     return Document(list(operations(app))).content()
@@ -203,11 +90,12 @@ class Document:
         shown, self._schemas = msgspec.json.schema_components(types, ref_template=_REF)
         for schema in self._schemas.values():
             if "description" in schema:
-                schema["description"] = _text(schema["description"])
+                schema["description"] = paragraph(schema["description"])
         self._shown = {id(kind): schema for kind, schema in zip(types, shown, strict=True)}
         self._types = types  # while they are here, an id is theirs alone
         self._problems: dict[str, Any] = {}
-        self._usual = {told_by(error).code for error in (*_EVERYWHERE, *unavailable())}
+        self._named: set[str] = set()
+        self._usual = {told_by(error).code for error in (*EVERYWHERE, *unavailable())}
 
     def content(self) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
@@ -229,7 +117,7 @@ class Document:
     def _operation(self, each: Operation) -> dict[str, Any]:
         summary, about = texts_of(each)
         told: dict[str, Any] = {
-            "operationId": each.name,
+            "operationId": self._new_name(each.name),
             "tags": [each.tag.name],
             "summary": summary,
             "description": about,
@@ -241,6 +129,14 @@ class Document:
             content = {"application/json": {"schema": self._schema(each.described.body)}}
             told["requestBody"] = {"required": True, "content": content}
         return {name: value for name, value in told.items() if value or name == "security"}
+
+    def _new_name(self, wanted: str) -> str:
+        """An operation's name that no other has: ``/a-b`` and ``/a/b`` would have one."""
+        name, number = wanted, 2
+        while name in self._named:
+            name, number = f"{wanted}_{number}", number + 1
+        self._named.add(name)
+        return name
 
     # parameters
 
@@ -277,7 +173,9 @@ class Document:
         for status, problems in by_status.items():
             name = self._problem(status, problems, bare=bare)
             if own := answers.get(str(status)):  # the handler answers with it as well
-                own["content"] = self._problems[name].get("content", {}) | own.get("content", {})
+                for part in ("headers", "content"):
+                    if both := self._problems[name].get(part, {}) | own.get(part, {}):
+                        own[part] = both
             else:
                 answers[str(status)] = {"$ref": f"#/components/responses/{name}"}
         return dict(sorted(answers.items()))
@@ -325,51 +223,6 @@ def _lines(media: str, item: dict[str, Any]) -> dict[str, Any]:
     data = text | {"contentMediaType": "application/json", "contentSchema": item}
     fields = {"id": text, "event": text, "data": data, "retry": {"type": "integer"}}
     return {"schema": {"type": "object", "properties": fields}}
-
-
-def texts_of(each: Operation) -> tuple[str, str]:
-    """The first sentence of the handler's docstring, and the rest with what its marks mean."""
-    text = _text(each.doc.partition("\n\nRaises ")[0])
-    summary, _, rest = text.partition(". ")
-    about = [rest.strip()] if rest else []
-    about += [f"Needs the role `{'` or `'.join(sorted(roles))}`." for roles in each.roles]
-    if each.recent:
-        about.append("Needs a login of a moment ago.")
-    return summary.removesuffix("."), " ".join(about)
-
-
-def _text(doc: str) -> str:
-    """A docstring as one paragraph of CommonMark."""
-    return " ".join(doc.split()).replace("``", "`")
-
-
-def problems_of(each: Operation) -> Iterator[Told]:
-    """Every problem that may be answered: by the handler, or by what stands before it."""
-    found: list[Error] = [*_EVERYWHERE, *unavailable(), *each.described.raises]
-    if not each.public:
-        found.append(errors.NotAuthenticated)
-    if each.roles:
-        found.append(errors.Forbidden)
-    if each.recent:
-        found.append(errors.RecentLoginRequired)
-    if each.described.body is not None:
-        found += _OF_A_BODY
-    if fields_of(each.described.query):
-        found.append(errors.InvalidInput)
-    if "{" in each.path:
-        found.append(errors.NotFound)
-    for error in found:
-        yield told_by(error)
-
-
-def unavailable() -> Iterator[type[errors.GatelogError]]:
-    """The ways in which the service says that it cannot know."""
-    waiting: list[type[errors.GatelogError]] = [errors.Unavailable]
-    while waiting:
-        found = waiting.pop()
-        if found.__module__ == errors.__name__:
-            yield found
-            waiting += found.__subclasses__()
 
 
 def _security(each: Operation) -> list[dict[str, list[str]]]:

@@ -108,6 +108,10 @@ def _roles(text: str) -> tuple[str, ...]:
                 EXPIRES_HEADER: "When the session ends, in seconds since 1970.",
             },
         ),
+        401: Reply(
+            says="Nobody is logged in.",
+            sometimes={LOGIN_HEADER: "The login page, if that is asked for."},
+        ),
         303: Reply(
             says="A browser's navigation without a session, where a login page is configured.",
             headers={hdrs.LOCATION: "The login page."},
