@@ -43,7 +43,9 @@ _REF = "#/components/schemas/{name}"
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {hdrs.WWW_AUTHENTICATE: "The scheme that helps (RFC 6750)."},
 }
-_COME_AGAIN = {hdrs.RETRY_AFTER: "After how many seconds it is worth another try."}
+_COME_AGAIN: Mapping[str, str] = {
+    hdrs.RETRY_AFTER: "After how many seconds it is worth another try."
+}
 _SOMETIMES: Mapping[int, Mapping[str, str]] = {
     404: _COME_AGAIN,
     429: _COME_AGAIN,
