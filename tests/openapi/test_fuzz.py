@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.scratch import in_temporary_directory
-from tests.stack.service import PASSWORD, Service, run_command, serving
+from tests.stack.service import PASSWORD, ROOT, Service, run_command, serving
 
 HERE = Path(__file__).parent
 LONG = os.environ.get("FUZZ") == "long"
@@ -62,6 +62,7 @@ def test_it_keeps_to_its_document(service: tuple[Service, dict[str, str]], who: 
         "FUZZ_USER": ids.get(who, ""),
         "FUZZ_OTHERS": ",".join(ids[login] for login in OTHERS),
         "SCHEMATHESIS_HOOKS": "tests.openapi.hooks",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file"]
     command += [str(HERE / "schemathesis.toml"), "run", f"{url}/openapi.json"]
@@ -73,7 +74,7 @@ def test_it_keeps_to_its_document(service: tuple[Service, dict[str, str]], who: 
     done = subprocess.run(
         command,
         env=os.environ | told,
-        cwd=HERE.parent.parent,
+        cwd=started.data_dir,  # it leaves notes where it runs
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
