@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 from gatelog.config import Config
 from gatelog.hosting import app as hosting
 from yarl import URL
 
 from tests.conftest import Dsns
-from tests.serving import PASSWORD, Answer, Service, serving
-from tests.waiting import free_port, until
+from tests.forward_auth.proxies import APP_HOST, PROXIES, Front, proxied
+from tests.serving import PASSWORD, Answer, serving
 
-PAGE = Path(__file__).parents[2] / "docs" / "forward-auth.md"
-PROXIES = ("nginx", "caddy", "haproxy")
 LOGIN = "https://login.example/page"
 SPOOFED = [
     ("X-Gatelog-User", "mallory"),
@@ -50,90 +41,19 @@ FORGED = {
 }
 
 
-def printed(language: str) -> str:
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-    return str(block)
-
-
-def command(name: str, directory: Path, ports: dict[str, int]) -> list[str]:
-    """Write what the document prints, with free ports, and say how it is started."""
-
-    def own(text: str) -> str:
-        for port, free in ports.items():
-            text = re.sub(rf"\b{port}\b", str(free), text)
-        return text
-
-    program = shutil.which(name, path="/usr/sbin:/usr/bin")
-    assert program, f"install {name} (apt-get install {name}): it is tried for real here"
-    if name == "nginx":
-        (directory / "nginx.conf").write_text(own(printed("nginx")))
-        (directory / "logs").mkdir()
-        words = f"daemon off; pid {directory}/pid; error_log stderr;"
-        return [program, "-p", str(directory), "-c", str(directory / "nginx.conf"), "-g", words]
-    if name == "caddy":
-        (directory / "Caddyfile").write_text(own(printed("caddyfile")))
-        file = str(directory / "Caddyfile")
-        return [program, "run", "--adapter", "caddyfile", "--config", file]
-    (directory / "gatelog.lua").write_text(own(printed("lua")))
-    (directory / "haproxy.cfg").write_text(own(printed("haproxy")))
-    return [program, "-db", "-C", str(directory), "-f", str(directory / "haproxy.cfg")]
-
-
-async def echo(request: web.Request) -> web.Response:
-    return web.json_response([[n.decode(), v.decode()] for n, v in request.raw_headers])
-
-
-@asynccontextmanager
-async def upstream(port: int) -> AsyncIterator[None]:
-    app = web.Application()
-    app.router.add_route("*", "/{any:.*}", echo)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield
-    await runner.cleanup()
-
-
-class Front(Service):
-    """Gatelog behind the proxy: all requests go to the proxy."""
-
-    def __init__(self, behind: Service, port: int) -> None:
-        super().__init__(behind.runner, behind._client)
-        self.port = port
-
-
 @pytest.fixture(params=PROXIES)
 async def front(
     request: pytest.FixtureRequest, config: Config, database: Dsns, tmp_path: Path
 ) -> AsyncIterator[Front]:
     config = msgspec.structs.replace(
-        config, trusted_proxies="127.0.0.1", login_url=LOGIN, return_hosts="app.example"
+        config, trusted_proxies="127.0.0.1", login_url=LOGIN, return_hosts=APP_HOST
     )
     app = hosting.create_app(config, database.app)
-    async with serving(app, config) as service:
-        ports = {"8000": free_port(), "8080": service.port, "9000": free_port()}
-        line = command(request.param, tmp_path, ports)
-        log = (tmp_path / "log").open("wb")
-        process = subprocess.Popen(  # noqa: ASYNC220
-            line, cwd=tmp_path, stdout=log, stderr=log, env={"HOME": str(tmp_path)}
-        )
-        try:
-            async with upstream(ports["9000"]):
-                front = Front(service, ports["8000"])
-
-                async def answers() -> bool:
-                    assert process.poll() is None, (tmp_path / "log").read_text()
-                    try:
-                        return (await front.get("/v1/me")).status == 401
-                    except aiohttp.ClientError:
-                        return False
-
-                await until(answers)
-                yield front
-        finally:
-            process.terminate()
-            await asyncio.to_thread(process.wait, 20)
-            log.close()
+    async with (
+        serving(app, config) as service,
+        proxied(request.param, service, tmp_path) as front,
+    ):
+        yield front
 
 
 async def enter(front: Front) -> dict[str, str]:
