@@ -132,13 +132,8 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     elif routes := [bind(door, route) for route in hosted]:
         app.add_routes(routes)
         app.on_response_prepare.append(app[LASTING].note)
-    app.router.register_resource(Nowhere(door))
+    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted)))
     share(app, config.origins_reading)
-
-    async def complete(app: web.Application) -> None:
-        refuse_unguarded(app, mounted)
-
-    app.on_startup.append(complete)  # after the hosted application's own
     return app
 
 
