@@ -18,6 +18,7 @@ from gatelog.config import Config
 from gatelog.errors import ConfigError
 from gatelog.hosting.app import build_app, make_runner
 from gatelog.http.metrics import exposition
+from gatelog.http.requests import requests_here
 
 from tests.http.test_guard import ACTIVE, USER, Memory, services_with
 from tests.serving import Service, serving
@@ -176,7 +177,7 @@ async def test_what_is_added_after_the_start_is_protected_or_refused(config: Con
             with pytest.raises(RuntimeError, match="frozen"):
                 app.router.add_get("/new", whose)
         with pytest.raises(RuntimeError, match="frozen"):
-            hosted.middlewares.append(lambda *_: None)
+            hosted.middlewares.clear()
 
 
 @pytest.mark.parametrize("when", ["before", "as it starts"])
@@ -388,6 +389,31 @@ async def test_what_finds_its_own_way_is_protected(config: Config) -> None:
         await is_protected(service, "/api/own/below")
 
 
+async def test_what_looks_at_more_than_the_path_is_asked_each_time(config: Config) -> None:
+    class ForRobots(web.PlainResource):
+        async def resolve(self, request: web.Request) -> Any:
+            return await super().resolve(request) if "Robot" in request.headers else (None, set())
+
+    async def robots(_: web.Request) -> web.Response:
+        return web.Response(text="beep")
+
+    def made() -> web.Application:
+        app, special = web.Application(), ForRobots("/x")
+        special.add_route("GET", public(robots))
+        app.router.register_resource(special)
+        app.router.register_resource(plain := web.PlainResource("/x"))
+        plain.add_route("GET", anybodys)
+        return app
+
+    hosted = made()
+    hosted.add_subapp("/inner", made())
+    async with serving(behind(config, hosted), config) as service:
+        for path in ("/api/x", "/api/inner/x"):
+            for _ in range(2):
+                assert (await service.get(path)).body == b"open"
+                assert (await service.get(path, headers={"Robot": "yes"})).body == b"beep"
+
+
 async def test_what_is_remembered_is_bounded(config: Config) -> None:
     inner, hosted = web.Application(), web.Application()
     for app in (inner, hosted):
@@ -397,12 +423,15 @@ async def test_what_is_remembered_is_bounded(config: Config) -> None:
     app = behind(config, hosted)
     async with serving(app, config) as service:
         for number in range(30):
+            if number == 1:
+                counted = len(requests_here.cells) + len(requests_here._by_method)
             for path in (f"/api/{number}", f"/api/inner/{number}", f"/api/none/{number}"):
                 await service.get(path, bearer=ACTIVE)
             for path in ("/api/plain", f"/api/plain?{number}", "/api/inner/plain"):
                 assert (await service.get(path)).body == b"open"
                 with suppress(aiohttp.ClientError):
                     await service.send("PURGE", path)
+        assert len(requests_here.cells) + len(requests_here._by_method) == counted
         remembered: list[Any] = [
             key
             for resources in app.router._resource_index.values()
