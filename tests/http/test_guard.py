@@ -72,8 +72,9 @@ def gate() -> Memory:
 Hosting = Callable[..., AbstractAsyncContextManager[Service]]
 
 
-@pytest.fixture
-def services(gate: Memory, config: Config) -> OpenServices:
+def services_with(gate: Gate, config: Config) -> OpenServices:
+    """No services but this gate."""
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
         unused: Any = None
@@ -82,6 +83,11 @@ def services(gate: Memory, config: Config) -> OpenServices:
         yield Services(unused, gate, unused, unused, unused, unused, follower, unused, unused)
 
     return opened
+
+
+@pytest.fixture
+def services(gate: Memory, config: Config) -> OpenServices:
+    return services_with(gate, config)
 
 
 @pytest.fixture

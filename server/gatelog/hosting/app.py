@@ -126,19 +126,14 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     _install(app, door, config, services)
     app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
     app.add_routes([bind(door, route) for route in own_routes(config)])
-    mounted = hosted if isinstance(hosted, web.Application) else None
+    mounted = None
     if isinstance(hosted, web.Application):
-        mount(app, door, hosted, config.mount, noting=app[LASTING].note)
+        mounted = mount(app, door, hosted, config.mount, noting=app[LASTING].note)
     elif routes := [bind(door, route) for route in hosted]:
         app.add_routes(routes)
         app.on_response_prepare.append(app[LASTING].note)
-    app.router.register_resource(Nowhere(door))
+    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted)))
     share(app, config.origins_reading)
-
-    async def complete(app: web.Application) -> None:
-        refuse_unguarded(app, mounted)
-
-    app.on_startup.append(complete)  # after the hosted application's own
     return app
 
 

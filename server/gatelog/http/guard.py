@@ -119,9 +119,9 @@ def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
 def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     """The handler with the check before it, or with as much of it as its marks ask for."""
     inner = cast(Handler, handler)  # a view is awaited like a call of a handler
-    checked = _checked(door, inner, vars(handler))
+    check = checked(door, inner, vars(handler))
     around = vars(handler).get(AROUND)
-    bound = wraps(inner, updated=())(around(door, checked) if around else checked)
+    bound = wraps(inner, updated=())(around(door, check) if around else check)
     setattr(bound, _GUARDED, True)
     return bound
 
@@ -138,13 +138,13 @@ def checking(door: Door) -> Middleware:
         marks = vars(request.match_info.handler)
         if _GUARDED in marks:
             return await handler(request)
-        return await _checked(door, handler, marks)(request)
+        return await checked(door, handler, marks)(request)
 
     setattr(check, _GUARDED, True)
     return check
 
 
-def _checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
+def checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
     """The check, or as much of it as the marks ask for, and then the handler."""
     safe = _harmless_methods(marks)
 
@@ -186,17 +186,17 @@ def _harmless_methods(marks: Container[str]) -> frozenset[str]:
     return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
 
 
-def refuse_unguarded(app: web.Application, hosted: web.Application | None = None) -> None:
+def refuse_unguarded(app: web.Application, mounted: web.AbstractResource | None = None) -> None:
     """See that no handler can be reached past the check. Raises RuntimeError.
 
-    ``hosted``: an application that has the check as its first middleware.
+    ``mounted``: a resource that puts the check before whatever it finds.
     """
-    if hosted is not None and _GUARDED not in vars(hosted.middlewares[0]):
-        raise RuntimeError("a middleware of the hosted application stands before the check")
-    checked = set(hosted.router.routes()) if hosted is not None else ()
-    for route in app.router.routes():
-        if _GUARDED not in vars(route.handler) and route not in checked:
-            raise RuntimeError(f"{route} is not protected: hand it to the application as hosted")
+    for resource in app.router.resources():
+        for route in resource if resource is not mounted else ():
+            if _GUARDED not in vars(route.handler):
+                raise RuntimeError(
+                    f"{route} is not protected: hand it to the application as hosted"
+                )
 
 
 def _answer(request: web.Request, error: Exception) -> web.StreamResponse:

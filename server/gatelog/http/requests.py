@@ -17,6 +17,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from time import perf_counter
+from typing import cast
 
 from aiohttp import hdrs, web
 from prometheus_client import Histogram
@@ -52,37 +53,42 @@ class _Cell:
 
 
 class Requests:
-    """The requests of this process that are not yet in ``REQUEST_TIME``."""
+    """The requests of this process that are not yet in ``REQUEST_TIME``.
 
-    __slots__ = ("_cells", "_due", "_keys")
+    ``cells`` are found by what answered (a route, or a fixed path) and status, where that says the
+    method as well: a request pays for no more than that.
+    """
+
+    __slots__ = ("_by_labels", "_by_method", "cells", "due")
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[object, str, int], _Cell] = {}
-        self._cells: dict[tuple[str, str, str], _Cell] = {}
-        self._due = False
+        self.cells: dict[tuple[object, int], _Cell] = {}
+        self.due = False
+        self._by_method: dict[tuple[object, str, int], _Cell] = {}
+        self._by_labels: dict[tuple[str, str, str], _Cell] = {}
 
-    def add(self, place: object, method: str, status: int, took_s: float) -> None:
-        """Count one; ``place`` is the resource that answers, or a fixed path."""
-        cell = self._keys.get((place, method, status))
-        if cell is None:
-            cell = self._cell(place, method, status)
-        cell.counts[bisect_left(BUCKETS_S, took_s)] += 1
-        cell.sum_s += took_s
-        if not self._due:
-            self._due = True
-            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-
-    def _cell(self, place: object, method: str, status: int) -> _Cell:
+    def find(self, place: object, method: str, status: int) -> _Cell:
+        """Where requests like this are counted; from now on in ``cells``, if it may be there."""
+        cell = self._by_method.get((place, method, status))
+        if cell is not None:
+            return cell
         known = method if method in hdrs.METH_ALL else OTHER_METHOD
-        cell = self._cells.setdefault((_template(place), known, str(status)), _Cell())
-        if known == method:  # what clients make up is not remembered
-            self._keys[place, method, status] = cell
+        cell = self._by_labels.setdefault((_template(place), known, str(status)), _Cell())
+        if _has_one_method(place):
+            self.cells[place, status] = cell
+        elif known == method and _stays(place):  # what clients make up is not remembered
+            self._by_method[place, method, status] = cell
         return cell
+
+    def will_flush(self) -> None:
+        """Flush in a second; once, however many requests there are."""
+        self.due = True
+        asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
     def flush(self) -> None:
         """Put what was counted where all workers' counts are."""
-        self._due = False
-        for labels, cell in self._cells.items():
+        self.due = False
+        for labels, cell in self._by_labels.items():
             if not any(cell.counts):
                 continue
             histogram = REQUEST_TIME.labels(*labels)
@@ -99,19 +105,29 @@ requests_here = Requests()
 
 def counted(answering: Answering) -> Answering:
     """The same, with each request counted."""
-    add = requests_here.add
+    here = requests_here
+    known, first_s = here.cells.get, BUCKETS_S[0]
 
-    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
         try:
             response = await answering(request)
+            status = response.status
         except BaseException as error:
-            add(_place(request), request.method, _status(error), perf_counter() - began)
+            status = _status(error)
             raise
-        add(_place(request), request.method, response.status, perf_counter() - began)
+        finally:  # in one place: calls would cost as much as the rest
+            took_s = perf_counter() - began
+            found = request._match_info
+            place = request.raw_path if found is None else found.route
+            cell = known((place, status)) or here.find(place, request.method, status)
+            cell.counts[0 if took_s <= first_s else bisect_left(BUCKETS_S, took_s)] += 1
+            cell.sum_s += took_s
+            if not here.due:
+                here.will_flush()
         return response
 
-    return answer
+    return cast(Answering, answer)
 
 
 def _status(error: BaseException) -> int:
@@ -120,17 +136,30 @@ def _status(error: BaseException) -> int:
     return error.status if isinstance(error, web.HTTPException) else 500
 
 
-def _place(request: web.BaseRequest) -> object:
-    """What answered: a resource, or the path of what is answered without a look at the routes."""
-    found = getattr(request, "_match_info", None)
-    if found is not None:
-        return found.route.resource
-    return request.raw_path if request.raw_path in SHORT_PATHS else None
+def _resource(place: object) -> object:
+    return place.resource if isinstance(place, web.AbstractRoute) else None
+
+
+def _stays(place: object) -> bool:
+    """Whether this will be found again, and is not made for a request."""
+    resource = _resource(place)
+    if isinstance(resource, web.AbstractResource):
+        return any(route is place for route in resource)
+    return place in SHORT_PATHS
+
+
+def _has_one_method(place: object) -> bool:
+    """Whether the method of its requests is known: of aiohttp's own routes, and of shortcuts."""
+    if isinstance(place, web.AbstractRoute):
+        own = type(place.resource) in (web.PlainResource, web.DynamicResource, web.StaticResource)
+        return own and place.method != hdrs.METH_ANY and _stays(place)
+    return place in SHORT_PATHS
 
 
 def _template(place: object) -> str:
     if place in SHORT_PATHS:
         return str(place)
-    if isinstance(place, web.AbstractResource) and not isinstance(place, Nowhere):
-        return place.canonical
+    resource = _resource(place)
+    if isinstance(resource, web.AbstractResource) and not isinstance(resource, Nowhere):
+        return resource.canonical
     return UNMATCHED
