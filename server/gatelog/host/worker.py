@@ -29,6 +29,7 @@ from gatelog.host.logs import configure_logging
 from gatelog.host.processes import dies_with_parent, name_process
 from gatelog.hosting.app import create_app, make_runner
 from gatelog.hosting.mount import application, find
+from gatelog.hosting.server import raise_file_limit
 
 WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
 SILENT_WORKER_TIMEOUT_S = 30  # a worker whose event loop stands still this long is replaced
@@ -114,6 +115,7 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
 def run(config: Config, listener: int) -> None:
     """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
     configure_logging(config)
+    raise_file_limit(config)
     try:
         WorkerMaster(config, listener).run()
     except HaltServer as halt:  # one more worker that did not boot, while gunicorn was ending

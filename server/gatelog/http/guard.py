@@ -32,8 +32,9 @@ from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler, Middleware
 
 from gatelog.config import Config
-from gatelog.errors import ExpectationFailed, GatelogError
+from gatelog.errors import ExpectationFailed, GatelogError, RequestTimedOut
 from gatelog.http.answers import keep_private
+from gatelog.http.bodies import SlowBody
 from gatelog.http.credentials import UnclearCredentials, read_token, refuse_foreign
 from gatelog.http.problems import (
     NO_CREDENTIALS,
@@ -208,6 +209,8 @@ def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
         return UNCLEAR_CREDENTIALS.response()
     if isinstance(error, GatelogError):
         return problem(error)
+    if isinstance(error, SlowBody):
+        return problem(RequestTimedOut())
     if isinstance(error, web.HTTPException):
         if SESSION in request:
             keep_private(error)
