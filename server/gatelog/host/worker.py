@@ -22,6 +22,7 @@ from aiohttp import web
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
+from prometheus_client import multiprocess
 
 from gatelog.config import Config
 from gatelog.host.database import dsns
@@ -93,6 +94,7 @@ def gunicorn_settings(config: Config, listener: int) -> dict[str, Any]:
         "loglevel": "debug" if config.log_level == "debug" else "warning",
         "proc_name": "gatelog",
         "post_fork": _post_fork,
+        "child_exit": _child_exit,
         # the workers' heartbeat must not wait for a disk
         "worker_tmp_dir": str(_MEMORY_BACKED) if _MEMORY_BACKED.is_dir() else None,
     }
@@ -110,6 +112,11 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
     while not arbiter.SIG_QUEUE.empty():
         if arbiter.SIG_QUEUE.get_nowait() == signal.SIGTERM:
             sys.exit(0)
+
+
+def _child_exit(_: Any, worker: Any) -> None:
+    """What a worker that has ended counted stays; how things stood in it does not."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
 def run(config: Config, listener: int) -> None:

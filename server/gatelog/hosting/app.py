@@ -39,7 +39,7 @@ from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, Lasting
-from gatelog.http.requests import counted
+from gatelog.http.requests import counted, counting, requests_here
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.proofs.service.history import history_guard
@@ -87,7 +87,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
     if hidden := taken & {route.path for route in own}:
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
-    app.middlewares.insert(0, checking(door))
+    app.middlewares[:0] = [counting, checking(door)]
     app.on_response_prepare.append(app[LASTING].note)
     share(app, config.origins_reading)
     app.add_routes([bind(door, route) for route in own])
@@ -142,7 +142,8 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
             _hand_out(app, opened)
             door.open(opened.gate)
             async with app[LASTING].watching(opened.gate):
-                yield
+                with requests_here.telling(*opened.tells, door.time_next):
+                    yield
 
     app[CONFIG] = door.config = config
     app[EXPORTING] = set()
@@ -237,8 +238,9 @@ class _Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
+        answer = _shortcut(self.app, server.request_handler)
         return BoundedServer(
-            counted(_shortcut(self.app, server.request_handler)),
+            answer if counting in self.app.middlewares else counted(answer),
             limits_of(self.app[CONFIG]),
             request_factory=server.request_factory,
             loop=server._loop,

@@ -35,7 +35,7 @@ from aiohttp import web
 from aiohttp.http import WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from gatelog.config import Config
 from gatelog.errors import BadRequest
@@ -57,6 +57,10 @@ CUT = Counter(
     "gatelog_connections_cut_total",
     "Connections closed by the service: a slow head or body, made room, or no room (see the docs).",
     ["reason"],
+)
+
+CONNECTIONS = Gauge(
+    "gatelog_connections", "Connections that are open.", multiprocess_mode="livesum"
 )
 
 
@@ -120,11 +124,14 @@ class BoundedServer(web.Server):
             if len(self._counted) >= self.limits.connections:
                 return False
         self._counted.add(connection)
+        CONNECTIONS.inc()
         return True
 
     def forget(self, connection: _Connection) -> None:
         """It is about to be closed, or is."""
-        self._counted.discard(connection)
+        if connection in self._counted:
+            self._counted.remove(connection)
+            CONNECTIONS.dec()
 
     def _make_room(self) -> None:
         idle = [connection for connection in self._counted if connection.is_idle()]

@@ -4,6 +4,8 @@ Rules:
 
 - The quick path adds to plain numbers of this process. They go into the files that all workers
   share a second later, and at once where somebody fetches the metrics: a request pays for no lock.
+  What else a process counts in this way is told at the same time (``telling``).
+- Under a runner of ours requests are counted around everything, elsewhere in the first middleware.
 - Labels are bounded: templates of routes and never paths, the methods that HTTP registers, and
   statuses. What no route answers is ``unmatched``.
 - The time ends when the handler has answered, before a response is sent.
@@ -15,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 from prometheus_client import Histogram
 
 from gatelog.http.identity import AUTH_PATH, ME_PATH
@@ -54,9 +58,10 @@ class _Cell:
 class Requests:
     """The requests of this process that are not yet in ``REQUEST_TIME``."""
 
-    __slots__ = ("_cells", "_due", "_keys")
+    __slots__ = ("_cells", "_due", "_keys", "_others")
 
     def __init__(self) -> None:
+        self._others: list[Callable[[], None]] = []
         self._keys: dict[tuple[object, str, int], _Cell] = {}
         self._cells: dict[tuple[str, str, str], _Cell] = {}
         self._due = False
@@ -79,9 +84,21 @@ class Requests:
             self._keys[place, method, status] = cell
         return cell
 
+    @contextmanager
+    def telling(self, *others: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile, call these whenever what was counted is told."""
+        self._others.extend(others)
+        try:
+            yield
+        finally:
+            for other in others:
+                self._others.remove(other)
+
     def flush(self) -> None:
         """Put what was counted where all workers' counts are."""
         self._due = False
+        for other in self._others:
+            other()
         for labels, cell in self._cells.items():
             if not any(cell.counts):
                 continue
@@ -112,6 +129,19 @@ def counted(answering: Answering) -> Answering:
         return response
 
     return answer
+
+
+@web.middleware
+async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The same as a middleware, for an application that is served by others."""
+    began = perf_counter()
+    try:
+        response = await handler(request)
+    except BaseException as error:
+        requests_here.add(_place(request), request.method, _status(error), perf_counter() - began)
+        raise
+    requests_here.add(_place(request), request.method, response.status, perf_counter() - began)
+    return response
 
 
 def _status(error: BaseException) -> int:
