@@ -1,5 +1,8 @@
 """``python -m tests.bench.connections``: 10,000 connections that stay, and clients that are slow.
 
+``--quick`` only shows that it runs; ``--churn N`` has N logins a second, and as many logouts, in
+place of 200, for a machine that does other things as well.
+
 A real ``run.py serve`` with two workers and the embedded PostgreSQL. First so many connections are
 kept, each with a session of its own; checks are answered on all of them in turn, while others log
 in and out. Then, with few honest clients, more and more connections of an attacker who sends a byte
@@ -11,10 +14,10 @@ that is accepted after its logout was answered.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -281,6 +284,9 @@ async def measure_many(service: Service, plan: Plan) -> Many:
     requests = (request.replace(b"gate.example", b"localhost") for request in tokens)
     churn, kept = Churn(service.port), Kept(service.port, requests)
     await churn.register()
+    await churn.run(plan.churning, 2 * plan.churning, 1.0)  # connections to the database, caches
+    churn.logins_ms.clear()
+    churn.logouts_ms.clear()
     memory = [sum(memory_mib(service))]
     began = time.perf_counter()
     try:
@@ -402,7 +408,12 @@ def measure(console: Console, plan: Plan) -> None:
     """Measure everything and print it."""
     raise_file_limit(Config(connections=1))
     with filled(plan.connections) as service:
-        show_many(console, uvloop.run(measure_many(service, plan)), plan)
+        try:
+            many = uvloop.run(measure_many(service, plan))
+        except BaseException:
+            console.print(service.logged)
+            raise
+        show_many(console, many, plan)
         found = [uvloop.run(measure_slow(service, plan, number)) for number in plan.slow]
         show_slow(console, found, plan)
         if "Traceback" in service.logged or " ERROR " in service.logged:
@@ -413,7 +424,14 @@ def main() -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 130
-    measure(console, QUICK if "--quick" in sys.argv[1:] else Plan())
+    parser = argparse.ArgumentParser(prog="tests.bench.connections")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--churn", type=float)
+    asked = parser.parse_args()
+    plan = QUICK if asked.quick else Plan()
+    if asked.churn is not None:
+        plan = msgspec.structs.replace(plan, churn=asked.churn)
+    measure(console, plan)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Rules:
 - The quick path adds to plain numbers of this process. They go into the files that all workers
   share a second later, and at once where somebody fetches the metrics: a request pays for no lock.
   What else a process counts in this way is told at the same time (``telling``).
+- Each request gets its trace here (``gatelog.traces``), before anything else sees it.
 - Under a runner of ours requests are counted around everything, elsewhere in the first middleware.
 - Labels are bounded: templates of routes and never paths, the methods that HTTP registers, and
   statuses. What no route answers is ``unmatched``.
@@ -23,16 +24,19 @@ from time import perf_counter
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 from prometheus_client import Histogram
 
 from gatelog.http.identity import AUTH_PATH, ME_PATH
 from gatelog.http.nowhere import Nowhere
+from gatelog.traces import CURRENT, HEADER, Trace
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FLUSH_S = 1.0
 UNMATCHED = "unmatched"
 BROKEN_OFF = 499
 OTHER_METHOD = "other"
+TRACEPARENT = istr(HEADER)
 SHORT_PATHS = frozenset({AUTH_PATH, ME_PATH})
 
 Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -115,11 +119,12 @@ requests_here = Requests()
 
 
 def counted(answering: Answering) -> Answering:
-    """The same, with each request counted."""
+    """The same, with each request counted and in its trace."""
     add = requests_here.add
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         began = perf_counter()
+        CURRENT.set(Trace(request.headers.getall(TRACEPARENT, None)))
         try:
             response = await answering(request)
         except BaseException as error:
@@ -135,6 +140,7 @@ def counted(answering: Answering) -> Answering:
 async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The same as a middleware, for an application that is served by others."""
     began = perf_counter()
+    CURRENT.set(Trace(request.headers.getall(TRACEPARENT, None)))
     try:
         response = await handler(request)
     except BaseException as error:
