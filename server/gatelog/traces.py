@@ -37,19 +37,22 @@ def trace_id_of(lines: Sequence[str]) -> str | None:
 
 
 class Trace:
-    """The trace of one request. ``lines``: its ``traceparent`` headers, as they came."""
+    """The trace of one request. ``lines``: its ``traceparent`` headers, as they came.
+
+    ``known``: the id, where somebody knows it already.
+    """
 
     __slots__ = ("_id", "_lines")
 
     def __init__(self, lines: Sequence[str] | None, known: str | None = None) -> None:
         self._lines = lines
-        self._id = known
+        self._id: str | None = known
 
     @property
     def id(self) -> str:
         """32 hexadecimal digits, the same ones whenever it is asked."""
         if self._id is None:
-            self._id = (self._lines and trace_id_of(self._lines)) or secrets.token_hex(16)
+            self._id = trace_id_of(self._lines or ()) or secrets.token_hex(16)
         return self._id
 
 

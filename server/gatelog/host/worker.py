@@ -26,6 +26,7 @@ from prometheus_client import multiprocess
 
 from gatelog.config import Config
 from gatelog.host.database import dsns
+from gatelog.host.exporting import export_spans
 from gatelog.host.logs import configure_logging
 from gatelog.host.processes import dies_with_parent, name_process
 from gatelog.hosting.app import create_app, make_runner
@@ -56,6 +57,7 @@ class WorkerMaster(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         return self._make_runner
 
     async def _make_runner(self) -> web.AppRunner:
+        export_spans()
         hosted = await application(self._hosted) if self._hosted is not None else ()
         runner = make_runner(create_app(self._config, self._dsn, hosted), self._config)
         # A full collection looks at everything that lives: 100,000 objects, 30 ms, often while an

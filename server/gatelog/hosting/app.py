@@ -18,8 +18,9 @@ from typing import Final, cast
 
 from aiohttp import hdrs, web, web_response
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
+from gatelog import spans
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.audit.web.asof import AS_OF
 from gatelog.audit.web.events import AUDIT
@@ -42,6 +43,7 @@ from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, Lasting
 from gatelog.http.requests import counted, counting, requests_here
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
+from gatelog.http.spanned import spanned, spanning
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
 from gatelog.session_data.web import SESSION_DATA
@@ -87,7 +89,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
     if hidden := taken & {route.path for route in own}:
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
-    app.middlewares[:0] = [counting, checking(door)]
+    app.middlewares[:0] = [counting, *_spanning(), checking(door)]
     app.on_response_prepare.append(app[LASTING].note)
     share(app, config.origins_reading)
     app.add_routes([bind(door, route) for route in own])
@@ -96,6 +98,12 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
         expect_as_everywhere(app)
 
     app.on_startup.append(complete)
+
+
+def _spanning() -> list[Middleware]:
+    """The middleware that makes a span for each request, if somebody has set that up."""
+    spans.look()
+    return [spanning] if spans.wanted() else []
 
 
 def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
@@ -239,8 +247,11 @@ class _Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         answer = _shortcut(self.app, server.request_handler)
+        spans.look()
+        if counting not in self.app.middlewares:
+            answer = counted(spanned(answer))
         return BoundedServer(
-            answer if counting in self.app.middlewares else counted(answer),
+            answer,
             limits_of(self.app[CONFIG]),
             request_factory=server.request_factory,
             loop=server._loop,

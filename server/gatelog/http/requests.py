@@ -83,7 +83,7 @@ class Requests:
 
     def _cell(self, place: object, method: str, status: int) -> _Cell:
         known = method if method in hdrs.METH_ALL else OTHER_METHOD
-        cell = self._cells.setdefault((_template(place), known, str(status)), _Cell())
+        cell = self._cells.setdefault((template_of(place), known, str(status)), _Cell())
         if known == method:  # what clients make up is not remembered
             self._keys[place, method, status] = cell
         return cell
@@ -128,9 +128,9 @@ def counted(answering: Answering) -> Answering:
         try:
             response = await answering(request)
         except BaseException as error:
-            add(_place(request), request.method, _status(error), perf_counter() - began)
+            add(place_of(request), request.method, status_of(error), perf_counter() - began)
             raise
-        add(_place(request), request.method, response.status, perf_counter() - began)
+        add(place_of(request), request.method, response.status, perf_counter() - began)
         return response
 
     return answer
@@ -139,24 +139,21 @@ def counted(answering: Answering) -> Answering:
 @web.middleware
 async def counting(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The same as a middleware, for an application that is served by others."""
-    began = perf_counter()
-    CURRENT.set(Trace(request.headers.getall(TRACEPARENT, None)))
-    try:
-        response = await handler(request)
-    except BaseException as error:
-        requests_here.add(_place(request), request.method, _status(error), perf_counter() - began)
-        raise
-    requests_here.add(_place(request), request.method, response.status, perf_counter() - began)
-    return response
+
+    async def answering(_: web.BaseRequest) -> web.StreamResponse:
+        return await handler(request)
+
+    return await counted(answering)(request)
 
 
-def _status(error: BaseException) -> int:
+def status_of(error: BaseException) -> int:
+    """What a request counts as that has ended in this way."""
     if isinstance(error, asyncio.CancelledError | ConnectionError):
         return BROKEN_OFF
     return error.status if isinstance(error, web.HTTPException) else 500
 
 
-def _place(request: web.BaseRequest) -> object:
+def place_of(request: web.BaseRequest) -> object:
     """What answered: a resource, or the path of what is answered without a look at the routes."""
     found = getattr(request, "_match_info", None)
     if found is not None:
@@ -164,7 +161,8 @@ def _place(request: web.BaseRequest) -> object:
     return request.raw_path if request.raw_path in SHORT_PATHS else None
 
 
-def _template(place: object) -> str:
+def template_of(place: object) -> str:
+    """The template of the route that answers there, or ``UNMATCHED``."""
     if place in SHORT_PATHS:
         return str(place)
     if isinstance(place, web.AbstractResource) and not isinstance(place, Nowhere):
