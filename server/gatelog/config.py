@@ -121,6 +121,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stream_heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 15
     # Exports of the log that a worker makes at a time; beyond them 503.
     exports: Annotated[int, Meta(ge=1, le=100)] = 2
+    # Connections that a worker has at a time; beyond them those go that wait for a request.
+    connections: Count = 16_384
+    # How long a client may take for the head of a request, in seconds.
+    header_timeout_s: Seconds = 20
+    # How long the body of a request may make no progress, less than 500 bytes a second; in seconds.
+    body_timeout_s: Seconds = 20
+    # How long a client may take nothing of what it is sent, in seconds.
+    send_timeout_s: Seconds = 30
     # How long a stop waits for requests in flight, in seconds.
     shutdown_timeout_s: Seconds = 10
     # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -23,7 +23,7 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.config import Config
 from gatelog.errors import GatelogError
-from gatelog.hosting.gauges import HostGauges
+from gatelog.hosting.gauges import HostGauges, ProcessGauges
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
@@ -34,7 +34,7 @@ from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.herald import Herald
-from gatelog.sessions.service.metrics import count_wait
+from gatelog.sessions.service.metrics import MemoryChecks, count_wait
 from gatelog.sessions.store.lookup import PrimaryLookup
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaPlace
@@ -46,7 +46,7 @@ IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What handlers and commands work with."""
+    """What handlers and commands work with. ``tells``: they tell the metrics what they know."""
 
     accounts: Accounts
     gate: Gate
@@ -57,6 +57,7 @@ class Services(msgspec.Struct, frozen=True):
     follower: Follower
     gauges: HostGauges
     session_data: SessionData
+    tells: tuple[Callable[[], None], ...] = ()
 
 
 @asynccontextmanager
@@ -112,6 +113,10 @@ async def open_services(
             follower=follower,
             gauges=HostGauges(log, None if config.check == "strict" else replica),
             session_data=SessionData(config, database),
+            tells=(
+                MemoryChecks(lambda: replica.answered).tell,
+                ProcessGauges({"accounts": database, "log": log, "marks": marks}, passwords).tell,
+            ),
         )
 
 
