@@ -25,6 +25,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "forward-auth.md"
 PROXIES = ("nginx", "caddy", "haproxy")
 TLS = "TLS, for browsers"
 ROLE = "only who has a role"
+SIGNED = "a [signed identity](#signed-identity)"
 APP_HOST = "app.example"
 
 

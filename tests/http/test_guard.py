@@ -79,7 +79,9 @@ def services(gate: Memory, config: Config) -> OpenServices:
         unused: Any = None
         nowhere = Database("", timeout_s=1, pool_size=1)
         follower = Follower(config, nowhere, LogPages(nowhere, unused))
-        yield Services(unused, gate, unused, unused, unused, unused, follower, unused, unused)
+        yield Services(
+            unused, gate, unused, unused, unused, unused, follower, unused, unused, unused
+        )
 
     return opened
 

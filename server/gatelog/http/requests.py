@@ -125,7 +125,8 @@ def _place(request: web.BaseRequest) -> object:
     found = getattr(request, "_match_info", None)
     if found is not None:
         return found.route.resource
-    return request.raw_path if request.raw_path in SHORT_PATHS else None
+    path = request.raw_path.partition("?")[0]
+    return path if path in SHORT_PATHS else None
 
 
 def _template(place: object) -> str:
