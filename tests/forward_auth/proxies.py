@@ -107,9 +107,11 @@ async def upstream(port: int) -> AsyncIterator[None]:
     app.router.add_route("*", "/{any:.*}", _echo)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
