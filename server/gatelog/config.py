@@ -65,6 +65,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     login_url: str = ""
     # Hosts that it may come back to, beside that page's own: app.example, with commas.
     return_hosts: str = ""
+    # Who signs identities for APIs, as their iss (https://app.example); empty: none are signed.
+    identity_issuer: Annotated[str, Meta(pattern=r"^[!#-\[\]-~]{0,255}$")] = ""
+    # How long a signed identity is good, also after a logout, in seconds.
+    identity_ttl_s: Annotated[int, Meta(ge=5, le=60)] = 30
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
     # Active sessions of one user; a login beyond them ends the oldest.

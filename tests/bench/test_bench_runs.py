@@ -22,6 +22,7 @@ ROWS = [
     "protected by Gatelog",
     "GET /v1/me",
     "GET /v1/auth",
+    "GET /v1/auth, signed",
     "one SELECT, asyncpg",
     "PyJWT, HS256",
     "bare aiohttp, no logins",

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,15 +23,17 @@ from tests.serving import Service
 from tests.waiting import free_port, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "forward-auth.md"
-PROXIES = ("nginx", "caddy", "haproxy")
+PROXIES = ("nginx", "caddy", "haproxy", "envoy")
 TLS = "TLS, for browsers"
 ROLE = "only who has a role"
+SIGNED = "a [signed identity](#signed-identity)"
 APP_HOST = "app.example"
 
 
 def printed(language: str) -> str:
     """What the document prints in this language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    block, *others = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    assert not others or language == "yaml"  # Envoy's is before Traefik's
     return str(block)
 
 
@@ -71,7 +74,8 @@ def _command(name: str, directory: Path, ports: dict[str, int], wanted: Sequence
         (directory / file).write_text(text)
         return str(directory / file)
 
-    program = shutil.which(name, path="/usr/sbin:/usr/bin")
+    path = f"{sysconfig.get_path('scripts')}:/usr/sbin:/usr/bin"  # Envoy comes as a package
+    program = shutil.which(name, path=path)
     assert program, f"install {name} (apt-get install {name}): it is tried for real here"
     write("login.html", "html")
     if name == "nginx":
@@ -82,6 +86,9 @@ def _command(name: str, directory: Path, ports: dict[str, int], wanted: Sequence
     elif name == "caddy":
         file = write("Caddyfile", "caddyfile")
         line = [program, "run", "--adapter", "caddyfile", "--config", file]
+    elif name == "envoy":
+        alone = ["--disable-hot-restart", "--concurrency", "1"]  # it shares nothing with others
+        line = [program, "-c", write("envoy.yaml", "yaml"), "--log-level", "warning", *alone]
     else:
         write("gatelog.lua", "lua")
         line = [program, "-db", "-C", str(directory), "-f", write("haproxy.cfg", "haproxy")]
@@ -100,9 +107,11 @@ async def upstream(port: int) -> AsyncIterator[None]:
     app.router.add_route("*", "/{any:.*}", _echo)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager

@@ -39,9 +39,11 @@ async def pages(port: int) -> AsyncIterator[None]:
     app.add_routes([web.get("/", page_of_another_origin)])
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield
+    finally:
+        await runner.cleanup()
 
 
 class Place:

@@ -43,6 +43,7 @@ from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, Lasting
 from gatelog.http.requests import counted, counting, requests_here
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
+from gatelog.http.signed_identity import IDENTITY_SIGNER
 from gatelog.http.spanned import spanned, spanning
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
@@ -124,7 +125,7 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     door = Door()
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     _install(app, door, config, services)
-    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth(app)), ME_PATH: guarded(door, quick_me)}
     app.add_routes([bind(door, route) for route in own_routes(config)])
     mounted = None
     if isinstance(hosted, web.Application):
@@ -159,6 +160,7 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
 def _hand_out(app: web.Application, services: Services) -> None:
     """To each room's handlers the use cases of their room, and what others do for them."""
     app[GATE] = services.gate
+    app[IDENTITY_SIGNER] = services.identity_signer
     app[ACCOUNTS] = services.accounts
     app[PROOFS] = services.proofs
     app[AUDIT] = services.audit
@@ -228,7 +230,7 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
     find = app[SHORTCUTS].get
 
     def answer(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        handler = find(request.raw_path)
+        handler = find(request.raw_path.partition("?")[0])
         if handler is None or request.method != hdrs.METH_GET or hdrs.EXPECT in request.headers:
             return routed(request)
         return handler(cast(web.Request, request))

@@ -24,9 +24,12 @@ from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.config import Config
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges, ProcessGauges
+from gatelog.http.signed_identity import IdentitySigner
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.privacy.service.keyring import Keyring
+from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.service.proofs import Proofs
 from gatelog.session_data.service.data import SessionData
@@ -57,6 +60,7 @@ class Services(msgspec.Struct, frozen=True):
     follower: Follower
     gauges: HostGauges
     session_data: SessionData
+    identity_signer: IdentitySigner
     tells: tuple[Callable[[], None], ...] = ()
 
 
@@ -90,7 +94,8 @@ async def open_services(
         )
         herald = Herald(database)
         stack.push_async_callback(herald.close)
-        for opened in (appender, lookup, barrier):
+        signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
+        for opened in (appender, lookup, barrier, signer.looking()):
             await stack.enter_async_context(opened)
         audit = Audit(config, database=log, appender=appender)
         pages = LogPages(log, audit.personal)
@@ -113,6 +118,7 @@ async def open_services(
             follower=follower,
             gauges=HostGauges(log, None if config.check == "strict" else replica),
             session_data=SessionData(config, database),
+            identity_signer=signer,
             tells=(
                 MemoryChecks(lambda: replica.answered).tell,
                 ProcessGauges({"accounts": database, "log": log, "marks": marks}, passwords).tell,

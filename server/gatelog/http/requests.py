@@ -141,7 +141,7 @@ def counted(answering: Answering) -> Answering:
         finally:  # in one place: calls would cost as much as the rest
             took_s = perf_counter() - began
             found = request._match_info
-            place = request.raw_path if found is None else found.route
+            place = request.raw_path.partition("?")[0] if found is None else found.route
             cell = known((place, status)) or here.find(place, request.method, status)
             cell.counts[0 if took_s <= first_s else bisect_left(BUCKETS_S, took_s)] += 1
             cell.sum_s += took_s
@@ -192,7 +192,7 @@ def _has_one_method(place: object) -> bool:
 def place_of(request: web.BaseRequest) -> object:
     """What answered: a route, or the path of what is answered without a look at the routes."""
     found = getattr(request, "_match_info", None)
-    return request.raw_path if found is None else found.route
+    return request.raw_path.partition("?")[0] if found is None else found.route
 
 
 def template_of(place: object) -> str:
