@@ -5,8 +5,9 @@ Rules:
 - Starting needs no database; a handler that needs one says 503 until it is there.
 - What breaks before a handler is found (a malformed request line, 10 MB of headers) is answered
   with a problem document, too, and the client gets to read it: the connection is drained for a
-  bounded time and then closed. Nothing of such a request is logged.
-- Requests are logged only if the configuration says so: address, method, path, status and time;
+  bounded time and then closed. Nothing of such a request is logged, only that there was one.
+- Requests are logged only if the configuration says so (of what is refused:
+  ``gatelog.http.refusals``): address, method, path, status and time;
   never a query string or anything in the path that could be a token.
 """
 
@@ -45,6 +46,7 @@ from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
 from gatelog.http.problems import internal_error, log_unexpected, problem
 from gatelog.http.recheck import GATE, Lasting
+from gatelog.http.refusals import refusals_here
 from gatelog.http.requests import counted
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
@@ -270,6 +272,7 @@ class _Connection(web.RequestHandler):
         """The answer to what went wrong outside of all handlers. The connection ends with it."""
         if isinstance(exc, HttpProcessingError):
             detail = "The request is not well-formed HTTP, or its headers are too large."
+            refusals_here.note_malformed()
             return _LastResponse(self, problem(BadRequest(detail)))
         if isinstance(exc, ConnectionError):
             raise exc  # the client is gone

@@ -17,9 +17,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Container
 
-from gatelog.config import SHORTEST_WORD
 from gatelog.errors import InvalidInput, WeakPassword
-from gatelog.text import is_storable
+from gatelog.text import SHORTEST_WORD, is_storable
 
 MAX_LOGIN_LENGTH = 128
 MAX_PASSWORD_LENGTH = 1024

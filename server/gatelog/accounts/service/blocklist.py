@@ -10,7 +10,8 @@ from functools import cache
 from importlib.resources import files
 
 from gatelog.accounts.rules.users import ROLES
-from gatelog.config import SHORTEST_WORD, Config
+from gatelog.config import Config
+from gatelog.text import SHORTEST_WORD
 
 PRODUCT = "gatelog"
 
