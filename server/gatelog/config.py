@@ -23,10 +23,10 @@ from msgspec import Meta
 
 from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
+from gatelog.text import SHORTEST_WORD
 
 PREFIX = "GATELOG_"
 MASK = "********"
-SHORTEST_WORD = 4  # a shorter one is in too many innocent passwords to say anything
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
 
 Network = IPv4Network | IPv6Network
@@ -69,6 +69,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     return_hosts: str = ""
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
+    # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
+    recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
     # Active sessions of one user; a login beyond them ends the oldest.
     max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
     # Shortest password accepted, in characters.
