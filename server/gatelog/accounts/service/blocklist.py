@@ -6,6 +6,7 @@ Both are there without a network: the list comes with the package, the words wit
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
@@ -37,9 +38,8 @@ class CommonPasswords:
     def __len__(self) -> int:
         return self._text.count("\n") - 1
 
-    def of_at_least(self, length: int) -> int:
-        """How many have so many characters or more."""
-        return sum(len(word) >= length for word in self._text.split())
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._text.strip("\n").split("\n"))
 
 
 @cache
