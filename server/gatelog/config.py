@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -22,6 +23,7 @@ from msgspec import Meta
 
 from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
+from gatelog.text import SHORTEST_WORD
 
 PREFIX = "GATELOG_"
 MASK = "********"
@@ -71,10 +73,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     identity_ttl_s: Annotated[int, Meta(ge=5, le=60)] = 30
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
+    # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
+    recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
     # Active sessions of one user; a login beyond them ends the oldest.
     max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
     # Shortest password accepted, in characters.
     password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    # Words that a password may not be made of, with commas: names of your company and products.
+    password_words: Annotated[str, Meta(max_length=4096)] = ""
     # Argon2id memory, in KiB.
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
     # Argon2id passes.
@@ -181,6 +187,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return parse_hosts(self.return_hosts) | parse_login_url(self.login_url)
 
     @property
+    def words_refused(self) -> frozenset[str]:
+        """The operator's words that a password may not be made of, case-folded."""
+        return parse_words(self.password_words)
+
+    @property
     def worker_count(self) -> int:
         """Worker processes on this host."""
         return self.workers or os.cpu_count() or 1
@@ -269,6 +280,8 @@ def _parse(field: str, text: str) -> Any:
             parse_login_url(text)
         elif field == "return_hosts":
             parse_hosts(text)
+        elif field == "password_words":
+            parse_words(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
@@ -315,6 +328,17 @@ def parse_hosts(text: str) -> frozenset[str]:
         if _origin(f"https://{host}") is None:
             raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
     return hosts
+
+
+@lru_cache(maxsize=8)
+def parse_words(text: str) -> frozenset[str]:
+    """The words in this text, separated by commas, NFKC and case-folded. Raises ValueError."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words = frozenset(part.strip() for part in folded.split(",") if part.strip())
+    for word in words:
+        if len(word) < SHORTEST_WORD:
+            raise ValueError(f"{word!r} is shorter than {SHORTEST_WORD} characters")
+    return words
 
 
 _page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch

@@ -4,7 +4,8 @@ Rules:
 
 - Starting needs no database; a handler that needs one says 503 until it is there.
 - Connections are bounded in time and number (``gatelog.hosting.server``).
-- Requests are logged only if the configuration says so: address, method, path, status and time;
+- Requests are logged only if the configuration says so (of what is refused:
+  ``gatelog.http.refusals``): address, method, path, status and time;
   never a query string or anything in the path that could be a token.
 """
 

@@ -15,7 +15,7 @@ Clients that are slow, by mischance or on purpose, hold nothing up. Rules:
   many idle connections keep nobody out; where all are busy, the new one is closed.
 - What breaks before a handler is found (a malformed request line, 10 MB of headers) is answered
   with a problem document, too, and the client gets to read it: the connection is drained for a
-  bounded time and then closed. Nothing of such a request is logged.
+  bounded time and then closed. Nothing of such a request is logged, only that there was one.
 
 A request that comes in one piece pays for two looks at what is in memory anyway.
 """
@@ -42,6 +42,7 @@ from gatelog.errors import BadRequest
 from gatelog.hosting.connections import connections_of_services
 from gatelog.http.bodies import SlowBody
 from gatelog.http.problems import internal_error, log_unexpected, problem
+from gatelog.http.refusals import refusals_here
 
 logger = logging.getLogger(__name__)
 
@@ -246,6 +247,7 @@ class _Connection(web.RequestHandler):
         """The answer to what went wrong outside of all handlers. The connection ends with it."""
         if isinstance(exc, HttpProcessingError):
             detail = "The request is not well-formed HTTP, or its headers are too large."
+            refusals_here.note_malformed()
             return _LastResponse(self, problem(BadRequest(detail)))
         if isinstance(exc, ConnectionError):
             raise exc  # the client is gone

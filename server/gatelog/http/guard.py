@@ -18,7 +18,8 @@ Rules:
   marked ``@changes_state``, one that changes nothing by any method ``@changes_nothing``.
 - A WebSocket's handshake is a GET that a page of any origin may send with the cookie (RFC 6455,
   section 10.2), so it is refused like a request that changes something.
-- Every error leaves as a problem document.
+- Every error leaves as a problem document; what looks like an attack leaves a line in the log
+  (``gatelog.http.refusals``).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from gatelog.http.problems import (
     internal_error,
     problem,
 )
+from gatelog.http.refusals import refusals_here
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.gate import Gate, Peek
@@ -221,6 +223,8 @@ def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
     gone = isinstance(error, ConnectionError) and request.transport is None
     if gone or request.writer.output_size > 0:
         raise error
+    if isinstance(error, GatelogError | web.HTTPException):
+        refusals_here.note(request, error, request.get(SESSION))
     if isinstance(error, UnclearCredentials):
         return UNCLEAR_CREDENTIALS.response()
     if isinstance(error, GatelogError):

@@ -1,4 +1,4 @@
-"""Hashing passwords beside the event loop, and the list of common ones.
+"""Hashing passwords beside the event loop.
 
 Rules:
 
@@ -19,8 +19,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
-from importlib.resources import files
 from typing import TypeVar
 
 import argon2
@@ -45,13 +43,6 @@ HASHING_TIME = Histogram(
 HASHING_REFUSED = Counter(
     "gatelog_password_hashing_refused_total", "Passwords refused because the queue was full."
 )
-
-
-@cache
-def common_passwords() -> frozenset[str]:
-    """The common passwords, case-folded (see accounts/common_passwords.md)."""
-    text = (files("gatelog.accounts") / "common_passwords.txt").read_text(encoding="ascii")
-    return frozenset(text.splitlines())
 
 
 class PasswordPool:
