@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
 from gatelog import SESSION, public
 from gatelog.config import Config
@@ -396,6 +397,21 @@ async def test_what_finds_its_own_way_is_protected(config: Config) -> None:
         await is_protected(service, "/api/own/below")
     (mounted,) = (each for each in app.router.resources() if isinstance(each, Mounted))
     assert not mounted._bound, "nothing is kept of what comes and goes"
+
+
+async def test_no_resource_answers_outside_of_the_prefix(config: Config) -> None:
+    class Stubborn(web.PlainResource):
+        def add_prefix(self, prefix: str) -> None:
+            """Stays where it is."""
+
+    hosted, stubborn = web.Application(), Stubborn("/outside")
+    stubborn.add_route("GET", anybodys)
+    hosted.router.register_resource(stubborn)
+    app = behind(config, hosted)
+    async with serving(app, config) as service:
+        assert (await service.get("/outside")).status == 404
+        (mounted,) = (each for each in app.router.resources() if isinstance(each, Mounted))
+        assert await mounted.resolve(make_mocked_request("GET", "/outside")) == (None, set())
 
 
 async def test_a_route_of_several_applications_has_the_middlewares_of_each(config: Config) -> None:
