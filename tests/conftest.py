@@ -28,6 +28,8 @@ from tests.serving import Service, serving
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
+    from tests.browser import Browser
+
 __all__ = ["TEMPLATE", "Dsns"]
 
 register_all()
@@ -57,6 +59,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for this run, with the migrated template database."""
     with template_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser for this run, started for who asks for it first."""
+    from tests.browser import Browser
+
+    browser = Browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

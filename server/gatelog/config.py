@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -22,6 +23,7 @@ from msgspec import Meta
 
 from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
+from gatelog.text import SHORTEST_WORD
 
 PREFIX = "GATELOG_"
 MASK = "********"
@@ -65,12 +67,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     login_url: str = ""
     # Hosts that it may come back to, beside that page's own: app.example, with commas.
     return_hosts: str = ""
+    # Who signs identities for APIs, as their iss (https://app.example); empty: none are signed.
+    identity_issuer: Annotated[str, Meta(pattern=r"^[!#-\[\]-~]{0,255}$")] = ""
+    # How long a signed identity is good, also after a logout, in seconds.
+    identity_ttl_s: Annotated[int, Meta(ge=5, le=60)] = 30
     # How long a session lives at most, in seconds.
     session_lifetime_s: Seconds = 86_400
+    # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
+    recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
     # Active sessions of one user; a login beyond them ends the oldest.
     max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
     # Shortest password accepted, in characters.
     password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    # Words that a password may not be made of, with commas: names of your company and products.
+    password_words: Annotated[str, Meta(max_length=4096)] = ""
     # Argon2id memory, in KiB.
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
     # Argon2id passes.
@@ -121,6 +131,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stream_heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 15
     # Exports of the log that a worker makes at a time; beyond them 503.
     exports: Annotated[int, Meta(ge=1, le=100)] = 2
+    # Connections that a worker has at a time; beyond them those go that wait for a request.
+    connections: Count = 16_384
+    # How long a client may take for the head of a request, in seconds.
+    header_timeout_s: Seconds = 20
+    # How long the body of a request may make no progress, less than 500 bytes a second; in seconds.
+    body_timeout_s: Seconds = 20
+    # How long a client may take nothing of what it is sent, in seconds.
+    send_timeout_s: Seconds = 30
     # How long a stop waits for requests in flight, in seconds.
     shutdown_timeout_s: Seconds = 10
     # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.
@@ -167,6 +185,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def hosts_returned_to(self) -> frozenset[str]:
         """The hosts, each with its port unless that is the usual one, of return addresses."""
         return parse_hosts(self.return_hosts) | parse_login_url(self.login_url)
+
+    @property
+    def words_refused(self) -> frozenset[str]:
+        """The operator's words that a password may not be made of, case-folded."""
+        return parse_words(self.password_words)
 
     @property
     def worker_count(self) -> int:
@@ -257,6 +280,8 @@ def _parse(field: str, text: str) -> Any:
             parse_login_url(text)
         elif field == "return_hosts":
             parse_hosts(text)
+        elif field == "password_words":
+            parse_words(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
@@ -303,6 +328,17 @@ def parse_hosts(text: str) -> frozenset[str]:
         if _origin(f"https://{host}") is None:
             raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
     return hosts
+
+
+@lru_cache(maxsize=8)
+def parse_words(text: str) -> frozenset[str]:
+    """The words in this text, separated by commas, NFKC and case-folded. Raises ValueError."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words = frozenset(part.strip() for part in folded.split(",") if part.strip())
+    for word in words:
+        if len(word) < SHORTEST_WORD:
+            raise ValueError(f"{word!r} is shorter than {SHORTEST_WORD} characters")
+    return words
 
 
 _page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch

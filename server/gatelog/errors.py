@@ -59,6 +59,10 @@ class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
 
+class RequestTimedOut(GatelogError):
+    code, status, title = "request_timeout", 408, "The request did not arrive in time"
+
+
 class ExpectationFailed(GatelogError):
     code, status, title = "expectation_failed", 417, "This expectation cannot be met"
 

@@ -12,6 +12,7 @@ import pytest
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.testing.moving import MovedClock
 
 from tests.conftest import Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
@@ -202,6 +203,41 @@ async def test_ending_all(alice: Service) -> None:
     assert ending(answer) == 2
     assert answer.set_cookie.startswith("gatelog=; Max-Age=0; ")
     assert await statuses(alice, one, two, bob) == [401, 401, 200]
+
+
+async def test_an_old_login_ends_itself_and_no_other(
+    alice: Service, gatelog_clock: MovedClock
+) -> None:
+    one, two = await alice.log_in(), await alice.log_in()
+    gatelog_clock.advance(901)
+    for method, path in (
+        ("POST", "/v1/sessions/end_others"),
+        ("POST", "/v1/sessions/end_all"),
+        ("DELETE", f"/v1/sessions/{one.json['session_id']}"),
+        ("DELETE", f"/v1/sessions/{uuid4()}"),
+    ):
+        refused = await alice.send(method, path, cookie=two.token)
+        assert (refused.status, refused.code) == (401, "recent_login_required")
+        assert "Set-Cookie" not in refused.headers
+    assert await statuses(alice, one.token, two.token) == [200, 200]
+    fresh = await alice.token()
+    assert ending(await alice.post("/v1/sessions/end_others", cookie=fresh)) == 2
+    own = (await alice.get("/v1/sessions", cookie=fresh)).json["sessions"][0]["session_id"]
+    gatelog_clock.advance(901)
+    assert ending(await alice.send("DELETE", f"/v1/sessions/{own}", cookie=fresh)) == 1
+
+
+async def test_how_old_a_login_may_be_is_configured(
+    config: Config, database: Dsns, gatelog_clock: MovedClock
+) -> None:
+    for limit_s, status in ((0, 200), (7200, 200), (60, 401)):
+        own = msgspec.structs.replace(config, recent_login_s=limit_s)
+        async with serving(create_app(own, database.app), own) as service:
+            await service.register()
+            token = await service.token()
+            gatelog_clock.advance(3600)
+            answer = await service.post("/v1/sessions/end_others", cookie=token)
+            assert answer.status == status, limit_s
 
 
 async def test_ending_one(alice: Service) -> None:

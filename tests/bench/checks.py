@@ -26,6 +26,8 @@ from tests.bench.stage import Stage
 HANDLER_GOAL = 0.85  # of bare aiohttp
 IDENTITY_GOAL = 0.9
 PEER_GOAL = 3.0  # times ahead
+SIGNED = f"{AUTH_PATH}?audience=orders"
+ACTIVE_SESSIONS = 100  # of those that ask for a signed identity
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -173,7 +175,13 @@ def against_bare(stage: Stage) -> list[Contestant]:
         ),
         Contestant("GET /v1/me", "gatelog", requests(ME_PATH, SECURE_COOKIE), IDENTITY_GOAL),
         Contestant("GET /v1/auth", "gatelog", requests(AUTH_PATH, SECURE_COOKIE), IDENTITY_GOAL),
+        Contestant("GET /v1/auth, signed", "gatelog", asked_again(requests(SIGNED, SECURE_COOKIE))),
     ]
+
+
+def asked_again(requests: Iterator[bytes]) -> Iterator[bytes]:
+    """The same sessions over and over, as a proxy asks: what was signed for one is used again."""
+    return itertools.cycle(tuple(itertools.islice(requests, ACTIVE_SESSIONS)))
 
 
 def against_peers(stage: Stage) -> list[Contestant]:

@@ -23,6 +23,7 @@ ROWS = [
     "the same, hosted",
     "GET /v1/me",
     "GET /v1/auth",
+    "GET /v1/auth, signed",
     "one SELECT, asyncpg",
     "PyJWT, HS256",
     "bare aiohttp, no logins",

@@ -80,7 +80,9 @@ def services_with(gate: Gate, config: Config) -> OpenServices:
         unused: Any = None
         nowhere = Database("", timeout_s=1, pool_size=1)
         follower = Follower(config, nowhere, LogPages(nowhere, unused))
-        yield Services(unused, gate, unused, unused, unused, unused, follower, unused, unused)
+        yield Services(
+            unused, gate, unused, unused, unused, unused, follower, unused, unused, unused
+        )
 
     return opened
 

@@ -23,9 +23,10 @@ async def test_requests_are_counted_by_template_and_status(alice: Service) -> No
     before = _total((await alice.get("/metrics")).body, labels)
     for _ in range(3):
         await alice.get("/v1/me")
-    await alice.get("/v1/me?x=1")  # not the shortcut
+    await alice.get("/v1/me?x=1")
+    await alice.get("/v1/%6de")  # not the shortcut
     after = (await alice.get("/metrics")).body
-    assert _total(after, labels) - before == 4
+    assert _total(after, labels) - before == 5
     buckets = 'gatelog_http_request_duration_seconds_bucket{le="+Inf",' + labels
     (infinite,) = _lines(after, buckets)
     assert float(infinite.split()[-1]) == _total(after, labels)

@@ -37,6 +37,7 @@ WHOSE: dict[str, Whose] = {
     "GET /health/alive": "everybody",
     "GET /health/ready": "everybody",
     "GET /metrics": "everybody",
+    "GET /.well-known/jwks.json": "everybody",
     "GET /v1/me": "user",
     "* /v1/auth": "user",
     "GET /v1/sessions": "user",
@@ -116,6 +117,7 @@ class House:
 
 @pytest.fixture
 async def house(config: Config, database: Dsns) -> AsyncIterator[House]:
+    config = msgspec.structs.replace(config, identity_issuer="https://gatelog.example")
     async with open_services(config, database.app) as services:
         for login, roles in LOGINS.items():
             await services.accounts.logins.add_user(login, PASSWORD, roles)

@@ -71,9 +71,7 @@ def find(target: str) -> Any:
     module, _, path = target.partition(":")
     if not module or not path:
         raise ConfigError(variable("app"), f"{target!r} is not of the form package.module:name")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    _find_here(str(Path.cwd()))
     try:
         found: Any = import_module(module)
         for name in path.split("."):
@@ -87,6 +85,19 @@ def find(target: str) -> Any:
         told = f"{type(error).__name__}: {error}{where}"
         raise ConfigError(variable("app"), f"{target} cannot be loaded: {told}") from error
     return found
+
+
+def _find_here(here: str) -> None:
+    """Have modules of the working directory found: after Python's own, before what is installed.
+
+    Some distributions install a `tests` or an `examples` beside their package; the product's own
+    modules are loaded, or found by way of the package, which no other one can take the place of.
+    """
+    if here in sys.path:
+        return
+    installed = ("site-packages", "dist-packages")
+    places = [at for at, place in enumerate(sys.path) if Path(place).name in installed]
+    sys.path.insert(places[0] if places else len(sys.path), here)
 
 
 def _hidden(top: str) -> str | None:

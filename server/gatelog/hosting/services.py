@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -23,10 +23,13 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.config import Config
 from gatelog.errors import GatelogError
-from gatelog.hosting.gauges import HostGauges
+from gatelog.hosting.gauges import HostGauges, ProcessGauges
+from gatelog.http.signed_identity import IdentitySigner
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.privacy.service.keyring import Keyring
+from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.service.proofs import Proofs
 from gatelog.session_data.service.data import SessionData
@@ -34,7 +37,7 @@ from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.herald import Herald
-from gatelog.sessions.service.metrics import count_wait
+from gatelog.sessions.service.metrics import MemoryChecks, count_wait
 from gatelog.sessions.store.lookup import PrimaryLookup
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaPlace
@@ -46,7 +49,7 @@ IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What handlers and commands work with."""
+    """What handlers and commands work with. ``tells``: they tell the metrics what they know."""
 
     accounts: Accounts
     gate: Gate
@@ -57,6 +60,8 @@ class Services(msgspec.Struct, frozen=True):
     follower: Follower
     gauges: HostGauges
     session_data: SessionData
+    identity_signer: IdentitySigner
+    tells: tuple[Callable[[], None], ...] = ()
 
 
 @asynccontextmanager
@@ -89,7 +94,8 @@ async def open_services(
         )
         herald = Herald(database)
         stack.push_async_callback(herald.close)
-        for opened in (appender, lookup, barrier):
+        signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
+        for opened in (appender, lookup, barrier, signer.looking()):
             await stack.enter_async_context(opened)
         audit = Audit(config, database=log, appender=appender)
         pages = LogPages(log, audit.personal)
@@ -112,6 +118,11 @@ async def open_services(
             follower=follower,
             gauges=HostGauges(log, None if config.check == "strict" else replica),
             session_data=SessionData(config, database),
+            identity_signer=signer,
+            tells=(
+                MemoryChecks(lambda: replica.answered).tell,
+                ProcessGauges({"accounts": database, "log": log, "marks": marks}, passwords).tell,
+            ),
         )
 
 

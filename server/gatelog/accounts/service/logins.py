@@ -34,7 +34,8 @@ from gatelog.accounts.rules.login import (
     StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
-from gatelog.accounts.service.passwords import PasswordPool, common_passwords
+from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.users import check_role
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
@@ -83,6 +84,7 @@ class Logins:
         self._personal = personal
         self._acting = acting
         self._blocklist = common_passwords()
+        self._words = context_words(config)
 
     # --- registering
 
@@ -144,6 +146,7 @@ class Logins:
             login=login,
             min_length=self._config.password_min_length,
             blocklist=self._blocklist,
+            words=self._words,
         )
         return password
 

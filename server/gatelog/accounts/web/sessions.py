@@ -1,6 +1,8 @@
 """The handlers of one's own sessions: log out, list them, end them.
 
-Whoever is told that a session is over is told so after no replica accepts it any more.
+Whoever is told that a session is over is told so after no replica accepts it any more. Who ends
+sessions other than the one at hand must have logged in recently: a session that was stolen must not
+be the one that locks its owner out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from gatelog.http.bodies import id_in_path
 from gatelog.http.caller import Caller, caller_of
 from gatelog.http.guard import SESSION, changes_state, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
+from gatelog.http.roles import refuse_old_login
 
 
 class Ending(Outcome):
@@ -80,6 +83,8 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
     session, caller = request[SESSION], caller_of(request)
+    if session_id != session.session_id:
+        refuse_old_login(request)
     ended = await request.app[ACCOUNTS].sessions.end_session(session, session_id, caller.client)
     response = await _ended(request, caller, ended)
     if session_id == session.session_id:
@@ -89,6 +94,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
 
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
+    refuse_old_login(request)
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_others(request[SESSION], caller.client)
     return await _ended(request, caller, ended)
@@ -96,6 +102,7 @@ async def end_others(request: web.Request) -> web.StreamResponse:
 
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
+    refuse_old_login(request)
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_all(request[SESSION], caller.client)
     response = await _ended(request, caller, ended)

@@ -91,7 +91,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
     async def load_session(self, request: web.Request) -> aiohttp_session.Session:
         """What is kept for whoever sent the request.
 
-        Raises DatabaseUnavailable where that cannot be known.
+        Raises DatabaseUnavailable where that cannot be known, RuntimeError outside of Gatelog.
         """
         active = await active_session(request)
         cookie = request.cookies.get(self._name(is_local(request)), "")
@@ -150,7 +150,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
         """Write what the request changed, and tell the browser.
 
         Raises SessionDataTooLarge; NotAuthenticated when the session has ended meanwhile;
-        Unavailable when it is not known to be written.
+        Unavailable when it is not known to be written; RuntimeError outside of Gatelog.
         """
         kept, caller = cast(_Kept, session), caller_of(request)
         active = await active_session(request)

@@ -70,6 +70,7 @@ class ReplicaReader:
         self._environment: lmdb.Environment | None = None
         self._begin: Callable[[], lmdb.Transaction] = _no_environment
         self._looked_ns = -LOOK_AGAIN_NS
+        self.answered = 0  # how many times memory knew
         self._note_lease(b"")
         readers_here.add(self)
 
@@ -90,6 +91,7 @@ class ReplicaReader:
             return self.peek(digest) if self._recover(error) else None
         if record is None:
             return None
+        self.answered += 1
         if self._active_throughout < record < _TOMBSTONE:
             return Session(record)
         return self._near_its_end(bytes(record))
