@@ -28,6 +28,7 @@ from gatelog.hosting.app import create_app, make_runner
 from tests.bench.population import JWT_ALGORITHM, JWT_KEY
 
 PATH = "/hello"
+HOSTED_PATH = f"/api{PATH}"
 DATABASE_CONNECTIONS = 8
 REDIS_CONNECTIONS = 32
 

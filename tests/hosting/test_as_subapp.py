@@ -32,7 +32,7 @@ from tests.http.test_guard import ACTIVE, Memory, services_with
 
 NAME = web.AppKey("name", str)
 TRACE = web.RequestKey("trace", list)
-PREFIX = "/api"
+PREFIXES = ("/api", "/own/api")
 LOGGED_IN = {"Authorization": f"Bearer {ACTIVE}"}
 FOLDER = Path(__file__).parent
 
@@ -215,14 +215,14 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Client:
-    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
-        self._session, self._port = session, port
+    def __init__(self, session: aiohttp.ClientSession, port: int, prefix: str) -> None:
+        self._session, self._base = session, f"http://127.0.0.1:{port}{prefix}"
 
     async def ask(
         self, method: str, path: str, headers: Mapping[str, str] | None = None
     ) -> tuple[Seen, bool]:
         """What is answered, and whether plain aiohttp says that it is public."""
-        url = URL(f"http://127.0.0.1:{self._port}{PREFIX}{path}", encoded=True)
+        url = URL(self._base + path, encoded=True)
         async with self._session.request(method, url, headers=headers) as got:
             told = [(k, v) for k, v in got.headers.items() if k in {"X-After", "X-Hook", "Allow"}]
             body = await got.read()
@@ -232,18 +232,18 @@ class Client:
 
 
 @asynccontextmanager
-async def served(app: web.Application) -> AsyncIterator[Client]:
+async def served(app: web.Application, prefix: str) -> AsyncIterator[Client]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with aiohttp.ClientSession() as session:
-            yield Client(session, runner.addresses[0][1])
+            yield Client(session, runner.addresses[0][1], prefix)
     finally:
         await runner.cleanup()
 
 
-def in_plain_aiohttp(hosted: web.Application) -> web.Application:
+def in_plain_aiohttp(hosted: web.Application, prefix: str) -> web.Application:
     async def say_public(_: web.Application, handler: Handler) -> Handler:
         """Of the old style, since aiohttp looks at the outermost application for such ones."""
 
@@ -260,15 +260,16 @@ def in_plain_aiohttp(hosted: web.Application) -> web.Application:
     outer = web.Application(middlewares=[cast(Any, say_public)], client_max_size=4711)
     outer[NAME] = "outer"
     outer.on_response_prepare.append(mark)
-    outer.add_subapp(PREFIX, hosted)
+    outer.add_subapp(prefix, hosted)
     return outer
 
 
 async def compare(tree: Tree, asked: Iterable[tuple[str, str]], config: Config) -> None:
     async with AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(served(in_plain_aiohttp(build(tree))))
+        beside = in_plain_aiohttp(build(tree), config.mount)
+        plain = await stack.enter_async_context(served(beside, config.mount))
         outer = build_app(config, services_with(Memory(), config), build(tree, late=True))
-        hosted = await stack.enter_async_context(served(outer))
+        hosted = await stack.enter_async_context(served(outer, config.mount))
         for method, path in asked:
             wanted, is_open = await plain.ask(method, path)
             stranger, _ = await hosted.ask(method, path)
@@ -290,13 +291,18 @@ requests = st.tuples(st.sampled_from(METHODS), st.sampled_from(ASKED))
 
 @pytest.mark.timeout(300)
 @settings(max_examples=40, phases=(Phase.explicit, Phase.generate))  # (servers shrink slowly)
-@given(trees(2), st.lists(requests, min_size=10, max_size=25, unique=True), st.booleans())
+@given(
+    trees(2),
+    st.lists(requests, min_size=10, max_size=25, unique=True),
+    st.booleans(),
+    st.sampled_from(PREFIXES),
+)
 def test_it_answers_as_in_plain_aiohttp(
-    tree: Tree, asked: list[tuple[str, str]], cors: bool
+    tree: Tree, asked: list[tuple[str, str]], cors: bool, prefix: str
 ) -> None:
     """``cors``: the outermost application has a middleware."""
     origins = "https://app.example" if cors else ""
-    config = msgspec.structs.replace(CHEAP_CONFIG, cors_origins=origins, mount=PREFIX)
+    config = msgspec.structs.replace(CHEAP_CONFIG, cors_origins=origins, mount=prefix)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "old-style middleware", DeprecationWarning)
         asyncio.run(compare(tree, asked, config))

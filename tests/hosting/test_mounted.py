@@ -12,11 +12,13 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from aiohttp.typedefs import Handler
 from gatelog import SESSION, public
 from gatelog.config import Config
 from gatelog.errors import ConfigError
 from gatelog.hosting.app import build_app, make_runner
+from gatelog.hosting.mounted import Mounted
 from gatelog.http.metrics import exposition
 from gatelog.http.requests import requests_here
 
@@ -341,17 +343,21 @@ async def test_its_hooks_see_refusals_too(config: Config, origins: str) -> None:
                 assert answer.headers["X-Hook"] == "hosted hosted", (path, bearer)
 
 
-async def test_an_inner_one_for_a_domain(config: Config) -> None:
-    """The same path is somebody else's elsewhere: it is not remembered."""
+async def test_an_inner_one_for_domains(config: Config) -> None:
+    """The same path is somebody else's elsewhere: it is not kept."""
     domain, hosted = web.Application(), web.Application()
-    domain.router.add_get("/api/x", whose)  # (the prefix is not put before what a domain has)
+    domain.router.add_get("/x", whose)
     hosted.router.add_get("/x", anybodys)
     hosted.add_domain("one.example", domain)
+    hosted.add_domain("two.example", domain)
     async with serving(behind(config, hosted), config) as service:
-        for _ in range(2):
+        for host in ("one.example", "two.example", "one.example"):
             assert (await service.get("/api/x")).body == b"open"
-            there = await service.get("/api/x", headers={"Host": "one.example"})
-            assert there.status == 401
+            there = {"Host": host}
+            assert (await service.get("/api/x", headers=there)).status == 401
+            answer = await service.get("/api/x", headers=there, bearer=ACTIVE)
+            assert answer.body == str(USER).encode()
+            assert (await service.get("/x", headers=there, bearer=ACTIVE)).status == 404
 
 
 async def test_forms_have_as_many_fields_as_it_says(config: Config) -> None:
@@ -371,12 +377,13 @@ async def test_what_finds_its_own_way_is_protected(config: Config) -> None:
     """A resource of the application's own, which makes its matches and routes as it likes."""
 
     class Match(web.UrlMappingMatchInfo):
-        extra = "kept"
+        """One of its own."""
 
     class Everywhere(web.PlainResource):
         async def resolve(self, request: web.Request) -> Any:
             route = web.ResourceRoute("GET", tell, self)
-            return Match({"x": request.path}, route), {"GET"}
+            kind = Match if request.path.endswith("own") else web.UrlMappingMatchInfo
+            return kind({"x": request.path}, route), {"GET"}
 
     async def tell(request: web.Request) -> web.Response:
         assert request.match_info["x"] == request.path
@@ -384,9 +391,60 @@ async def test_what_finds_its_own_way_is_protected(config: Config) -> None:
 
     hosted = web.Application()
     hosted.router.register_resource(Everywhere("/own"))
-    async with serving(behind(config, hosted), config) as service:
+    app = behind(config, hosted)
+    async with serving(app, config) as service:
         await is_protected(service, "/api/own")
         await is_protected(service, "/api/own/below")
+    (mounted,) = (each for each in app.router.resources() if isinstance(each, Mounted))
+    assert not mounted._bound, "nothing is kept of what comes and goes"
+
+
+async def test_no_resource_answers_outside_of_the_prefix(config: Config) -> None:
+    class Stubborn(web.PlainResource):
+        def add_prefix(self, prefix: str) -> None:
+            """Stays where it is."""
+
+    hosted, stubborn = web.Application(), Stubborn("/outside")
+    stubborn.add_route("GET", anybodys)
+    hosted.router.register_resource(stubborn)
+    app = behind(config, hosted)
+    async with serving(app, config) as service:
+        assert (await service.get("/outside")).status == 404
+        (mounted,) = (each for each in app.router.resources() if isinstance(each, Mounted))
+        assert await mounted.resolve(make_mocked_request("GET", "/outside")) == (None, set())
+
+
+async def test_a_route_of_several_applications_has_the_middlewares_of_each(config: Config) -> None:
+    def marking(name: str) -> web.Application:
+        @web.middleware
+        async def mark(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            response.headers["X-Through"] = name
+            return response
+
+        return web.Application(middlewares=[mark])
+
+    shared, ways = web.Application(), {name: marking(name) for name in ("one", "two")}
+    shared.router.add_get("/api/shared", whose)
+
+    class Either(web.PlainResource):
+        async def resolve(self, request: web.Request) -> Any:
+            found = await shared.router.resolve(request)
+            found.add_app(shared)
+            found.add_app(ways[request.headers["Way"]])
+            return found, set()
+
+        def __iter__(self) -> Any:
+            return iter(shared.router.routes())
+
+    hosted = web.Application()
+    hosted.router.register_resource(Either("/shared"))
+    for app in (shared, *ways.values()):
+        app.pre_freeze()
+    async with serving(behind(config, hosted), config) as service:
+        for way in ("one", "two", "one"):
+            answer = await service.get("/api/shared", headers={"Way": way}, bearer=ACTIVE)
+            assert (answer.status, answer.headers["X-Through"]) == (200, way)
 
 
 async def test_what_looks_at_more_than_the_path_is_asked_each_time(config: Config) -> None:
@@ -433,9 +491,11 @@ async def test_what_is_remembered_is_bounded(config: Config) -> None:
                     await service.send("PURGE", path)
         assert len(requests_here.cells) + len(requests_here._by_method) == counted
         remembered: list[Any] = [
-            key
+            place
             for resources in app.router._resource_index.values()
             for resource in resources
-            for key in getattr(resource, "_known", ())
+            for place in getattr(resource, "_places", ())
         ]
-        assert sorted(remembered) == [("GET", "/api/inner/plain"), ("GET", "/api/plain")]
+        assert sorted(map(str, remembered)) == ["('GET', '/api/inner/plain')", "GET", "GET"]
+        (mounted,) = (each for each in app.router.resources() if isinstance(each, Mounted))
+        assert len(mounted._bound) <= len(hosted.router.routes())

@@ -16,8 +16,8 @@ Rules:
   on it is what ``add_subapp`` would give: own handler, all applications.
 - What is inside is found as ``add_subapp`` would find it. The outermost router knows each of its
   resources by its own path, so that it needs no second search, and asks for all else at the prefix.
-- Where a path without variables leads is remembered, if nothing but path and method can decide it:
-  at most each route once for each method.
+- What was found for a route is kept, where nothing but path and method can decide it: at most each
+  route of the application once for each method that HTTP registers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial, update_wrapper, wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -122,7 +122,7 @@ class Mounted(_Within):
         super().__init__()
         self.hosted = hosted
         self._outer, self._door, self._prefix = outer, door, prefix
-        self._prefixed: set[web.AbstractResource] = set()
+        self._prefixed: set[object] = set()
         self._routes: frozenset[web.AbstractRoute] = frozenset()
         self._bound: dict[web.AbstractRoute, _Place] = {}
         self._put_prefix()
@@ -166,10 +166,12 @@ class Mounted(_Within):
         """Before all paths that do not have it yet."""
         router = self.hosted.router
         for resource in router.resources():
-            if resource in self._prefixed:
+            info = resource.get_info()
+            indexed = "rule" not in info  # (of a domain: not by its path)
+            what = resource if indexed else info["app"]  # which may have several domains
+            if what in self._prefixed:
                 continue
-            self._prefixed.add(resource)
-            indexed = "rule" not in resource.get_info()  # (of a domain: not by its path)
+            self._prefixed.add(what)
             if indexed:
                 router.unindex_resource(resource)
             resource.add_prefix(self._prefix)
@@ -191,7 +193,7 @@ class Mounted(_Within):
         for resource in own.resources():
             fixed = resource.canonical.partition("{")[0]
             if fixed.startswith(self._prefix + "/") or resource.canonical == self._prefix:
-                index.index_resource(_Entrance(self, resource))
+                index.index_resource(_entrance(self, resource))
         index.index_resource(self)
 
     # --- finding
@@ -266,25 +268,64 @@ class _Entrance(_Within):
     def __init__(self, mounted: Mounted, resource: web.AbstractResource) -> None:
         super().__init__()
         self._mounted, self._resource = mounted, resource
-        self._remembers = _is_constant(resource)
-        self._known: dict[tuple[str, str], _Place] = {}
-
-    async def resolve(self, request: web.Request) -> _Found:
-        place = self._known.get((request.method, request.rel_url.path_safe))
-        if place is not None:
-            return place.match({}), set()
-        found, _ = await self._resource.resolve(request)
-        if found is None:
-            return None, set()
-        place = self._mounted.place(found)
-        plain = self._remembers and type(place.route.resource) is web.PlainResource
-        if plain and request.method in hdrs.METH_ALL and self._mounted.is_lasting(place):
-            self._known[request.method, request.rel_url.path_safe] = place
-        return place.match_of(found), set()
 
     @property
     def canonical(self) -> str:
         return self._resource.canonical
+
+    async def resolve(self, request: web.Request) -> _Found:
+        found, _ = await self._resource.resolve(request)
+        if found is None:
+            return None, set()
+        place = self._mounted.place(found)
+        if request.method in hdrs.METH_ALL and self._mounted.is_lasting(place):
+            self._keep(request, place)
+        return place.match_of(found), set()
+
+    def _keep(self, request: web.Request, place: _Place) -> None:
+        """Find it more quickly next time, where that can be."""
+
+
+class _Routes(_Entrance):
+    """One path, with or without variables, of which each method has a place."""
+
+    def __init__(self, mounted: Mounted, resource: web.PlainResource | web.DynamicResource) -> None:
+        super().__init__(mounted, resource)
+        self._match = resource._match  # the half of ``resolve`` that is about the path
+        self._places: dict[str, _Place] = {}
+
+    async def resolve(self, request: web.Request) -> _Found:
+        place = self._places.get(request.method)
+        if place is None:
+            return await super().resolve(request)
+        variables = self._match(request.rel_url.path_safe)
+        return None if variables is None else place.match(variables), set()
+
+    def _keep(self, request: web.Request, place: _Place) -> None:
+        self._places[request.method] = place
+
+
+class _Inner(_Entrance):
+    """An application inside of the mounted one."""
+
+    def __init__(self, mounted: Mounted, resource: web.AbstractResource) -> None:
+        super().__init__(mounted, resource)
+        self._places: dict[tuple[str, str], _Place] = {}
+
+    async def resolve(self, request: web.Request) -> _Found:
+        place = self._places.get((request.method, request.rel_url.path_safe))
+        return (await super().resolve(request)) if place is None else (place.match({}), set())
+
+    def _keep(self, request: web.Request, place: _Place) -> None:
+        if type(place.route.resource) is web.PlainResource:  # (others have any number of paths)
+            self._places[request.method, request.rel_url.path_safe] = place
+
+
+def _entrance(mounted: Mounted, resource: web.AbstractResource) -> _Entrance:
+    if type(resource) in (web.PlainResource, web.DynamicResource):
+        return _Routes(mounted, cast(web.PlainResource | web.DynamicResource, resource))
+    is_inner = type(resource) is web.PrefixedSubAppResource
+    return (_Inner if is_inner and _is_constant(resource) else _Entrance)(mounted, resource)
 
 
 def _is_constant(resource: web.AbstractResource) -> bool:
