@@ -33,6 +33,11 @@ def put_ahead(seconds: float) -> None:
     _Moved.ahead_ns = int(seconds * 1e9)
 
 
+def moved_ahead() -> timedelta:
+    """By how much tests have moved the clock of this process; nothing anywhere else."""
+    return _Moved.ahead
+
+
 def new_event_id() -> UUID:
     return uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
 

@@ -37,13 +37,18 @@ class Accounts:
     ) -> None:
         self._database = database
         self._personal = PersonalData(config, database, now)
-        users = Users(database)
+        users, sessions = Users(database), SessionList(database)
         acting = Acting(database=database, appender=appender, barrier=barrier, tell=tell, now=now)
         self.logins = Logins(
-            config, users=users, passwords=passwords, personal=self._personal, acting=acting
+            config,
+            users=users,
+            sessions=sessions,
+            passwords=passwords,
+            personal=self._personal,
+            acting=acting,
         )
         self.sessions = UserSessions(
-            users=users, sessions=SessionList(database), personal=self._personal, acting=acting
+            users=users, sessions=sessions, personal=self._personal, acting=acting
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
 

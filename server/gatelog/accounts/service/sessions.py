@@ -30,9 +30,9 @@ from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession
-from gatelog.sessions.store.lookup import FoundSession, SessionList
+from gatelog.sessions.store.lookup import FoundSession, SessionList, Sweep
 
-MAX_EXPIRED_USERS = 256  # in one sweep
+MAX_EXPIRED_SESSIONS = 128  # at once: half of a commit, so that others find room in it
 MAX_SUBJECTS = 256  # whose sessions are ended at once
 
 
@@ -172,11 +172,22 @@ class UserSessions:
         return ended
 
     async def end_expired(self) -> int:
-        """Record the end of sessions whose time is over; returns how many. Many may call it."""
-        now = self._acting.now()
+        """Record the end of sessions whose time is over; returns how many.
+
+        Many may call it, in all processes of all hosts: one at a time does it, and the others do
+        nothing. It goes on, a bounded part at a time, until nothing is left.
+        """
         ended = 0
-        for subject_id in await self._sessions.expired_users(now, MAX_EXPIRED_USERS):
-            command = ExpireSessions(event_id=new_event_id(), at=now, subject_id=subject_id)
-            recorded = await self._acting.record(Act(command))
-            ended += recorded.count(SessionEnded)
+        async with self._sessions.sweeping() as sweep:
+            if sweep is not None:
+                while now_ended := await self._end_some_expired(sweep):
+                    ended += now_ended
         return ended
+
+    async def _end_some_expired(self, sweep: Sweep) -> int:
+        subjects = await sweep.expired_users(self._acting.now(), MAX_EXPIRED_SESSIONS)
+        acts = [
+            Act(ExpireSessions(event_id=new_event_id(), subject_id=subject)) for subject in subjects
+        ]
+        recorded = await asyncio.gather(*map(self._acting.record, acts))
+        return sum(each.count(SessionEnded) for each in recorded)

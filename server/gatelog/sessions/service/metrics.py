@@ -33,6 +33,11 @@ CHECKS_REFUSED = Counter(
     "gatelog_checks_refused_total", "Session checks answered 503: nobody could know."
 )
 
+RENEWALS = Counter("gatelog_sessions_renewed_total", "Sessions whose use was recorded.")
+RENEWALS_DROPPED = Counter(
+    "gatelog_renewals_dropped_total", "Sessions whose use could not be recorded at that time."
+)
+
 
 def count_wait(waited: Waited) -> None:
     """Note how a barrier's wait went: in the metrics, and in the log when it was long."""
