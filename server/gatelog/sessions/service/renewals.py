@@ -56,6 +56,11 @@ class Renewals:
         self._sent: frozenset[bytes] = frozenset()  # in the last round: memory may not know yet
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything is noted, or was a moment ago."""
+        return self._task is not None and not self._task.done()
+
     def note(self, digest: bytes) -> None:
         """The session behind this digest is used, and that is due to be recorded."""
         if digest in self._waiting or digest in self._sent:
@@ -64,7 +69,7 @@ class Renewals:
             RENEWALS_DROPPED.inc()
             return
         self._waiting[digest] = None
-        if self._task is None or self._task.done():
+        if not self.busy:
             self._task = asyncio.create_task(self._run(), name="renewals")
 
     async def _run(self) -> None:
