@@ -17,7 +17,12 @@ def utc_now() -> datetime:
 
 def utc_now_us() -> int:
     """The same clock in microseconds since 1970."""
-    return (time.time_ns() + _Moved.ahead_ns) // 1000
+    return utc_now_ns() // 1000
+
+
+def utc_now_ns() -> int:
+    """The same clock in nanoseconds since 1970."""
+    return time.time_ns() + _Moved.ahead_ns
 
 
 class _Moved:

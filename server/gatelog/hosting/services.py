@@ -21,6 +21,7 @@ from gatelog.audit.service.export import Exports, LogPages
 from gatelog.audit.service.follow import Follower
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.clock import utc_now_ns
 from gatelog.config import Config
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges
@@ -89,7 +90,7 @@ async def open_services(
             on_wait=count_wait,
         )
         renewals = Renewals(appender.submit, interval_s=interval_s(config.shortest_idle_s))
-        replica = ReplicaReader(ReplicaPlace(config), on_use=renewals.note)
+        replica = ReplicaReader(ReplicaPlace(config), wall_ns=utc_now_ns, on_use=renewals.note)
         stack.callback(replica.close)
         herald = Herald(database)
         stack.push_async_callback(herald.close)
