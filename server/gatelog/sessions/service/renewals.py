@@ -5,7 +5,8 @@ Rules:
 - Nobody waits for it: a request leaves the digest of its token, and goes on.
 - What a process has noted goes to the log a part at a time, one part after the other, so that a
   login finds the log's lock free between two of them.
-- Whatever goes wrong, it is forgotten: too many, a database that does not answer. Use is noted as
+- Whatever goes wrong, it is forgotten: too many, a database that does not answer, a process that
+  was stopped meanwhile. Use is noted as
   long as it is due, so the next request renews. It is decided on the state under the log's lock
   (``sessions.rules.renewing``).
 """
@@ -24,11 +25,13 @@ from gatelog.sessions.rules.events import SessionsRenewed
 from gatelog.sessions.rules.lifetimes import MOST_RENEWED
 from gatelog.sessions.rules.renewing import RenewSessions
 from gatelog.sessions.service.metrics import RENEWALS, RENEWALS_DROPPED
+from gatelog.sessions.store.replica_place import boottime_ns
 
 logger = logging.getLogger(__name__)
 
 LONGEST_INTERVAL_S = 1.0
 INTERVALS_IN_IDLE_TIME = 32
+LATEST_NS = 5_000_000_000  # use that is older is none now
 MOST_WAITING = 16_384  # sessions of a process
 
 
@@ -74,8 +77,12 @@ class Renewals:
 
     async def _run(self) -> None:
         while self._waiting or self._sent:
+            since_ns = boottime_ns()
             await asyncio.sleep(self._interval_s)
             taken = list(self._waiting)
+            if boottime_ns() - since_ns > LATEST_NS:  # this process, or its machine, was stopped
+                RENEWALS_DROPPED.inc(len(taken))
+                taken = []
             self._waiting, self._sent = {}, frozenset(taken)
             for first in range(0, len(taken), MOST_RENEWED):
                 if not await self._record(tuple(taken[first : first + MOST_RENEWED])):
