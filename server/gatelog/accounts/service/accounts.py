@@ -10,6 +10,7 @@ from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.users import Users
 from gatelog.clock import utc_now
 from gatelog.config import Config
@@ -48,7 +49,11 @@ class Accounts:
             acting=acting,
         )
         self.sessions = UserSessions(
-            users=users, sessions=sessions, personal=self._personal, acting=acting
+            users=users,
+            sessions=sessions,
+            names=SessionNames(database),
+            personal=self._personal,
+            acting=acting,
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
 

@@ -1,4 +1,4 @@
-"""How long sessions may idle.
+"""How long sessions may idle, and what people call them.
 
 Revision ID: 0010
 
@@ -39,6 +39,15 @@ BEGIN
 END $$;
 """
 
+# What people call their sessions: sealed under the user's key, and gone with the session.
+SESSION_NAMES = """
+CREATE TABLE session_names (
+    session_id uuid  PRIMARY KEY REFERENCES active_sessions (session_id) ON DELETE CASCADE,
+    sealed     bytea NOT NULL CHECK (octet_length(sealed) <= 512)
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON session_names TO gatelog_app;
+"""
+
 RETAINED_SESSIONS = """
 ALTER TABLE retained_sessions
     ADD COLUMN absolute_at timestamptz,
@@ -48,7 +57,7 @@ ALTER TABLE retained_sessions
 
 
 def upgrade() -> None:
-    for statements in (ACTIVE_SESSIONS, RETAINED_SESSIONS):
+    for statements in (ACTIVE_SESSIONS, SESSION_NAMES, RETAINED_SESSIONS):
         run_script(statements)
 
 
