@@ -18,6 +18,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
+from gatelog.testing.moving import MovedClock
 from gatelog.testing.postgres import TEMPLATE, Dsns, template_postgres
 from gatelog.testing.postgres import make_database as make_one
 from hypothesis import settings
@@ -130,6 +131,14 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def moved_clock() -> Iterator[MovedClock]:
+    """A clock that is ahead of the machine's when it is told to be, and with it the log's."""
+    clock = MovedClock()
+    yield clock
+    clock.reset()
 
 
 @pytest.fixture

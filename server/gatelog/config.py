@@ -8,13 +8,15 @@ service has its name and its default here.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
@@ -31,8 +33,38 @@ _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
 
 Network = IPv4Network | IPv6Network
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400 * 400)]
+DAY_S = 86_400
+Seconds = Annotated[float, Meta(gt=0, le=DAY_S * 400)]
+IdleSeconds = Annotated[int, Meta(ge=0, le=DAY_S * 400)]
+RoleName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}$")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Lifetimes(msgspec.Struct, frozen=True):
+    """How long a session lives at most and unused, in seconds; ``idle_s`` 0: it need not be."""
+
+    lifetime_s: float
+    idle_s: int
+
+    def exceeds(self, bound: Lifetimes) -> bool:
+        """Whether either is longer than this bound."""
+        longer = self.idle_s > bound.idle_s or self.idle_s == 0
+        return self.lifetime_s > bound.lifetime_s or (longer and bound.idle_s > 0)
+
+
+class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for who has a role. What is None is as for everybody."""
+
+    lifetime_s: Seconds | None = None
+    idle_s: IdleSeconds | None = None
+
+
+ASSURANCE = {
+    # NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3; it asks for no idle timeout of AAL1
+    "aal1": Lifetimes(30 * DAY_S, 0),
+    "aal2": Lifetimes(DAY_S, 3600),
+    "aal3": Lifetimes(DAY_S / 2, 900),
+}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,12 +103,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     identity_issuer: Annotated[str, Meta(pattern=r"^[!#-\[\]-~]{0,255}$")] = ""
     # How long a signed identity is good, also after a logout, in seconds.
     identity_ttl_s: Annotated[int, Meta(ge=5, le=60)] = 30
-    # How long a session lives at most, in seconds.
-    session_lifetime_s: Seconds = 86_400
+    # Bounds by NIST SP 800-63B: aal1 (30 days), aal2 (24 hours, unused 1), aal3 (12 hours, 15 min).
+    assurance: Literal["none", "aal1", "aal2", "aal3"] = "none"
+    # How long a session lives at most, in seconds; the default is 30 days, or the assurance.
+    session_lifetime_s: Seconds = 30 * DAY_S
+    # How long it lives unused, in seconds; 0: it need not be used. The default: as with lifetimes.
+    session_idle_s: IdleSeconds = 7 * DAY_S
+    # The same by role, as JSON: {"admin": {"lifetime_s": 43200, "idle_s": 900}}; the least counts.
+    roles: Annotated[str, Meta(max_length=65_536)] = ""
     # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
     recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
-    # Active sessions of one user; a login beyond them ends the oldest.
-    max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
+    # Active sessions of one user.
+    max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 20
+    # A login beyond them ends the oldest session (supersede), or is refused with 409 (refuse).
+    too_many_sessions: Literal["supersede", "refuse"] = "supersede"
     # Shortest password accepted, in characters.
     password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
     # Words that a password may not be made of, with commas: names of your company and products.
@@ -192,6 +232,27 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return parse_words(self.password_words)
 
     @property
+    def role_settings(self) -> Mapping[str, RoleSettings]:
+        """What holds for roles, by their names."""
+        return parse_roles(self.roles)
+
+    def lifetimes_of(self, roles: Iterable[str]) -> Lifetimes:
+        """How long the sessions of a user with these roles live: the least that any role says."""
+        own = [found for role in roles if (found := self.role_settings.get(role)) is not None]
+        lifetimes = [each.lifetime_s for each in own if each.lifetime_s is not None]
+        idles = [each.idle_s for each in own if each.idle_s is not None]
+        return Lifetimes(
+            min(lifetimes, default=self.session_lifetime_s),
+            min(idles, key=lambda idle_s: idle_s or math.inf, default=self.session_idle_s),
+        )
+
+    @property
+    def shortest_idle_s(self) -> int | None:
+        """The shortest idle time that any session may have, in seconds; None: none has one."""
+        idles = [self.session_idle_s, *(each.idle_s for each in self.role_settings.values())]
+        return min((idle_s for idle_s in idles if idle_s), default=None)
+
+    @property
     def worker_count(self) -> int:
         """Worker processes on this host."""
         return self.workers or os.cpu_count() or 1
@@ -249,7 +310,28 @@ def load_config(environ: Mapping[str, str]) -> Config:
         if field in texts:
             raise ConfigError(name, f"is set together with {variable(field)}; set one of them")
         texts[field] = environ[name] if name in fields else _read_secret(name, environ[name])
-    return Config(**{field: _parse(field, text) for field, text in texts.items()})
+    found = {field: _parse(field, text) for field, text in texts.items()}
+    bound = ASSURANCE.get(found.get("assurance", "none"))
+    if bound is None:
+        return Config(**found)
+    preset = {"session_lifetime_s": bound.lifetime_s, "session_idle_s": bound.idle_s}
+    if not bound.idle_s:
+        del preset["session_idle_s"]
+    config = Config(**(preset | found))
+    _check_assurance(config, bound)
+    return config
+
+
+def _check_assurance(config: Config, bound: Lifetimes) -> None:
+    """Raises ConfigError for lifetimes that the level of assurance does not allow."""
+    too_long = f"is longer than {config.assurance} allows"
+    usual = Lifetimes(config.session_lifetime_s, config.session_idle_s)
+    if usual.exceeds(bound):
+        name = "session_idle_s" if usual.lifetime_s <= bound.lifetime_s else "session_lifetime_s"
+        raise ConfigError(variable(name), too_long)
+    for role in config.role_settings:
+        if config.lifetimes_of([role]).exceeds(bound):
+            raise ConfigError(variable("roles"), f"what {role!r} has {too_long}")
 
 
 def _read_secret(name: str, path: str) -> str:
@@ -282,10 +364,24 @@ def _parse(field: str, text: str) -> Any:
             parse_hosts(text)
         elif field == "password_words":
             parse_words(text)
+        elif field == "roles":
+            parse_roles(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
         raise ConfigError(variable(field), f"{shown} is not usable: {error}") from error
+
+
+_read_roles = msgspec.json.Decoder(dict[RoleName, RoleSettings]).decode
+
+
+@lru_cache(maxsize=8)
+def parse_roles(text: str) -> Mapping[str, RoleSettings]:
+    """The settings of roles in this JSON, by their names. Raises ValueError."""
+    try:
+        return MappingProxyType(_read_roles(text) if text.strip() else {})
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
 
 
 @lru_cache(maxsize=8)

@@ -145,6 +145,12 @@ class LastAdmin(Conflict):
     code, title = "last_admin", "Nobody would be left to administer"
 
 
+class TooManySessions(Conflict):
+    """The user has as many sessions as are allowed, and the oldest one is not to end for it."""
+
+    code, title = "too_many_sessions", "There are too many sessions"
+
+
 class EventIdConflict(Conflict):
     """The event id is in the log already, with other bytes."""
 

@@ -224,6 +224,7 @@ async def running_cluster(
     variant: str = "faithful",
     hesitant: int = 1000,
     lease_ttl_s: float = 1.0,
+    idle_s: int | None = None,
     projectors: bool = True,
     postgres: Server | None = None,
     standby: Server | None = None,
@@ -247,7 +248,7 @@ async def running_cluster(
             host = Host(
                 f"host{number}",
                 proxies,
-                _config(app_url(postgres, proxies), lease_ttl_s),
+                _config(app_url(postgres, proxies), lease_ttl_s, idle_s),
                 directory,
                 variant=variant,
                 temper="hesitant" if number < hesitant else "calm",
@@ -262,8 +263,9 @@ async def running_cluster(
         yield cluster
 
 
-def _config(dsn: str, lease_ttl_s: float) -> dict[str, str]:
-    return {
+def _config(dsn: str, lease_ttl_s: float, idle_s: int | None) -> dict[str, str]:
+    idle = {} if idle_s is None else {"GATELOG_SESSION_IDLE_S": str(idle_s)}
+    return idle | {
         "GATELOG_DATABASE_URL": dsn,
         "GATELOG_LEASE_TTL_S": str(lease_ttl_s),
         "GATELOG_REGISTRATION": "open",

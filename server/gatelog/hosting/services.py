@@ -21,6 +21,7 @@ from gatelog.audit.service.export import Exports, LogPages
 from gatelog.audit.service.follow import Follower
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.clock import utc_now_ns
 from gatelog.config import Config
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges, ProcessGauges
@@ -38,6 +39,7 @@ from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.herald import Herald
 from gatelog.sessions.service.metrics import MemoryChecks, count_wait
+from gatelog.sessions.service.renewals import Renewals, interval_s
 from gatelog.sessions.store.lookup import PrimaryLookup
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaPlace
@@ -45,6 +47,7 @@ from gatelog.sessions.store.replica_place import ReplicaPlace
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 60.0
+FIRST_SWEEP_AFTER_S = 5.0  # what was over while nobody ran is not left for a minute more
 IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
 
 
@@ -76,9 +79,8 @@ async def open_services(
     timeout_s = config.database_timeout_s
     async with AsyncExitStack() as stack:
         database, log, marks = await stack.enter_async_context(_pools(config, dsn, guarded=guarded))
-        passwords, replica = PasswordPool(config), ReplicaReader(ReplicaPlace(config))
+        passwords = PasswordPool(config)
         stack.callback(passwords.close)
-        stack.callback(replica.close)
         appender = Appender(
             database.connect,
             timeout_s=timeout_s,
@@ -92,11 +94,15 @@ async def open_services(
             idle_look_s=IDLE_LOOK_S if config.embedded else None,
             on_wait=count_wait,
         )
+        renewals = Renewals(appender.submit, interval_s=interval_s(config.shortest_idle_s))
+        replica = ReplicaReader(ReplicaPlace(config), wall_ns=utc_now_ns, on_use=renewals.note)
+        stack.callback(replica.close)
         herald = Herald(database)
         stack.push_async_callback(herald.close)
         signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
         for opened in (appender, lookup, barrier, signer.looking()):
             await stack.enter_async_context(opened)
+        stack.push_async_callback(renewals.close)
         audit = Audit(config, database=log, appender=appender)
         pages = LogPages(log, audit.personal)
         follower = Follower(config, log, pages)
@@ -110,7 +116,7 @@ async def open_services(
                 barrier=barrier,
                 tell=herald.tell,
             ),
-            gate=Gate(lookup, know_nothing if config.check == "strict" else replica.peek),
+            gate=_gate(config, lookup, replica, renewals),
             proofs=Proofs(log),
             audit=audit,
             as_of=AsOf(marks),
@@ -124,6 +130,14 @@ async def open_services(
                 ProcessGauges({"accounts": database, "log": log, "marks": marks}, passwords).tell,
             ),
         )
+
+
+def _gate(
+    config: Config, lookup: PrimaryLookup, replica: ReplicaReader, renewals: Renewals
+) -> Gate:
+    if config.check == "strict":
+        return Gate(lookup, know_nothing, on_use=renewals.note)
+    return Gate(lookup, replica.peek, look=replica.look, on_use=renewals.note)
 
 
 @asynccontextmanager
@@ -164,8 +178,10 @@ async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
 
 
 async def _sweep(accounts: Accounts) -> None:
+    pause_s = FIRST_SWEEP_AFTER_S
     while True:
-        await asyncio.sleep(SWEEP_INTERVAL_S)
+        await asyncio.sleep(pause_s)
+        pause_s = SWEEP_INTERVAL_S
         try:
             await accounts.sessions.end_expired()
             await accounts.logins.forget_overdue()

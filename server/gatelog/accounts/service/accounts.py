@@ -10,6 +10,7 @@ from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.users import Users
 from gatelog.clock import utc_now
 from gatelog.config import Config
@@ -37,13 +38,22 @@ class Accounts:
     ) -> None:
         self._database = database
         self._personal = PersonalData(config, database, now)
-        users = Users(database)
+        users, sessions = Users(database), SessionList(database)
         acting = Acting(database=database, appender=appender, barrier=barrier, tell=tell, now=now)
         self.logins = Logins(
-            config, users=users, passwords=passwords, personal=self._personal, acting=acting
+            config,
+            users=users,
+            sessions=sessions,
+            passwords=passwords,
+            personal=self._personal,
+            acting=acting,
         )
         self.sessions = UserSessions(
-            users=users, sessions=SessionList(database), personal=self._personal, acting=acting
+            users=users,
+            sessions=sessions,
+            names=SessionNames(database),
+            personal=self._personal,
+            acting=acting,
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
 

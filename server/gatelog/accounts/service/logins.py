@@ -31,6 +31,7 @@ from gatelog.accounts.rules.login import (
     RecordLoginFailure,
     RegisterUser,
     RenewSession,
+    Replaced,
     StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
@@ -56,6 +57,7 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
+from gatelog.sessions.store.lookup import SessionList
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -74,12 +76,14 @@ class Logins:
         config: Config,
         *,
         users: Users,
+        sessions: SessionList,
         passwords: PasswordPool,
         personal: PersonalData,
         acting: Acting,
     ) -> None:
         self._config = config
         self._users = users
+        self._sessions = sessions
         self._passwords = passwords
         self._personal = personal
         self._acting = acting
@@ -152,8 +156,19 @@ class Logins:
 
     # --- logging in
 
-    async def log_in(self, login: str, password: str, client: Client = UNKNOWN_CLIENT) -> Grant:
-        """Start a session. Raises InvalidCredentials, HashingFull."""
+    async def log_in(
+        self,
+        login: str,
+        password: str,
+        client: Client = UNKNOWN_CLIENT,
+        *,
+        over: bytes | None = None,
+    ) -> Grant:
+        """Start a session. Raises InvalidCredentials, HashingFull, TooManySessions.
+
+        ``over``: the digest of the token that the same browser had; that session ends, in the same
+        append and whosesoever it is.
+        """
         login, password = normalise_login(login), normalise_password(password)
         credential = await self._verified(login, password, client)
         token = new_token()
@@ -161,8 +176,18 @@ class Logins:
             event=self._session_started(new_event_id(), credential, token, client),
             credential_version=credential.credential_version,
             max_sessions=self._config.max_sessions_per_user,
+            refuse=self._config.too_many_sessions == "refuse",
+            replaces=await self._replaced(over),
         )
         return await self._grant(token, command, client)
+
+    async def _replaced(self, over: bytes | None) -> Replaced | None:
+        if over is None:
+            return None
+        found, _ = await self._sessions.by_digest(over)
+        if found is None:
+            return None
+        return Replaced(found.session.subject_id, found.session.session_id)
 
     async def _verified(self, login: str, password: str, client: Client) -> Credential:
         """The credential behind login and password; a failure is recorded."""
@@ -209,14 +234,16 @@ class Logins:
         self, event_id: UUID, credential: Credential, token: str, client: Client
     ) -> SessionStarted:
         now = self._acting.now()
+        lives = self._config.lifetimes_of(credential.roles)
         event = SessionStarted(
             event_id=event_id,
             occurred_at=now,
             subject_id=credential.subject_id,
             session_id=new_random_id(),
             token_digest=token_digest(token),
-            expires_at=now + timedelta(seconds=self._config.session_lifetime_s),
+            expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
+            idle_s=lives.idle_s or None,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
@@ -272,8 +299,9 @@ class Logins:
             event=msgspec.structs.replace(
                 started,
                 occurred_at=session.started_at,
-                expires_at=session.expires_at,
+                expires_at=session.absolute_at,
                 roles=credential.roles,
+                idle_s=session.idle_s,
             ),
             session_id=session.session_id,
             at=self._acting.now(),

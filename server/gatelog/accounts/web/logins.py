@@ -43,12 +43,16 @@ class Registered(msgspec.Struct):
 
 
 class Granted(Outcome):
-    """A session that has started; ``token`` only for who asked to carry it as a bearer."""
+    """A session that has started; ``token`` only for who asked to carry it as a bearer.
+
+    ``expires_at``: when it is over unless it is used; ``absolute_at``: at the latest.
+    """
 
     status: str
     user_id: UUID
     session_id: UUID
     expires_at: datetime
+    absolute_at: datetime
     position: int
     token: str | None = None
     token_type: str | None = None
@@ -66,10 +70,16 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 @public
 async def log_in(request: web.Request) -> web.StreamResponse:
-    """Start a session, whatever credentials come along: the token is always a fresh one."""
+    """Start a session, whatever credentials come along: the token is always a fresh one.
+
+    The session of a cookie that comes along is superseded.
+    """
     body = await read_body(request, Login)
     caller = caller_of(request)
-    grant = await request.app[ACCOUNTS].logins.log_in(body.login, body.password, caller.client)
+    over = caller.digest if caller.by_cookie else None
+    grant = await request.app[ACCOUNTS].logins.log_in(
+        body.login, body.password, caller.client, over=over
+    )
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
@@ -89,13 +99,18 @@ async def _granted(
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(
-        status, session.subject_id, session.session_id, session.expires_at, grant.position
+        status,
+        session.subject_id,
+        session.session_id,
+        session.expires_at,
+        session.absolute_at,
+        grant.position,
     )
     if carrier == "bearer":
         content.token, content.token_type = grant.token, "Bearer"
     response = await told(request, caller, content, grant.position)
     if carrier == "cookie":
-        lifetime = session.expires_at - session.started_at
+        lifetime = session.absolute_at - session.started_at
         set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
     return response
 
