@@ -11,60 +11,37 @@ import inspect
 import math
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
-from gatelog.text import SHORTEST_WORD
+from gatelog.settings import (
+    ASSURANCE,
+    DAY_S,
+    Count,
+    IdleSeconds,
+    Lifetimes,
+    Network,
+    RoleSettings,
+    Seconds,
+    Text,
+    check_url,
+    parse_hosts,
+    parse_login_url,
+    parse_networks,
+    parse_origins,
+    parse_roles,
+    parse_words,
+)
 
 PREFIX = "GATELOG_"
 MASK = "********"
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
-
-Network = IPv4Network | IPv6Network
-Text = Annotated[str, Meta(min_length=1, max_length=4096)]
-DAY_S = 86_400
-Seconds = Annotated[float, Meta(gt=0, le=DAY_S * 400)]
-IdleSeconds = Annotated[int, Meta(ge=0, le=DAY_S * 400)]
-RoleName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}$")]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-
-
-class Lifetimes(msgspec.Struct, frozen=True):
-    """How long a session lives at most and unused, in seconds; ``idle_s`` 0: it need not be."""
-
-    lifetime_s: float
-    idle_s: int
-
-    def exceeds(self, bound: Lifetimes) -> bool:
-        """Whether either is longer than this bound."""
-        longer = self.idle_s > bound.idle_s or self.idle_s == 0
-        return self.lifetime_s > bound.lifetime_s or (longer and bound.idle_s > 0)
-
-
-class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What holds for who has a role. What is None is as for everybody."""
-
-    lifetime_s: Seconds | None = None
-    idle_s: IdleSeconds | None = None
-
-
-ASSURANCE = {
-    # NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3; it asks for no idle timeout of AAL1
-    "aal1": Lifetimes(30 * DAY_S, 0),
-    "aal2": Lifetimes(DAY_S, 3600),
-    "aal3": Lifetimes(DAY_S / 2, 900),
-}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -346,109 +323,25 @@ def _read_secret(name: str, path: str) -> str:
 
 
 _HINTS: dict[str, Any] = get_type_hints(Config, include_extras=True)
+# What a type does not say of a setting's text; each raises ValueError.
+_CHECKS: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(URLS, check_url),
+    "cors_origins": parse_origins,
+    "login_url": parse_login_url,
+    "master_key": lambda text: text and parse_master_keys(text),
+    "password_words": parse_words,
+    "return_hosts": parse_hosts,
+    "roles": parse_roles,
+    "trusted_origins": parse_origins,
+    "trusted_proxies": parse_networks,
+}
 
 
 def _parse(field: str, text: str) -> Any:
     try:
-        if field in URLS:
-            _check_url(text)
-        elif field == "master_key" and text:
-            parse_master_keys(text)
-        elif field == "trusted_proxies":
-            parse_networks(text)
-        elif field in {"trusted_origins", "cors_origins"}:
-            parse_origins(text)
-        elif field == "login_url":
-            parse_login_url(text)
-        elif field == "return_hosts":
-            parse_hosts(text)
-        elif field == "password_words":
-            parse_words(text)
-        elif field == "roles":
-            parse_roles(text)
+        if check := _CHECKS.get(field):
+            check(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
         raise ConfigError(variable(field), f"{shown} is not usable: {error}") from error
-
-
-_read_roles = msgspec.json.Decoder(dict[RoleName, RoleSettings]).decode
-
-
-@lru_cache(maxsize=8)
-def parse_roles(text: str) -> Mapping[str, RoleSettings]:
-    """The settings of roles in this JSON, by their names. Raises ValueError."""
-    try:
-        return MappingProxyType(_read_roles(text) if text.strip() else {})
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from None
-
-
-@lru_cache(maxsize=8)
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """The networks in this text, separated by commas. Raises ValueError."""
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-
-
-@lru_cache(maxsize=8)
-def parse_origins(text: str) -> frozenset[str]:
-    """The origins in this text, separated by commas, as browsers write them. Raises ValueError."""
-    origins = [part.strip() for part in text.split(",") if part.strip()]
-    for origin in origins:
-        if _origin(origin) is None:
-            raise ValueError(f"{origin!r} is no origin: scheme, host, and a port that is not usual")
-    return frozenset(origins)
-
-
-_origin = re.compile(
-    r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
-).fullmatch
-
-
-@lru_cache(maxsize=8)
-def parse_login_url(text: str) -> frozenset[str]:
-    """The host of this address of a page, or nothing for none. Raises ValueError."""
-    if not text:
-        return frozenset()
-    match = _page(text)
-    if match is None:
-        raise ValueError("it must be like https://login.example/page, without a fragment")
-    return parse_hosts(match[1])
-
-
-@lru_cache(maxsize=8)
-def parse_hosts(text: str) -> frozenset[str]:
-    """The hosts in this text, separated by commas, as browsers write them. Raises ValueError."""
-    hosts = frozenset(part.strip() for part in text.split(",") if part.strip())
-    for host in hosts:
-        if _origin(f"https://{host}") is None:
-            raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
-    return hosts
-
-
-@lru_cache(maxsize=8)
-def parse_words(text: str) -> frozenset[str]:
-    """The words in this text, separated by commas, NFKC and case-folded. Raises ValueError."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    words = frozenset(part.strip() for part in folded.split(",") if part.strip())
-    for word in words:
-        if len(word) < SHORTEST_WORD:
-            raise ValueError(f"{word!r} is shorter than {SHORTEST_WORD} characters")
-    return words
-
-
-_page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch
-
-
-def _check_url(text: str) -> None:
-    """Raises ValueError, without any part of the URL in it: there may be a password."""
-    try:
-        parts = urlsplit(text)
-        hosts = parts.netloc.rpartition("@")[2].split(",")  # a primary and its standbys
-        usable = parts.scheme in {"postgres", "postgresql"} and all(
-            (urlsplit(f"//{host}").port or 1) > 0 for host in hosts
-        )
-    except ValueError:
-        usable = False
-    if text and not usable:
-        raise ValueError("it must be like postgresql://user:password@host:5432/database")
