@@ -106,6 +106,7 @@ class Batch:
         self.recorded: dict[UUID, int] = dict(row["recorded"])
         self.world = world
         self.events: list[ev.Event] = []
+        self.beside = False
         self.outcomes: list[tuple[Submission, Recorded | GatelogError]] = []
         self.found: list[tuple[Submission, int]] = []
         self._encoded: list[tuple[bytes, bytes]] = []
@@ -126,6 +127,7 @@ class Batch:
             self.world.apply(event, self.head + len(self.events), submission.trace)
         for beside in decision.beside:
             beside.enter(self.world)
+            self.beside = True
         position = self.head + len(self.events)
         self.outcomes.append((submission, Recorded(position, decision.events)))
 
