@@ -95,15 +95,17 @@ async def open_services(
         pages = LogPages(log, audit.personal)
         follower = Follower(config, log, pages)
         stack.push_async_callback(follower.close)
+        accounts = Accounts(
+            config,
+            database=database,
+            appender=appender,
+            passwords=passwords,
+            barrier=barrier,
+            tell=herald.tell,
+        )
+        stack.push_async_callback(accounts.close)
         yield Services(
-            accounts=Accounts(
-                config,
-                database=database,
-                appender=appender,
-                passwords=passwords,
-                barrier=barrier,
-                tell=herald.tell,
-            ),
+            accounts=accounts,
             gate=Gate(lookup, know_nothing if config.check == "strict" else replica.peek),
             proofs=Proofs(log),
             audit=audit,

@@ -9,7 +9,10 @@ from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
+from gatelog.accounts.service.throttling import Throttle
+from gatelog.accounts.service.turns import TURNS_A_THREAD, Turns
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
 from gatelog.clock import utc_now
 from gatelog.config import Config
@@ -39,13 +42,26 @@ class Accounts:
         self._personal = PersonalData(config, database, now)
         users = Users(database)
         acting = Acting(database=database, appender=appender, barrier=barrier, tell=tell, now=now)
+        self.throttle = Throttle(
+            config, store=Throttled(database), personal=self._personal, acting=acting
+        )
         self.logins = Logins(
-            config, users=users, passwords=passwords, personal=self._personal, acting=acting
+            config,
+            users=users,
+            passwords=passwords,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+            turns=Turns(TURNS_A_THREAD * passwords.threads, config.hashing_queue),
         )
         self.sessions = UserSessions(
             users=users, sessions=SessionList(database), personal=self._personal, acting=acting
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
+
+    async def close(self) -> None:
+        """End what goes on beside requests."""
+        await self.throttle.close()
 
     async def ready(self) -> None:
         """Raises Unavailable, with the reason, while the service cannot do its work."""

@@ -5,6 +5,7 @@ Rules:
 - Argon2id only, in a bounded pool of threads of lower priority: argon2 lets go of the
   interpreter's lock, and the kernel gives the core to the event loop first.
 - What would wait behind a full queue is refused at once (HashingFull), before any work is done.
+  Whose turn it is, is decided before (``accounts.service.turns``).
 - A user who does not exist costs what a wrong password costs: the same call, on a hash that no
   password fits.
 """
@@ -66,9 +67,9 @@ class PasswordPool:
             type=argon2.Type.ID,
         )
         self._nobody = _hash_of_no_password(config)
-        threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
-        self._threads = ThreadPoolExecutor(threads, "password", initializer=_lower_priority)
-        self._places = threading.BoundedSemaphore(threads + config.hashing_queue)
+        self.threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
+        self._threads = ThreadPoolExecutor(self.threads, "password", initializer=_lower_priority)
+        self._places = threading.BoundedSemaphore(self.threads + config.hashing_queue)
 
     async def hash(self, password: str) -> str:
         """The encoded hash of this (normalised) password, with a fresh salt.

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.accounts.web.devices import device_tokens, set_device_cookie
 from gatelog.http.answers import Outcome, private, set_session_cookie, told
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
@@ -69,7 +70,10 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one."""
     body = await read_body(request, Login)
     caller = caller_of(request)
-    grant = await request.app[ACCOUNTS].logins.log_in(body.login, body.password, caller.client)
+    devices = device_tokens(request, caller)
+    grant = await request.app[ACCOUNTS].logins.log_in(
+        body.login, body.password, caller.client, devices if body.carrier == "cookie" else None
+    )
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
@@ -78,7 +82,11 @@ async def change_password(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, PasswordChange)
     caller = caller_of(request)
     grant = await request.app[ACCOUNTS].logins.change_password(
-        request[SESSION], body.current_password, body.new_password, caller.client
+        request[SESSION],
+        body.current_password,
+        body.new_password,
+        caller.client,
+        device_tokens(request, caller) if caller.by_cookie else None,
     )
     carrier: Carrier = "cookie" if caller.by_cookie else "bearer"
     return await _granted(request, caller, "password_changed", grant, carrier)
@@ -97,6 +105,8 @@ async def _granted(
     if carrier == "cookie":
         lifetime = session.expires_at - session.started_at
         set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
+        if grant.device is not None:
+            set_device_cookie(response, request, caller, grant.device)
     return response
 
 
