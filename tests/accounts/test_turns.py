@@ -56,19 +56,19 @@ class FairQueueModel(RuleBasedStateMachine):
             own.append(item)
             self.lanes[item] = lane
 
-    @rule()
-    def take(self) -> None:
-        item = self.queue.take()
+    @rule(strangers=st.booleans())
+    def take(self, strangers: bool) -> None:
+        item = self.queue.take(strangers=strangers)
         if item is None:
             assert not self.waiting(known=True)
-            assert not self.waiting(known=False)
-            self.known_in_a_row = 0
+            assert not strangers or not self.waiting(known=False)
             return
+        assert strangers or self.lanes[item].known
         lane, before = self.lanes[item], self.known_in_a_row
         assert self.lines[lane].popleft() == item  # in the order of their coming
         self.known_in_a_row = self.known_in_a_row + 1 if lane.known else 0
-        if self.waiting(known=False):
-            assert self.known_in_a_row <= IN_A_ROW
+        if strangers and self.waiting(known=False) and lane.known:
+            assert before < IN_A_ROW
         if not lane.known and self.waiting(known=True):
             assert before >= IN_A_ROW
         for other, line in self.lines.items():
@@ -142,6 +142,7 @@ async def crowd() -> AsyncIterator[Crowd]:
 async def test_a_flood_delays_its_own_line(crowd: Crowd) -> None:
     async with AsyncExitStack() as busy:
         await busy.enter_async_context(crowd.turns.turn(FLOOD))
+        await busy.enter_async_context(crowd.turns.turn(OWN))  # no more for known devices
         for n in range(4):
             await crowd.come(f"flood {n}", FLOOD)
         refused = await crowd.come("flood 4", FLOOD)
@@ -151,6 +152,13 @@ async def test_a_flood_delays_its_own_line(crowd: Crowd) -> None:
         await crowd.come("own", OWN)
     await asyncio.gather(*crowd.tasks, return_exceptions=True)
     assert crowd.served == ["own", "flood 0", "other", "flood 1", "flood 2", "flood 3"]
+
+
+async def test_a_known_device_does_not_wait_for_strangers(crowd: Crowd) -> None:
+    async with crowd.turns.turn(FLOOD):
+        await crowd.come("flood", FLOOD)
+        await asyncio.wait_for(await crowd.come("own", OWN), 5)
+        assert crowd.served == ["own"]
 
 
 async def test_a_newcomer_displaces_the_last_of_the_longest_line(crowd: Crowd) -> None:

@@ -227,9 +227,13 @@ async def running_cluster(
     projectors: bool = True,
     postgres: Server | None = None,
     standby: Server | None = None,
+    settings: Mapping[str, str] | None = None,
+    proxied: bool = True,
 ) -> AsyncIterator[Cluster]:
     """The whole service in many processes, all of them up, on a server of its own unless given.
 
+    ``settings``: variables of every host, beside those that all clusters have. ``proxied``: reach
+    the database through the proxies, which take time of this very process.
     The first ``hesitant`` projectors hesitate as the variant has it. Every host knows the standby,
     if there is one.
     """
@@ -247,7 +251,11 @@ async def running_cluster(
             host = Host(
                 f"host{number}",
                 proxies,
-                _config(app_url(postgres, proxies), lease_ttl_s),
+                _config(
+                    app_url(postgres, proxies) if proxied else postgres.app_dsn("service"),
+                    lease_ttl_s,
+                )
+                | dict(settings or {}),
                 directory,
                 variant=variant,
                 temper="hesitant" if number < hesitant else "calm",

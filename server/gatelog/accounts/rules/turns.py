@@ -89,14 +89,16 @@ class FairQueue(Generic[ItemT]):
         """Stand in line. Says whether there was room, and who had to go for it, if anybody had."""
         return self._class(lane.known).offer(item, lane.key)
 
-    def take(self) -> ItemT | None:
-        """Whose turn it is; None when nobody waits."""
-        strangers_turn = self._in_a_row >= IN_A_ROW and self._strangers.waiting > 0
-        if self._known.waiting and not strangers_turn:
+    def take(self, *, strangers: bool = True) -> ItemT | None:
+        """Whose turn it is; None when nobody waits. ``strangers``: whether one may have it."""
+        stranger_waits = strangers and self._strangers.waiting > 0
+        if self._known.waiting and not (stranger_waits and self._in_a_row >= IN_A_ROW):
             self._in_a_row += 1
             return self._known.take()
+        if not stranger_waits:
+            return None
         self._in_a_row = 0
-        return self._strangers.take() if self._strangers.waiting else None
+        return self._strangers.take()
 
     def withdraw(self, item: ItemT, lane: Lane) -> None:
         """Leave the line; nothing happens if it is not there any more."""

@@ -10,7 +10,7 @@ from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
-from gatelog.accounts.service.turns import TURNS_A_THREAD, Turns
+from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
 from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
@@ -52,7 +52,7 @@ class Accounts:
             personal=self._personal,
             acting=acting,
             throttle=self.throttle,
-            turns=Turns(TURNS_A_THREAD * passwords.threads, config.hashing_queue),
+            turns=Turns(passwords.threads, config.hashing_queue),
         )
         self.sessions = UserSessions(
             users=users, sessions=SessionList(database), personal=self._personal, acting=acting

@@ -2,8 +2,9 @@
 
 Rules:
 
-- Whoever has a turn looks up, is admitted, and has a password hashed; there are a few more turns
-  than threads that hash, so that none of these stands still while another login asks the database.
+- Whoever has a turn looks up, is admitted, and has a password hashed. Strangers have as many turns
+  as there are threads that hash; known devices have as many more, so that they wait for the hash
+  that is being made, and for no other one of strangers.
 - Who finds no room, or is displaced, is refused (HashingFull) before anything is done for them.
 - Who goes away leaves the line, and gives a turn back.
 """
@@ -21,8 +22,7 @@ from gatelog.errors import HashingFull
 
 # A line may have a quarter of all places: one flood leaves room for others.
 LINES = 4
-# One is hashed, another asks the database meanwhile.
-TURNS_A_THREAD = 2
+TURNS_A_THREAD = 2  # half of them for known devices alone
 
 WAITED = Histogram(
     "gatelog_login_queue_seconds",
@@ -35,14 +35,23 @@ REFUSED = Counter(
 )
 
 
-class Turns:
-    """So many turns at a time. ``queue``: how many of a class may wait for one."""
+class _Waiter:
+    """Somebody who waits for a turn."""
 
-    def __init__(self, turns: int, queue: int) -> None:
-        self._free = turns
-        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(
-            of_a_line=max(1, queue // LINES), in_all=queue
-        )
+    __slots__ = ("came", "lane")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Turns:
+    """Turns at so many threads. ``queue``: how many of a class may wait for one."""
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self._threads = threads
+        self._known = self._strangers = 0  # who have a turn
+        self._queue: FairQueue[_Waiter] = FairQueue(of_a_line=max(1, queue // LINES), in_all=queue)
 
     def waiting(self, *, known: bool) -> int:
         """How many of this class wait."""
@@ -55,38 +64,46 @@ class Turns:
         try:
             yield
         finally:
-            self._give_back()
+            self._give_back(lane)
 
     async def _wait(self, lane: Lane) -> None:
-        known = str(lane.known).lower()
-        if self._free:
-            self._free -= 1
-            WAITED.labels(known).observe(0)
-            return
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter, known = _Waiter(lane), str(lane.known).lower()
         room, displaced = self._queue.offer(waiter, lane)
-        if displaced is not None and not displaced.done():
-            displaced.set_exception(HashingFull())
+        if displaced is not None and not displaced.came.done():
+            displaced.came.set_exception(HashingFull())
         if not room:
             REFUSED.labels(known).inc()
             raise HashingFull()
+        self._hand_out()
         try:
             with WAITED.labels(known).time():
-                await waiter
+                await waiter.came
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._give_back()  # the turn came at the same moment
-            else:
+            if waiter.came.cancelled():
                 self._queue.withdraw(waiter, lane)
+            elif waiter.came.exception() is None:
+                self._give_back(lane)  # the turn came at the same moment
             raise
         except HashingFull:
             REFUSED.labels(known).inc()
             raise
 
-    def _give_back(self) -> None:
-        """The turn goes to who waits, or is free."""
-        while (waiter := self._queue.take()) is not None:
-            if not waiter.done():
-                waiter.set_result(None)
+    def _give_back(self, lane: Lane) -> None:
+        self._count(lane, -1)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Whoever may have a turn gets one."""
+        while self._known + self._strangers < TURNS_A_THREAD * self._threads:
+            waiter = self._queue.take(strangers=self._strangers < self._threads)
+            if waiter is None:
                 return
-        self._free += 1
+            if not waiter.came.done():  # or it has just gone away
+                self._count(waiter.lane, 1)
+                waiter.came.set_result(None)
+
+    def _count(self, lane: Lane, change: int) -> None:
+        if lane.known:
+            self._known += change
+        else:
+            self._strangers += change
