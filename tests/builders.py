@@ -18,8 +18,17 @@ from gatelog.sessions.service.tokens import new_token
 
 # For services in tests, which have no data directory to make one in.
 MASTER_KEY = "A" * 43
-# Of services whose tests log in again and again: the cheapest hashing there is.
-CHEAP_CONFIG = Config(master_key=MASTER_KEY, argon2_memory_kib=8, argon2_time_cost=1)
+UNLIMITED = 100_000
+# Of services whose tests log in again and again: the cheapest hashing there is, as many waiting
+# and as many failures as they like.
+CHEAP_CONFIG = Config(
+    master_key=MASTER_KEY,
+    argon2_memory_kib=8,
+    argon2_time_cost=1,
+    login_tries=UNLIMITED,
+    registration_tries=UNLIMITED,
+    hashing_queue=UNLIMITED,
+)
 # What is nobody's: it opens nothing.
 NO_KEY = WrappedKey(bytes(WRAPPED_BYTES), bytes(KEY_ID_BYTES))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

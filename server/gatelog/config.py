@@ -98,6 +98,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
     # Words that a password may not be made of, with commas: names of your company and products.
     password_words: Annotated[str, Meta(max_length=4096)] = ""
+    # Failed logins of an address at an account, or of a known device, before delays begin.
+    login_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
+    # Wrong passwords in a row, after which the password is unusable until an admin unlocks it.
+    password_failures: Annotated[int, Meta(ge=20, le=100)] = 100
+    # Registrations over HTTP from one address in an hour before delays begin.
+    registration_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
     # Argon2id memory, in KiB.
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
     # Argon2id passes.
@@ -106,7 +112,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     argon2_parallelism: Annotated[int, Meta(ge=1, le=64)] = 1
     # Threads that hash passwords in each worker; 0 means cores - 1, at least 1.
     hashing_threads: Annotated[int, Meta(ge=0, le=256)] = 0
-    # Passwords that may wait for a hashing thread in each worker; beyond them 503.
+    # Logins that may wait for hashing in each worker, and as many of known devices; beyond 503.
     hashing_queue: Count = 64
     # How long a request may wait for the database before it is answered 503, in seconds.
     database_timeout_s: Seconds = 5

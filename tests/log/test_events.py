@@ -10,7 +10,14 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.rules.events import LoginFailed, RoleGranted, UserRegistered
+from gatelog.accounts.rules.events import (
+    LoginFailed,
+    LoginsThrottled,
+    PasswordLocked,
+    PasswordUnlocked,
+    RoleGranted,
+    UserRegistered,
+)
 from gatelog.audit.rules.events import AuditRead
 from gatelog.errors import LogDamaged
 from gatelog.ids import derived_event_id, uuid7
@@ -37,6 +44,23 @@ PINNED: dict[ev.Event, str] = {
         '{"type":"login_failed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":"c2VhbGVk",'
         '"subject_id":null,"reason":"unknown_login"}'
+    ),
+    LoginsThrottled(**COMMON, count=17, sealed=b"sealed"): (
+        '{"type":"logins_throttled","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":"c2VhbGVk",'
+        '"subject_id":null,"count":17}'
+    ),
+    PasswordLocked(**COMMON, subject_id=USER, reason="unknown_devices"): (
+        '{"type":"password_locked","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"reason":"unknown_devices"}'
+    ),
+    PasswordUnlocked(**COMMON, subject_id=USER, actor_id=ADMIN): (
+        '{"type":"password_unlocked","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a",'
+        '"actor_id":"00000000-0000-4000-8000-00000000000b"}'
     ),
     SessionStarted(
         **COMMON,
@@ -105,6 +129,9 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
         "credential_changed",
         "log_purged",
         "login_failed",
+        "logins_throttled",
+        "password_locked",
+        "password_unlocked",
         "role_granted",
         "role_revoked",
         "session_ended",
@@ -128,6 +155,7 @@ def every_event() -> Iterator[ev.Event]:
         "expires_at": AT,
         "role": "admin",
         "what": "events",
+        "count": 1,
         "up_to": 1,
         "before": AT,
         "token_digests": (b"d" * 32,),
@@ -137,7 +165,8 @@ def every_event() -> Iterator[ev.Event]:
         if name in {"log_purged", "sessions_renewed"}:
             del own["subject_id"]
         if "reason" in cls.__struct_fields__:
-            own["reason"] = "logout" if name == "session_ended" else "unknown_login"
+            reasons = {"session_ended": "logout", "password_locked": "all_devices"}
+            own["reason"] = reasons.get(name, "unknown_login")
         yield msgspec.convert(own | {"type": name}, cls)
 
 

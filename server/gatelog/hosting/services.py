@@ -87,57 +87,78 @@ async def open_services(
             max_batch=config.append_batch,
             max_queue=config.append_queue,
         )
-        lookup = PrimaryLookup(database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue)
-        barrier = Barrier(
-            database.connect,
-            terms=lease_terms(config.lease_ttl_s),
-            idle_look_s=IDLE_LOOK_S if config.embedded else None,
-            on_wait=count_wait,
-        )
-        renewals = Renewals(appender.submit, interval_s=interval_s(config.shortest_idle_s))
-        replica = ReplicaReader(ReplicaPlace(config), wall_ns=utc_now_ns, on_use=renewals.note)
-        stack.callback(replica.close)
         herald = Herald(database)
         stack.push_async_callback(herald.close)
         signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
-        for opened in (appender, lookup, barrier, signer.looking()):
+        for opened in (appender, signer.looking()):
             await stack.enter_async_context(opened)
-        stack.push_async_callback(renewals.close)
+        check = await stack.enter_async_context(_check(config, database, appender))
         audit = Audit(config, database=log, appender=appender)
         pages = LogPages(log, audit.personal)
         follower = Follower(config, log, pages)
         stack.push_async_callback(follower.close)
+        accounts = Accounts(
+            config,
+            database=database,
+            appender=appender,
+            passwords=passwords,
+            barrier=check.barrier,
+            tell=herald.tell,
+        )
+        stack.push_async_callback(accounts.close)
         yield Services(
-            accounts=Accounts(
-                config,
-                database=database,
-                appender=appender,
-                passwords=passwords,
-                barrier=barrier,
-                tell=herald.tell,
-            ),
-            gate=_gate(config, lookup, replica, renewals),
+            accounts=accounts,
+            gate=check.gate,
             proofs=Proofs(log),
             audit=audit,
             as_of=AsOf(marks),
             exports=Exports(config, pages),
             follower=follower,
-            gauges=HostGauges(log, None if config.check == "strict" else replica),
+            gauges=HostGauges(log, None if config.check == "strict" else check.replica),
             session_data=SessionData(config, database),
             identity_signer=signer,
             tells=(
-                MemoryChecks(lambda: replica.answered).tell,
-                ProcessGauges({"accounts": database, "log": log, "marks": marks}, passwords).tell,
+                MemoryChecks(lambda: check.replica.answered).tell,
+                ProcessGauges(
+                    {"accounts": database, "log": log, "marks": marks},
+                    lambda: accounts.waiting_to_hash,
+                ).tell,
             ),
         )
 
 
-def _gate(
-    config: Config, lookup: PrimaryLookup, replica: ReplicaReader, renewals: Renewals
-) -> Gate:
-    if config.check == "strict":
-        return Gate(lookup, know_nothing, on_use=renewals.note)
-    return Gate(lookup, replica.peek, look=replica.look, on_use=renewals.note)
+class _Check(msgspec.Struct, frozen=True):
+    """What tells whether a session is active, and what the end of one waits for."""
+
+    gate: Gate
+    barrier: Barrier
+    replica: ReplicaReader
+
+
+@asynccontextmanager
+async def _check(config: Config, database: Database, appender: Appender) -> AsyncIterator[_Check]:
+    """The check, until the context ends; the use of sessions is recorded by this appender."""
+    lookup = PrimaryLookup(
+        database.connect, timeout_s=config.database_timeout_s, max_queue=config.lookup_queue
+    )
+    barrier = Barrier(
+        database.connect,
+        terms=lease_terms(config.lease_ttl_s),
+        idle_look_s=IDLE_LOOK_S if config.embedded else None,
+        on_wait=count_wait,
+    )
+    renewals = Renewals(appender.submit, interval_s=interval_s(config.shortest_idle_s))
+    replica = ReplicaReader(ReplicaPlace(config), wall_ns=utc_now_ns, on_use=renewals.note)
+    async with AsyncExitStack() as stack:
+        stack.callback(replica.close)
+        for opened in (lookup, barrier):
+            await stack.enter_async_context(opened)
+        stack.push_async_callback(renewals.close)
+        if config.check == "strict":
+            gate = Gate(lookup, know_nothing, on_use=renewals.note)
+        else:
+            gate = Gate(lookup, replica.peek, look=replica.look, on_use=renewals.note)
+        yield _Check(gate, barrier, replica)
 
 
 @asynccontextmanager

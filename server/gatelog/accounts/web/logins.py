@@ -11,6 +11,7 @@ from aiohttp import web
 
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.accounts.web.devices import device_tokens, set_device_cookie
 from gatelog.http.answers import Outcome, private, set_session_cookie, told
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
@@ -77,8 +78,9 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, Login)
     caller = caller_of(request)
     over = caller.digest if caller.by_cookie else None
+    devices = device_tokens(request, caller) if body.carrier == "cookie" else None
     grant = await request.app[ACCOUNTS].logins.log_in(
-        body.login, body.password, caller.client, over=over
+        body.login, body.password, caller.client, devices, over=over
     )
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
@@ -88,7 +90,11 @@ async def change_password(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, PasswordChange)
     caller = caller_of(request)
     grant = await request.app[ACCOUNTS].logins.change_password(
-        request[SESSION], body.current_password, body.new_password, caller.client
+        request[SESSION],
+        body.current_password,
+        body.new_password,
+        caller.client,
+        device_tokens(request, caller) if caller.by_cookie else None,
     )
     carrier: Carrier = "cookie" if caller.by_cookie else "bearer"
     return await _granted(request, caller, "password_changed", grant, carrier)
@@ -112,6 +118,8 @@ async def _granted(
     if carrier == "cookie":
         lifetime = session.absolute_at - session.started_at
         set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
+        if grant.device is not None:
+            set_device_cookie(response, request, caller, grant.device)
     return response
 
 

@@ -61,6 +61,7 @@ class SealedEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at: str | None = None
     idle_s: int | None = None
     sessions: int | None = None
+    count: int | None = None
     up_to: int | None = None
     before: str | None = None
 
@@ -81,6 +82,7 @@ class _Entry(msgspec.Struct):
     expires_at: str | None = None
     idle_s: int | None = None
     token_digests: list[msgspec.Raw] = []
+    count: int | None = None
     up_to: int | None = None
     before: str | None = None
 
@@ -114,6 +116,7 @@ def sealed_event(position: int, recorded_at: datetime, entry: bytes) -> AnyShown
         e.expires_at,
         e.idle_s,
         len(e.token_digests) or None,
+        e.count,
         e.up_to,
         e.before,
     )
@@ -199,11 +202,14 @@ KINDS = {
     "session_started": Kind("Login", AUTHENTICATION, 1, "Logon"),
     "login_failed": Kind("Failed login", AUTHENTICATION, 1, "Logon", 2, failure=True),
     "sessions_renewed": Kind("Sessions used", ENTITY_MANAGEMENT, 3, "Update"),
+    "logins_throttled": Kind("Logins refused", AUTHENTICATION, 1, "Logon", 2, failure=True),
     "session_ended": Kind("Session ended", AUTHENTICATION, 2, "Logoff"),
     "user_registered": Kind("User registered", ACCOUNT_CHANGE, 1, "Create"),
     "user_enabled": Kind("User enabled", ACCOUNT_CHANGE, 2, "Enable"),
     "credential_changed": Kind("Password changed", ACCOUNT_CHANGE, 3, "Password Change"),
     "user_disabled": Kind("User disabled", ACCOUNT_CHANGE, 5, "Disable"),
+    "password_locked": Kind("Password locked", ACCOUNT_CHANGE, 9, "Lock", 2),
+    "password_unlocked": Kind("Password unlocked", ACCOUNT_CHANGE, 99, "Unlock"),
     "user_erased": Kind("User erased", ACCOUNT_CHANGE, 6, "Delete"),
     "role_granted": Kind("Role granted", ACCOUNT_CHANGE, 7, "Attach Policy", 2),
     "role_revoked": Kind("Role revoked", ACCOUNT_CHANGE, 8, "Detach Policy", 2),
@@ -277,6 +283,7 @@ def _cef_fields(event: ShownEvent, kind: Kind) -> dict[str, object]:
         "cn1Label": "position",
         "outcome": "failure" if kind.failure else "success",
         "reason": event.reason,
+        "cnt": event.count,
         "duid": event.user_id,
         "duser": None if by_another else event.login,
         "suid": event.actor_id,
@@ -345,6 +352,7 @@ def ocsf(event: ShownEvent, product_version: str) -> bytes:
         status_id=2 if kind.failure else 1,
         status="Failure" if kind.failure else "Success",
         status_detail=event.reason,
+        count=event.count,
         message=kind.name,
         time=_ms(event.occurred_at),
         metadata=_metadata(event, product_version),

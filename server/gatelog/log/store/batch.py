@@ -108,6 +108,7 @@ class Batch:
         self.world = world
         world.now = self.recorded_at + moved_ahead()
         self.events: list[ev.Event] = []
+        self.beside = False
         self.outcomes: list[tuple[Submission, Recorded | GatelogError]] = []
         self.found: list[tuple[Submission, int]] = []
         self._encoded: list[tuple[bytes, bytes]] = []
@@ -128,6 +129,7 @@ class Batch:
             self.world.apply(event, self.head + len(self.events), submission.trace)
         for beside in decision.beside:
             beside.enter(self.world)
+            self.beside = True
         position = self.head + len(self.events)
         self.outcomes.append((submission, Recorded(position, decision.events)))
 

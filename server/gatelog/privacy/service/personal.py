@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -33,6 +33,7 @@ from gatelog.privacy.rules import (
     Personal,
     WrappedKey,
     address_index,
+    blind_index,
     day_of,
     day_purpose,
     person_of,
@@ -186,6 +187,14 @@ class PersonalData:
         except KeysUnavailable as error:
             logger.error("an address is not indexed: %s", error)
             return None
+
+    async def blind_indexes(self, texts: Mapping[str, str]) -> dict[str, bytes]:
+        """What each of these texts is counted by, under the purpose that it stands for.
+
+        Raises KeysUnavailable.
+        """
+        key = await self._keyring.address_key()
+        return {purpose: blind_index(purpose, text, key) for purpose, text in texts.items()}
 
     # --- opening
 
