@@ -25,7 +25,6 @@ from gatelog.clock import utc_now_ns
 from gatelog.config import Config
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges, ProcessGauges
-from gatelog.http.signed_identity import IdentitySigner
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
@@ -38,6 +37,7 @@ from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.herald import Herald
+from gatelog.sessions.service.identity import IdentitySigner
 from gatelog.sessions.service.metrics import MemoryChecks, count_wait
 from gatelog.sessions.service.renewals import Renewals, interval_s
 from gatelog.sessions.store.lookup import PrimaryLookup
