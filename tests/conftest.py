@@ -116,10 +116,13 @@ async def barrier(database: Dsns) -> AsyncIterator[Barrier]:
 
 
 class Clock:
-    """A wall clock that moves when it is told to."""
+    """A wall clock that moves when it is told to; it begins at noon of today.
+
+    What the log's clock decides on, it does not move (``moved_clock`` does).
+    """
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.now = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
     def __call__(self) -> datetime:
         return self.now
