@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from gatelog.config import Config, parse_networks, variable
+from gatelog.config import Config, variable
 from gatelog.errors import Forbidden
 from gatelog.http.credentials import is_from_proxy
 from gatelog.http.guard import public
@@ -20,6 +20,7 @@ from gatelog.http.settings import CONFIG
 from gatelog.sessions.rules.identity_tokens import PublicKey
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.service.identity import IdentitySigner
+from gatelog.settings import parse_networks
 
 KEYS_PATH: Final = "/.well-known/jwks.json"
 IDENTITY_SIGNER: Final = web.AppKey("identity_signer", IdentitySigner)
