@@ -126,10 +126,6 @@ async def proxied(
     if TLS in wanted:
         write_certificate(directory)
     line = _command(name, directory, ports, wanted)
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen(  # noqa: ASYNC220
-        line, cwd=directory, stdout=log, stderr=log, env={"HOME": str(directory)}
-    )
     url = f"{'https' if TLS in wanted else 'http'}://127.0.0.1:{ports['8000']}/v1/me"
 
     async def answers() -> bool:
@@ -140,14 +136,17 @@ async def proxied(
         except aiohttp.ClientError:
             return False
 
-    try:
-        async with upstream(ports["9000"]):
+    async with upstream(ports["9000"]):
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: ASYNC220
+                line, cwd=directory, stdout=log, stderr=log, env={"HOME": str(directory)}
+            )
+        try:
             await until(answers)
             yield Front(service, ports["8000"])
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait, 20)
-        log.close()
+        finally:  # before those that it would connect to again
+            process.terminate()
+            await asyncio.to_thread(process.wait, 20)
 
 
 def write_certificate(directory: Path) -> None:
