@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -284,7 +285,7 @@ async def test_answers_that_nobody_takes_and_a_connection_that_is_to_be_closed(
 @pytest.fixture
 async def small(limited: Config, database: Dsns, handlers: Handlers) -> AsyncIterator[Service]:
     """A service that has four connections at most, and patience."""
-    four = msgspec.structs.replace(limited, connections=4, header_timeout_s=60)
+    four = msgspec.structs.replace(limited, connections=4, header_timeout_s=60, body_timeout_s=60)
     async with serving(create_app(four, database.app, handlers.routes()), four) as service:
         yield service
 
@@ -329,6 +330,30 @@ async def test_what_is_at_work_is_not_cut_and_one_more_is_refused(
         assert (await reader.readuntil(b"at last")).startswith(b"HTTP/1.1 200 ")
         writer.transport.abort()
     assert (await small.get("/health/alive")).status == 200
+
+
+def _connections(service: Service) -> list[Any]:
+    assert service.runner.server is not None
+    return list(service.runner.server.connections)
+
+
+def _awaits_body(connection: Any) -> bool:
+    return bool(connection.awaits_body())
+
+
+async def test_slow_bodies_keep_nobody_out(small: Service, handlers: Handlers) -> None:
+    """And who has sent most of a body goes last."""
+    async with connected(small) as (reader, writer):
+        writer.write(UPLOAD % 100_000 + bytes(90_000))
+        await handlers.waiting.wait()
+        with sockets(small, 12) as slow:
+            for each in slow:
+                each.sendall(LOGIN + b"{")
+            await until(lambda: sum(map(_awaits_body, _connections(small))) == 4)
+            answer = await small.get("/health/alive", headers={"Connection": "close"})
+            assert answer.status == 200
+            writer.write(bytes(10_000))
+            assert (await reader.readuntil(b"100000")).startswith(b"HTTP/1.1 200 ")
 
 
 def test_connections_are_no_more_than_files(limited: Config) -> None:

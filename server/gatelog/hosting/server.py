@@ -11,8 +11,9 @@ Clients that are slow, by mischance or on purpose, hold nothing up. Rules:
   whose client has made no room, for ``GATELOG_SEND_TIMEOUT_S`` (TCP_USER_TIMEOUT in tcp(7)). That
   holds when the answer is long written and the connection is about to be closed, too.
 - A process has ``GATELOG_CONNECTIONS`` at most, and leaves files for all else that it opens. Beyond
-  them those go that wait for a request: first who never sent one, the longest waiting first. So
-  many idle connections keep nobody out; where all are busy, the new one is closed.
+  them those go that wait for a request: first who never sent one, the longest waiting first. Then
+  those whose bodies are still to come, of whom least has come first. So many idle or slow
+  connections keep nobody out; where all are at work, the new one is closed.
 - What breaks before a handler is found (a malformed request line, 10 MB of headers) is answered
   with a problem document, too, and the client gets to read it: the connection is drained for a
   bounded time and then closed. Nothing of such a request is logged, only that there was one.
@@ -52,6 +53,7 @@ LEAST_BYTES_PER_S = 500
 OTHER_FILES = 100  # of a worker, beside connections: libraries, the replica, metrics, the log
 FEW_CONNECTIONS = 4096  # of a process; fewer are told at the start
 _GO_AT_ONCE = 20  # beyond the limit, one in so many: looking at all of them takes milliseconds
+_LOOK_AGAIN_S = 0.1  # after a look that found no room
 _USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
 CUT = Counter(
@@ -114,6 +116,7 @@ class BoundedServer(web.Server):
         super().__init__(handler, **options)
         self.limits = limits
         self._counted: set[_Connection] = set()
+        self._full_until = 0.0
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
@@ -135,10 +138,19 @@ class BoundedServer(web.Server):
             CONNECTIONS.dec()
 
     def _make_room(self) -> None:
-        idle = [connection for connection in self._counted if connection.is_idle()]
+        now = self._loop.time()
+        if now < self._full_until:
+            return
         share = max(1, self.limits.connections // _GO_AT_ONCE)
-        for connection in heapq.nsmallest(share, idle, key=_Connection.waiting_since):
+        idle = [connection for connection in self._counted if connection.is_idle()]
+        going = heapq.nsmallest(share, idle, key=_Connection.waiting_since)
+        if not going:
+            sending = [connection for connection in self._counted if connection.awaits_body()]
+            going = heapq.nsmallest(share, sending, key=_Connection.received)
+        for connection in going:
             connection.cut("crowded")
+        if not going:
+            self._full_until = now + _LOOK_AGAIN_S
 
 
 class _Connection(web.RequestHandler):
@@ -207,6 +219,15 @@ class _Connection(web.RequestHandler):
             self.cut("head")
 
     # --- who sends a body
+
+    def awaits_body(self) -> bool:
+        """Whether all that is to be done waits for the client to go on with its body."""
+        body = self._body
+        return body is not EMPTY_PAYLOAD and not body.is_eof() and not self._reading_paused
+
+    def received(self) -> int:
+        """How much of its body has come."""
+        return self._body.total_raw_bytes
 
     def _watch_body(self, payload: StreamReader) -> None:
         """See to it that this body, which is the last one to arrive, goes on coming."""
