@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -44,16 +45,32 @@ async def elsewhere(service: Service, config: Config, database: Dsns) -> AsyncIt
         yield running
 
 
+# An application that logs what its clients say.
+SHOP = """
+import logging
+from aiohttp import web
+from gatelog import public
+
+@public
+async def order(request):
+    logging.getLogger("shop").warning("an order of %s", request.query["of"])
+    return web.Response()
+
+routes = [web.get("/order", order)]
+"""
+
+
 @pytest.fixture(scope="package")
 def processes() -> Iterator[Processes]:
-    """The service as it is run: a supervisor, two workers, and a PostgreSQL of its own."""
-    with (
-        in_temporary_directory() as directory,
-        serving_processes(
+    """The service as it is run, with an application: a supervisor, two workers, a PostgreSQL."""
+    with in_temporary_directory() as directory:
+        (Path(directory) / "shop.py").write_text(SHOP)
+        with serving_processes(
             Path(directory) / "var",
             GATELOG_WORKERS="2",
             GATELOG_REGISTRATION="open",
             GATELOG_ACCESS_LOG="true",
-        ) as started,
-    ):
-        yield started
+            GATELOG_APP="shop:routes",
+            PYTHONPATH=os.pathsep.join([directory, *os.environ.get("PYTHONPATH", "").split()]),
+        ) as started:
+            yield started

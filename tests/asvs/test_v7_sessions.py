@@ -21,10 +21,11 @@ from gatelog.testing.moving import MovedClock
 from tests.asvs.conftest import AddUser
 from tests.conftest import Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Service, serving
+from tests.stack.service import Service as Processes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
-A_YEAR_S = 86_400 * 365
+MANY = 30  # enough for every worker to be asked
 
 
 def documented_default(variable: str) -> str:
@@ -156,9 +157,9 @@ async def test_v7_3_2(config: Config, database: Dsns, gatelog_clock: MovedClock)
         assert [each["reason"] for each in ended] == ["absolute_timeout"]
 
 
-async def test_v7_4_1(alice: Service, elsewhere: Service) -> None:
-    """Once a logout is answered, no service on the database accepts the token, as a cookie or as a
-    bearer; a second logout ends nothing."""
+async def test_v7_4_1(alice: Service, elsewhere: Service, processes: Processes) -> None:
+    """Once a logout is answered, no worker of any host accepts the token, from memory or from the
+    database, as a cookie or as a bearer; a second logout ends nothing."""
     for method in ("GET", "POST"):
         token = await alice.token()
         assert await statuses(alice, elsewhere, token=token) == {200}
@@ -167,6 +168,12 @@ async def test_v7_4_1(alice: Service, elsewhere: Service) -> None:
         assert ended.set_cookie.partition(";")[0] == "gatelog="
         assert await statuses(elsewhere, alice, token=token) == {401}
         assert (await elsewhere.post("/v1/logout_user", bearer=token)).json["ended"] == 0
+    processes.register("leaver")
+    for method in ("GET", "POST"):
+        cookie = processes.log_in("leaver").cookie
+        assert {processes.me(cookie) for _ in range(MANY)} == {200}
+        assert processes.request(method, "/v1/logout_user", cookie=cookie).json["ended"] == 1
+        assert {processes.me(cookie) for _ in range(MANY)} == {401}
 
 
 @pytest.mark.parametrize("what", ["disable", "erase"])

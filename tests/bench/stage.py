@@ -31,6 +31,7 @@ from rich.console import Console
 from tests.bench.contestants import Setting
 from tests.bench.machine import Cores, ServerProcess, server_process, split_cores
 from tests.bench.population import Tokens, fill_postgres, fill_redis
+from tests.builders import UNLIMITED
 
 CONTESTANTS = "tests.bench.contestants"
 PROJECTOR = "tests.bench.projector"
@@ -163,6 +164,8 @@ def _configurations(directory: Path, memory: Path, hosts: int) -> list[Config]:
             registration="open",
             identity_issuer="https://gatelog.example",
             trusted_proxies="127.0.0.1",
+            login_tries=UNLIMITED,
+            registration_tries=UNLIMITED,
         )
         for number in range(hosts)
     ]

@@ -254,8 +254,8 @@ async def test_where_nobody_can_tell_they_end(
         task = await begun(service, "/echo", await service.token())
         assert service.runner.app is not None
         gate = service.runner.app[GATE]
-        monkeypatch.setattr(gate, "peek", lambda _: None)
-        monkeypatch.setattr(type(gate), "find", lambda _, digest: nobody(digest))
+        monkeypatch.setattr(gate, "look", lambda _: None)
+        monkeypatch.setattr(type(gate), "look_up", lambda _, digest: nobody(digest))
         assert await asyncio.wait_for(task, 2) == 1013
 
 

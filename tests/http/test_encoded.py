@@ -109,7 +109,7 @@ async def test_who_does_not_read_is_not_answered_on_and_on(alice: Service) -> No
 
     sending = asyncio.create_task(send())
     try:
-        await until(lambda: unsent() > 0, within_s=30)
+        await until(lambda: unsent() > 0, within_s=120)  # where each check asks the database
         assert await looks_on() < MOST_UNSENT
     finally:
         sending.cancel()

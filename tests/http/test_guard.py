@@ -252,11 +252,11 @@ async def test_what_a_handler_raises(hosting: Hosting) -> None:
         assert (answer.status, answer.json["detail"]) == (403, "You need a role.")
         answer = await service.get("/nothing", cookie=ACTIVE)
         assert (answer.status, answer.code) == (500, "internal_error")
-        assert answer.json.keys() == {"type", "title", "status", "code"}
+        assert answer.json.keys() == {"type", "title", "status", "code", "trace_id"}
         answer = await service.get("/operators", cookie=ACTIVE)
         assert (answer.status, answer.code) == (503, "unavailable")
         assert int(answer.headers["Retry-After"]) > 0
-        assert answer.json.keys() == {"type", "title", "status", "code"}
+        assert answer.json.keys() == {"type", "title", "status", "code", "trace_id"}
 
 
 async def test_a_defect_is_logged_without_what_it_says(

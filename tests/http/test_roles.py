@@ -42,6 +42,7 @@ WHOSE: dict[str, Whose] = {
     "* /v1/auth": "user",
     "GET /v1/sessions": "user",
     "DELETE /v1/sessions/{session_id}": "user",
+    "PATCH /v1/sessions/{session_id}": "user",
     "POST /v1/sessions/end_others": "user",
     "POST /v1/sessions/end_all": "user",
     "POST /v1/change_password": "user",

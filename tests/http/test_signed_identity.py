@@ -14,17 +14,20 @@ from typing import Any
 import jwt
 import msgspec
 import pytest
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from gatelog import setup
 from gatelog.config import Config, load_config
 from gatelog.errors import ConfigError
 from gatelog.hosting.app import create_app
-from gatelog.http.identity_tokens import SigningKeys
-from gatelog.http.signed_identity import IDENTITY_SIGNER, MAX_TOKENS
+from gatelog.http.signed_identity import IDENTITY_SIGNER
 from gatelog.log.store.database import Database
 from gatelog.master_keys import format_master_keys, master_key_id
 from gatelog.privacy.service.keyring import Keyring
 from gatelog.privacy.service.rotation import rotate
 from gatelog.privacy.store.keys import KeyStore
+from gatelog.sessions.rules.identity_tokens import SigningKeys
+from gatelog.sessions.service.identity import MAX_TOKENS
 from gatelog.testing.moving import MovedClock
 
 from tests.conftest import Dsns
@@ -149,6 +152,15 @@ async def test_only_a_proxy_gets_any(config: Config, database: Dsns) -> None:
             answer = await service.get(ORDERS, bearer=bearer, headers=headers)
             assert (answer.status, answer.code) == (403, "forbidden")
             assert "X-Gatelog-Identity" not in answer.headers
+
+
+async def test_inside_an_application_of_ones_own(config: Config, database: Dsns) -> None:
+    app = web.Application()
+    setup(app, msgspec.structs.replace(config, database_url=database.app), projector=False)
+    async with serving(app, config) as service:
+        await service.register()
+        token = await signed(service, cookie=await service.token())
+        assert (await read(service, token))["iss"] == ISSUER
 
 
 async def test_none_by_default(config: Config, database: Dsns) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import Gauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.errors import GatelogError
 from gatelog.log.store import sql
 from gatelog.log.store.database import Database
@@ -51,8 +50,8 @@ POOL_WAITING = Gauge(
 class ProcessGauges:
     """Gauges of this process: its pools of connections, by name, and its queue of passwords."""
 
-    def __init__(self, pools: Mapping[str, Database], passwords: PasswordPool) -> None:
-        self._passwords = passwords
+    def __init__(self, pools: Mapping[str, Database], hashing_queue: Callable[[], int]) -> None:
+        self._hashing_queue = hashing_queue
         self._pools = [
             (
                 pool,
@@ -65,7 +64,7 @@ class ProcessGauges:
 
     def tell(self) -> None:
         """Say how things stand now."""
-        HASHING_QUEUE.set(self._passwords.waiting)
+        HASHING_QUEUE.set(self._hashing_queue())
         for pool, in_use, at_rest, waiting in self._pools:
             used, idle = pool.connections
             in_use.set(used)

@@ -30,7 +30,7 @@ from gatelog.http.answers import keep_private
 from gatelog.http.encoded import Template
 from gatelog.http.guard import AROUND, SESSION, changes_nothing
 from gatelog.http.login_redirect import LOGIN_PARAMETER, sent_to_login
-from gatelog.http.signed_identity import IDENTITY_SIGNER
+from gatelog.http.signed_identity import token_for
 from gatelog.sessions.rules.record import Session
 
 ME_PATH: Final = "/v1/me"
@@ -40,7 +40,7 @@ USER_HEADER: Final = istr("X-Gatelog-User")
 SESSION_HEADER: Final = istr("X-Gatelog-Session")
 ROLES_HEADER: Final = istr("X-Gatelog-Roles")
 EXPIRES_HEADER: Final = istr("X-Gatelog-Expires")  # whole seconds since 1970 (UTC), rounded down
-IDENTITY_HEADER: Final = istr("X-Gatelog-Identity")  # signed: ``gatelog.http.identity_tokens``
+IDENTITY_HEADER: Final = istr("X-Gatelog-Identity")  # ``gatelog.http.signed_identity``
 
 ROLE_PARAMETER: Final = "role"
 AUDIENCE_PARAMETER: Final = "audience"
@@ -117,8 +117,7 @@ async def _told(request: web.Request, app: web.Application) -> str:
         raise Forbidden(f"This needs the role {' or '.join(asked.roles)}.")
     if asked.audience is None:
         return _identity(session, "")
-    token = await app[IDENTITY_SIGNER].token(session, asked.audience, request.remote)
-    return _identity(session, token)
+    return _identity(session, await token_for(app, request.remote, session, asked.audience))
 
 
 class _Asked(msgspec.Struct, frozen=True):

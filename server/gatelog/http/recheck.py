@@ -1,6 +1,7 @@
 """Whether who sent a request may still have its answer, for answers that take long.
 
 The check before a handler is of that moment; what goes on for minutes is checked again all the way.
+That is no use of the session: an answer that goes on keeps nobody logged in.
 
 - The product's own streams ask by themselves (``Asker``), between two pieces.
 - Handlers of others need not know of it: a WebSocket, or a body that is sent piece by piece, is
@@ -60,9 +61,9 @@ class Asker:
 
     async def is_there(self) -> bool:
         """Whether the session is still active. Raises Unavailable when nobody can tell."""
-        session = self._gate.peek(self._digest)
+        session = self._gate.look(self._digest)
         if session is None:
-            session = await self._gate.find(self._digest)
+            session = await self._gate.look_up(self._digest)
         return bool(session)
 
 
@@ -135,7 +136,7 @@ class Lasting:
         self._answers = {answer for answer in self._answers if not answer.over}
         unclear: dict[bytes, list[_Answer]] = {}
         for answer in list(self._answers):
-            known = gate.peek(answer.digest)
+            known = gate.look(answer.digest)
             if known is None:
                 unclear.setdefault(answer.digest, []).append(answer)
             elif not known:
@@ -170,7 +171,7 @@ async def _find(gate: Gate, digest: bytes) -> bool:
     """Ask the primary, again and again while too much waits for it."""
     while True:
         try:
-            return bool(await gate.find(digest))
+            return bool(await gate.look_up(digest))
         except Overloaded:
             await asyncio.sleep(REST_S)
 

@@ -5,6 +5,7 @@ Rules:
 - Argon2id only, in a bounded pool of threads of lower priority: argon2 lets go of the
   interpreter's lock, and the kernel gives the core to the event loop first.
 - What would wait behind a full queue is refused at once (HashingFull), before any work is done.
+  Whose turn it is, is decided before (``accounts.service.turns``).
 - A user who does not exist costs what a wrong password costs: the same call, on a hash that no
   password fits.
 """
@@ -58,10 +59,10 @@ class PasswordPool:
             type=argon2.Type.ID,
         )
         self._nobody = _hash_of_no_password(config)
-        threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
-        self._workers, self._inside = threads, 0
-        self._threads = ThreadPoolExecutor(threads, "password", initializer=_lower_priority)
-        self._places = threading.BoundedSemaphore(threads + config.hashing_queue)
+        self.threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
+        self._inside = 0
+        self._threads = ThreadPoolExecutor(self.threads, "password", initializer=_lower_priority)
+        self._places = threading.BoundedSemaphore(self.threads + config.hashing_queue)
 
     async def hash(self, password: str) -> str:
         """The encoded hash of this (normalised) password, with a fresh salt.
@@ -80,7 +81,7 @@ class PasswordPool:
     @property
     def waiting(self) -> int:
         """How many passwords wait for a thread now."""
-        return max(0, self._inside - self._workers)
+        return max(0, self._inside - self.threads)
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than the configured ones."""

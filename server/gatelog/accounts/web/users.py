@@ -90,6 +90,14 @@ async def enable(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+async def unlock(request: web.Request) -> web.StreamResponse:
+    """Forgive the user's failed logins, which have locked the password or may soon."""
+    users = request.app[ACCOUNTS].users
+    recorded = await users.unlock(_user(request), _actor(request))
+    return answer(Changed("unlocked", 0, recorded.position))
+
+
+@requires("admin")
 async def erase(request: web.Request) -> web.StreamResponse:
     """Forget the user for good."""
     users = request.app[ACCOUNTS].users
@@ -119,6 +127,7 @@ def user_routes() -> list[web.RouteDef]:
         web.post(f"{user}/sessions/end_all", end_all),
         web.post(f"{user}/disable", disable),
         web.post(f"{user}/enable", enable),
+        web.post(f"{user}/unlock", unlock),
         web.post(f"{user}/erase", erase),
         web.post(role, grant_role),
         web.delete(role, revoke_role),

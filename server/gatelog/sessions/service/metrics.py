@@ -40,6 +40,11 @@ CHECKS_REFUSED = Counter(
     "gatelog_checks_refused_total", "Session checks answered 503: nobody could know."
 )
 
+RENEWALS = Counter("gatelog_sessions_renewed_total", "Sessions whose use was recorded.")
+RENEWALS_DROPPED = Counter(
+    "gatelog_renewals_dropped_total", "Sessions whose use could not be recorded at that time."
+)
+
 
 class MemoryChecks:
     """Tells now and then how many checks memory has answered; counting costs a check an addition.

@@ -7,7 +7,7 @@ from base64 import urlsafe_b64decode
 from uuid import UUID
 
 import jwt
-from gatelog.http.identity_tokens import (
+from gatelog.sessions.rules.identity_tokens import (
     MAX_TTL_S,
     SigningKey,
     SigningKeys,
