@@ -82,7 +82,7 @@ def server_span(headers: Mapping[str, str]) -> Iterator[Any]:
         record_exception=False,
         set_status_on_exception=False,
     ) as made:
-        CURRENT.set(Trace(None, known=f"{made.get_span_context().trace_id:032x}"))
+        CURRENT.set(Trace(known=f"{made.get_span_context().trace_id:032x}"))
         yield made
 
 

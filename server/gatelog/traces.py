@@ -17,6 +17,9 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Final
 
+import msgspec
+from multidict import MultiMapping
+
 HEADER: Final = "traceparent"
 _VERSION_0_LENGTH = 55
 
@@ -36,24 +39,22 @@ def trace_id_of(lines: Sequence[str]) -> str | None:
     return match[1]
 
 
-class Trace:
-    """The trace of one request. ``lines``: its ``traceparent`` headers, as they came.
+class Trace(msgspec.Struct, gc=False):  # made for each request, and so with little ado
+    """The trace of one request. ``headers``: its own, not looked at before somebody asks.
 
     ``known``: the id, where somebody knows it already.
     """
 
-    __slots__ = ("_id", "_lines")
-
-    def __init__(self, lines: Sequence[str] | None, known: str | None = None) -> None:
-        self._lines = lines
-        self._id: str | None = known
+    headers: MultiMapping[str] | None = None
+    known: str | None = None
 
     @property
     def id(self) -> str:
         """32 hexadecimal digits, the same ones whenever it is asked."""
-        if self._id is None:
-            self._id = trace_id_of(self._lines or ()) or secrets.token_hex(16)
-        return self._id
+        if self.known is None:
+            lines = self.headers.getall(HEADER, []) if self.headers is not None else ()
+            self.known = trace_id_of(lines) or secrets.token_hex(16)
+        return self.known
 
 
 CURRENT: Final[ContextVar[Trace | None]] = ContextVar("trace", default=None)

@@ -25,19 +25,17 @@ from typing import cast
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
-from multidict import istr
 from prometheus_client import Histogram
 
 from gatelog.http.identity import AUTH_PATH, ME_PATH
 from gatelog.http.nowhere import Nowhere
-from gatelog.traces import CURRENT, HEADER, Trace
+from gatelog.traces import CURRENT, Trace
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FLUSH_S = 1.0
 UNMATCHED = "unmatched"
 BROKEN_OFF = 499
 OTHER_METHOD = "other"
-TRACEPARENT = istr(HEADER)
 SHORT_PATHS = frozenset({AUTH_PATH, ME_PATH})
 
 Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -127,11 +125,11 @@ requests_here = Requests()
 def counted(answering: Answering) -> Answering:
     """The same, with each request counted and in its trace."""
     here = requests_here
-    known, first_s = here.cells.get, BUCKETS_S[0]
+    known, first_s, set_trace = here.cells.get, BUCKETS_S[0], CURRENT.set
 
     async def answer(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
-        CURRENT.set(Trace(request.headers.getall(TRACEPARENT, None)))
+        set_trace(Trace(request.headers))
         try:
             response = await answering(request)
             status = response.status
