@@ -57,7 +57,7 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
                 (now, LONG_S, 3600),
                 (now - OVER, 3600, None),
                 (now - OVER, LONG_S, 3600),  # it has idled too long
-                (now - OVER, LONG_S, OVER_S + 60),  # its use is due
+                (now - OVER, LONG_S, OVER_S + 3600),  # its use is due
             ]
         )
         version = rng.choice([1, 1, 2])

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 JSON: Final = {hdrs.CONTENT_TYPE: "application/json"}
 OWN_EVENTS_PATH: Final = "/v1/me/events"
 PREFERENCE_APPLIED: Final = istr("Preference-Applied")
+CLEAR_SITE_DATA: Final = istr("Clear-Site-Data")
 PATIENCE_S = 0.1  # for the look at whether there is a proof already
 
 
@@ -127,6 +128,12 @@ def set_session_cookie(
 
 
 def forget_session_cookie(response: web.StreamResponse, caller: Caller) -> None:
-    """Make the browser forget its token, if it has sent one."""
+    """Make the browser forget its token, if it has sent one, and what pages have kept there.
+
+    Not all cookies: those of neighbouring hosts would go as well, and what a browser is known by.
+    A browser heeds it over TLS alone (Clear Site Data, W3C, section 3.1).
+    """
     if caller.by_cookie:
         set_session_cookie(response, caller, "", 0)
+        if not caller.local:
+            response.headers[CLEAR_SITE_DATA] = '"cache", "storage"'
