@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gatelog.accounts.rules.ending import EndSession
 from gatelog.accounts.rules.events import LoginFailed, UserRegistered
-from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, StartSession
+from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, Replaced, StartSession
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
 from gatelog.master_keys import KEY_ID_BYTES
@@ -18,8 +18,17 @@ from gatelog.sessions.service.tokens import new_token
 
 # For services in tests, which have no data directory to make one in.
 MASTER_KEY = "A" * 43
-# Of services whose tests log in again and again: the cheapest hashing there is.
-CHEAP_CONFIG = Config(master_key=MASTER_KEY, argon2_memory_kib=8, argon2_time_cost=1)
+UNLIMITED = 100_000
+# Of services whose tests log in again and again: the cheapest hashing there is, as many waiting
+# and as many failures as they like.
+CHEAP_CONFIG = Config(
+    master_key=MASTER_KEY,
+    argon2_memory_kib=8,
+    argon2_time_cost=1,
+    login_tries=UNLIMITED,
+    registration_tries=UNLIMITED,
+    hashing_queue=UNLIMITED,
+)
 # What is nobody's: it opens nothing.
 NO_KEY = WrappedKey(bytes(WRAPPED_BYTES), bytes(KEY_ID_BYTES))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -52,6 +61,9 @@ def start(
     lifetime_s: float = 86_400 * 3650,
     credential_version: int = 1,
     max_sessions: int = 100,
+    refuse: bool = False,
+    replaces: Replaced | None = None,
+    idle_s: int | None = None,
 ) -> StartSession:
     event = SessionStarted(
         event_id=new_event_id(),
@@ -60,9 +72,14 @@ def start(
         session_id=new_random_id(),
         token_digest=token_digest(token or new_token()),
         expires_at=at + timedelta(seconds=lifetime_s),
+        idle_s=idle_s,
     )
     return StartSession(
-        event=event, credential_version=credential_version, max_sessions=max_sessions
+        event=event,
+        credential_version=credential_version,
+        max_sessions=max_sessions,
+        refuse=refuse,
+        replaces=replaces,
     )
 
 

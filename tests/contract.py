@@ -121,14 +121,15 @@ def _matching(path: str) -> Any:
 
 
 @cache
-def _contract(metrics: str, docs: str) -> Contract:
+def _contract(metrics: str, docs: str, issuer: str) -> Contract:
     register_all()
     app = web.Application()
-    app.add_routes(own_routes(Config(metrics=metrics, docs=docs)))  # type: ignore[arg-type]
+    config = Config(metrics=metrics, docs=docs, identity_issuer=issuer)  # type: ignore[arg-type]
+    app.add_routes(own_routes(config))
     return Contract(document(app))
 
 
 def contract(config: Config | None = None) -> Contract:
     """That of the product's own paths, with this configuration."""
-    config = config or Config()
-    return _contract(config.metrics, config.docs)
+    config = config or Config(identity_issuer="https://gatelog.example")
+    return _contract(config.metrics, config.docs, config.identity_issuer)

@@ -19,6 +19,7 @@ from tests.contract import Contract, contract
 
 PASSWORD = "a rather long phrase"
 NEW_PASSWORD = "an even longer phrase"
+DEVICE = "gatelog-device"
 SECURE_HOST = {"Host": "gate.example"}  # not loopback: what a proxy in front would send
 
 
@@ -42,9 +43,17 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def set_cookie(self) -> str:
-        """The one Set-Cookie header."""
-        (line,) = self.headers.getall("Set-Cookie")
+        """The one Set-Cookie header of the session."""
+        lines = self.headers.getall("Set-Cookie")
+        (line,) = [line for line in lines if DEVICE not in line.partition("=")[0]]
         return line
+
+    @property
+    def device(self) -> str:
+        """The one cookie of the device, as a client sends it back."""
+        lines = self.headers.getall("Set-Cookie")
+        (line,) = [line for line in lines if DEVICE in line.partition("=")[0]]
+        return line.partition(";")[0]
 
     @property
     def token(self) -> str:

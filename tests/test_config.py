@@ -6,8 +6,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from gatelog.config import MASK, SECRETS, Config, load_config, settings_of, variable
+from gatelog.config import (
+    MASK,
+    SECRETS,
+    Config,
+    load_config,
+    settings_of,
+    variable,
+)
 from gatelog.errors import ConfigError
+from gatelog.settings import Lifetimes
 
 URL = "postgresql://gatelog:secret@db.example/gatelog"
 
@@ -60,6 +68,7 @@ def test_values_are_read_with_their_types() -> None:
         ("GATELOG_MASTER_KEY_FILE", "/dev/null"),
         ("GATELOG_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("GATELOG_TRUSTED_PROXIES", "proxy.example"),
+        ("GATELOG_PASSWORD_WORDS", "brezel,abc"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, value: str) -> None:
@@ -118,3 +127,65 @@ def test_trusted_proxies_are_networks() -> None:
 def test_nothing_can_be_changed() -> None:
     with pytest.raises(AttributeError):
         Config().port = 1  # type: ignore[misc]
+
+
+# --- lifetimes
+
+
+def lifetimes(**variables: str) -> Config:
+    return load_config({variable(name): value for name, value in variables.items()})
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, Lifetimes(30 * 86_400, 7 * 86_400)),
+        ({"assurance": "aal1"}, Lifetimes(30 * 86_400, 7 * 86_400)),
+        ({"assurance": "aal2"}, Lifetimes(86_400, 3600)),
+        ({"assurance": "aal3"}, Lifetimes(43_200, 900)),
+        ({"assurance": "aal3", "session_idle_s": "60"}, Lifetimes(43_200, 60)),
+        ({"assurance": "aal1", "session_idle_s": "0"}, Lifetimes(30 * 86_400, 0)),
+    ],
+)
+def test_a_level_of_assurance_has_its_lifetimes(
+    variables: dict[str, str], expected: Lifetimes
+) -> None:
+    assert lifetimes(**variables).lifetimes_of([]) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"assurance": "aal1", "session_lifetime_s": "2592001"}, "GATELOG_SESSION_LIFETIME_S"),
+        ({"assurance": "aal2", "session_lifetime_s": "86401"}, "GATELOG_SESSION_LIFETIME_S"),
+        ({"assurance": "aal2", "session_idle_s": "3601"}, "GATELOG_SESSION_IDLE_S"),
+        ({"assurance": "aal3", "session_idle_s": "0"}, "GATELOG_SESSION_IDLE_S"),
+        ({"assurance": "aal2", "roles": '{"admin": {"idle_s": 3601}}'}, "GATELOG_ROLES"),
+        ({"assurance": "aal2", "roles": '{"admin": {"idle_s": 0}}'}, "GATELOG_ROLES"),
+        ({"roles": "{"}, "GATELOG_ROLES"),
+        ({"roles": '{"admin": {"idle": 5}}'}, "GATELOG_ROLES"),
+        ({"roles": '{"Admin": {}}'}, "GATELOG_ROLES"),
+        ({"roles": '{"admin": {"lifetime_s": 0}}'}, "GATELOG_ROLES"),
+        ({"roles": '["admin"]'}, "GATELOG_ROLES"),
+        ({"session_idle_s": "1.5"}, "GATELOG_SESSION_IDLE_S"),
+        ({"assurance": "aal4"}, "GATELOG_ASSURANCE"),
+        ({"too_many_sessions": "perhaps"}, "GATELOG_TOO_MANY_SESSIONS"),
+    ],
+)
+def test_lifetimes_that_cannot_be_are_named(variables: dict[str, str], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        lifetimes(**variables)
+    assert caught.value.setting == named
+
+
+def test_of_several_roles_the_shortest_lifetime_counts() -> None:
+    config = lifetimes(
+        session_idle_s="600",
+        roles='{"admin": {"lifetime_s": 3600}, "auditor": {"lifetime_s": 60, "idle_s": 0}}',
+    )
+    assert config.lifetimes_of(["admin"]) == Lifetimes(3600, 600)
+    assert config.lifetimes_of(["auditor"]) == Lifetimes(60, 0)
+    assert config.lifetimes_of(["admin", "auditor", "clerk"]) == Lifetimes(60, 0)
+    assert config.lifetimes_of(["clerk"]) == Lifetimes(30 * 86_400, 600)
+    assert config.shortest_idle_s == 600
+    assert lifetimes(session_idle_s="0").shortest_idle_s is None

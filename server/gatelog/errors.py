@@ -59,6 +59,10 @@ class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
 
+class RequestTimedOut(GatelogError):
+    code, status, title = "request_timeout", 408, "The request did not arrive in time"
+
+
 class ExpectationFailed(GatelogError):
     code, status, title = "expectation_failed", 417, "This expectation cannot be met"
 
@@ -141,10 +145,32 @@ class LastAdmin(Conflict):
     code, title = "last_admin", "Nobody would be left to administer"
 
 
+class TooManySessions(Conflict):
+    """The user has as many sessions as are allowed, and the oldest one is not to end for it."""
+
+    code, title = "too_many_sessions", "There are too many sessions"
+
+
 class EventIdConflict(Conflict):
     """The event id is in the log already, with other bytes."""
 
     code, title = "event_id_conflict", "This event id is in use for another event"
+
+
+# 429: too much of it, from there or for that account
+
+
+class TooManyAttempts(GatelogError):
+    """Too many logins failed, from there or for that account; the same if there is no such user.
+
+    ``budget``: which one is used up (``accounts.rules.throttling``); nobody outside is told.
+    """
+
+    code, status, title = "too_many_attempts", 429, "Too many attempts; try again later"
+
+    def __init__(self, budget: str = "", *, retry_after_s: int = 1) -> None:
+        super().__init__(retry_after_s=retry_after_s)
+        self.budget = budget
 
 
 # 503: it cannot be known or done right now; never a guess

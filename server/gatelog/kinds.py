@@ -8,6 +8,9 @@ from __future__ import annotations
 from gatelog.accounts.rules.events import (
     CredentialChanged,
     LoginFailed,
+    LoginsThrottled,
+    PasswordLocked,
+    PasswordUnlocked,
     RoleGranted,
     RoleRevoked,
     UserDisabled,
@@ -15,12 +18,13 @@ from gatelog.accounts.rules.events import (
     UserRegistered,
 )
 from gatelog.accounts.store.kinds import LOGINS, USERS
+from gatelog.accounts.store.throttling import DEVICES, NOTED, STREAKS, TRIES
 from gatelog.audit.rules.events import AuditRead
 from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
 from gatelog.sessions.store.kind import SESSIONS
 
 EVENTS = (
@@ -28,6 +32,7 @@ EVENTS = (
     CredentialChanged,
     LoginFailed,
     SessionStarted,
+    SessionsRenewed,
     SessionEnded,
     RoleGranted,
     RoleRevoked,
@@ -36,8 +41,21 @@ EVENTS = (
     UserErased,
     AuditRead,
     LogPurged,
+    LoginsThrottled,
+    PasswordLocked,
+    PasswordUnlocked,
 )
-KINDS = (SESSIONS, USERS, LOGINS, SUBJECT_KEYS, ADDRESSES)
+KINDS = (
+    SESSIONS,
+    USERS,
+    LOGINS,
+    SUBJECT_KEYS,
+    ADDRESSES,
+    TRIES,
+    STREAKS,
+    NOTED,
+    DEVICES,
+)
 
 
 def register_all() -> None:

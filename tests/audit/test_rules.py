@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from gatelog.accounts.rules.events import FailureReason
+from gatelog.accounts.rules.events import FailureReason, LockedFor
 from gatelog.audit.rules.events import AuditedRead
 from gatelog.audit.rules.shown import ShownEvent, shown
 from gatelog.ids import audit_read_id
@@ -22,6 +22,7 @@ REFERENCE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
 COMMON = ({"type", *ev.Event.__struct_fields__}) - {"subject_id"}  # told with each type
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = datetime(2026, 1, 3, tzinfo=UTC)
+REASONS = {"session_ended": "logout", "password_locked": "all_devices"}
 USER, ADMIN, SESSION = UUID(int=1), UUID(int=2), UUID(int=3)
 
 
@@ -58,6 +59,7 @@ def test_the_reference_has_every_word() -> None:
     }
     assert set(get_args(EndReason)) <= described["session_ended"]
     assert set(get_args(FailureReason)) <= described["login_failed"]
+    assert set(get_args(LockedFor)) <= described["password_locked"]
     assert set(get_args(AuditedRead)) <= described["audit_read"]
 
 
@@ -80,16 +82,19 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
         "session_id": SESSION,
         "token_digest": bytes(32),
         "expires_at": LATER,
-        "reason": "logout" if name == "session_ended" else "wrong_password",
+        "reason": REASONS.get(name, "wrong_password"),
         "role": "auditor",
         "roles": ("auditor",),
         "what": "events",
+        "count": 3,
         "up_to": 7,
         "before": LATER,
+        "idle_s": 900,
+        "token_digests": (bytes(32), b"d" * 32),
     }
     cls = ev.EVENT_TYPES[name]
     fields = {key: value for key, value in values.items() if key in cls.__struct_fields__}
-    if name == "log_purged":
+    if name in {"log_purged", "logins_throttled", "sessions_renewed"}:
         fields["subject_id"] = None
     event = msgspec.convert(fields | {"type": name}, cls)
     found = msgspec.to_builtins(shown(5, LATER, event, Personal("alice", "192.0.2.1", "firefox")))
@@ -101,12 +106,14 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
         "192.0.2.1",
         "firefox",
     ]
-    hidden = {"token_digest", "roles"}
+    hidden = {"token_digest", "token_digests", "roles"}
     expected = {
         "user_id" if key == "subject_id" else key: value
         for key, value in fields.items()
         if key not in hidden and value is not None
     }
+    if name == "sessions_renewed":
+        expected["sessions"] = 2
     assert found == msgspec.to_builtins(expected)
 
 

@@ -114,6 +114,7 @@ class Host:
             "GATELOG_REGISTRATION": "open",
             "GATELOG_ARGON2_MEMORY_KIB": "8",
             "GATELOG_ARGON2_TIME_COST": "1",
+            "GATELOG_REGISTRATION_TRIES": "100000",
         }
         self._process: subprocess.Popen[bytes] | None = None
 

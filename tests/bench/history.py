@@ -64,7 +64,7 @@ from gatelog.privacy.store.keys import KeyStore
 from gatelog.sessions.rules.events import EndReason, SessionEnded, SessionStarted
 from gatelog.sessions.rules.record import from_us, to_us
 
-from tests.builders import MASTER_KEY
+from tests.builders import MASTER_KEY, UNLIMITED
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -79,7 +79,7 @@ HEAVY_USERS = 10
 FIRST_USERS = 100
 OPENABLE_DAYS = 30  # of failed logins of names that nobody has
 MASTER = urlsafe_b64decode(MASTER_KEY + "=")
-CONFIG = Config(master_key=MASTER_KEY, registration="open")
+CONFIG = Config(master_key=MASTER_KEY, registration="open", registration_tries=UNLIMITED)
 DESCRIPTION = "history.json"
 LOAD_SETTINGS = {
     "shared_buffers": "512MB",

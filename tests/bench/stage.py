@@ -31,6 +31,7 @@ from rich.console import Console
 from tests.bench.contestants import Setting
 from tests.bench.machine import Cores, ServerProcess, server_process, split_cores
 from tests.bench.population import Tokens, fill_postgres, fill_redis
+from tests.builders import UNLIMITED
 
 CONTESTANTS = "tests.bench.contestants"
 PROJECTOR = "tests.bench.projector"
@@ -161,6 +162,10 @@ def _configurations(directory: Path, memory: Path, hosts: int) -> list[Config]:
             replica_dir=str(memory / f"host{number}"),
             master_key=master_key,
             registration="open",
+            identity_issuer="https://gatelog.example",
+            trusted_proxies="127.0.0.1",
+            login_tries=UNLIMITED,
+            registration_tries=UNLIMITED,
         )
         for number in range(hosts)
     ]

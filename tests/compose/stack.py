@@ -109,6 +109,8 @@ class Stack:
             "GATELOG_FRONT": f"127.0.0.1:{self.port}",
             "GATELOG_IMAGE": image,
             "GATELOG_REGISTRATION": "open",
+            "GATELOG_LOGIN_TRIES": "100000",
+            "GATELOG_REGISTRATION_TRIES": "100000",
         }
 
     @property

@@ -224,12 +224,17 @@ async def running_cluster(
     variant: str = "faithful",
     hesitant: int = 1000,
     lease_ttl_s: float = 1.0,
+    idle_s: int | None = None,
     projectors: bool = True,
     postgres: Server | None = None,
     standby: Server | None = None,
+    settings: Mapping[str, str] | None = None,
+    proxied: bool = True,
 ) -> AsyncIterator[Cluster]:
     """The whole service in many processes, all of them up, on a server of its own unless given.
 
+    ``settings``: variables of every host, beside those that all clusters have. ``proxied``: reach
+    the database through the proxies, which take time of this very process.
     The first ``hesitant`` projectors hesitate as the variant has it. Every host knows the standby,
     if there is one.
     """
@@ -247,7 +252,12 @@ async def running_cluster(
             host = Host(
                 f"host{number}",
                 proxies,
-                _config(app_url(postgres, proxies), lease_ttl_s),
+                _config(
+                    app_url(postgres, proxies) if proxied else postgres.app_dsn("service"),
+                    lease_ttl_s,
+                    idle_s,
+                )
+                | dict(settings or {}),
                 directory,
                 variant=variant,
                 temper="hesitant" if number < hesitant else "calm",
@@ -262,14 +272,18 @@ async def running_cluster(
         yield cluster
 
 
-def _config(dsn: str, lease_ttl_s: float) -> dict[str, str]:
-    return {
+def _config(dsn: str, lease_ttl_s: float, idle_s: int | None) -> dict[str, str]:
+    idle = {} if idle_s is None else {"GATELOG_SESSION_IDLE_S": str(idle_s)}
+    return idle | {
         "GATELOG_DATABASE_URL": dsn,
         "GATELOG_LEASE_TTL_S": str(lease_ttl_s),
         "GATELOG_REGISTRATION": "open",
         "GATELOG_MASTER_KEY": b64encode(bytes(32)).decode(),
         "GATELOG_ARGON2_MEMORY_KIB": "8",
         "GATELOG_ARGON2_TIME_COST": "1",
+        "GATELOG_LOGIN_TRIES": "100000",
+        "GATELOG_REGISTRATION_TRIES": "100000",
+        "GATELOG_HASHING_QUEUE": "1000",
         "GATELOG_DATABASE_TIMEOUT_S": "2",
         "GATELOG_DATABASE_POOL": "2",
         "GATELOG_MAX_SESSIONS_PER_USER": "1000",

@@ -24,7 +24,7 @@ async def test_the_cookie_on_loopback(alice: Service, host: str) -> None:
     login = await alice.log_in(headers={"Host": host})
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"gatelog={login.token}"
-    assert attributes == ["Max-Age=86400", "Path=/", "HttpOnly", "SameSite=Lax"]
+    assert attributes == ["Max-Age=2592000", "Path=/", "HttpOnly", "SameSite=Lax"]
     accepted = await alice.get("/v1/me", cookie=login.token, headers={"Host": host})
     assert accepted.status == 200
 
@@ -44,7 +44,7 @@ async def test_the_cookie_everywhere_else(alice: Service, headers: Mapping[str, 
     login = await alice.log_in(headers=headers)
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"__Host-gatelog={login.token}"
-    assert attributes == ["Max-Age=86400", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"]
+    assert attributes == ["Max-Age=2592000", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"]
     secure = {**headers, "Cookie": f"__Host-gatelog={login.token}"}
     assert (await alice.get("/v1/me", headers=secure)).status == 200
     assert (await alice.get("/v1/me", headers=headers, cookie=login.token)).status == 401
@@ -73,10 +73,12 @@ def is_cleared(answer: Answer, name: str) -> bool:
 async def test_logout_clears_the_cookie(alice: Service) -> None:
     logout = await alice.post("/v1/logout_user", cookie=await alice.token())
     assert is_cleared(logout, "gatelog")
+    assert "Clear-Site-Data" not in logout.headers, "no browser heeds it here"
     elsewhere = {**ELSEWHERE, "Cookie": f"__Host-gatelog={await alice.token()}"}
     logout = await alice.post("/v1/logout_user", headers=elsewhere)
     assert logout.json["ended"] == 1
     assert is_cleared(logout, "__Host-gatelog")
+    assert logout.headers["Clear-Site-Data"] == '"cache", "storage"'
     assert "; Secure" in logout.set_cookie
 
 
@@ -96,6 +98,7 @@ async def test_logout_without_a_credential(alice: Service) -> None:
     assert logout.status == 200
     assert logout.json == {"status": "logged_out", "ended": 0, "position": None}
     assert "Set-Cookie" not in logout.headers
+    assert "Clear-Site-Data" not in logout.headers
 
 
 async def test_logout_with_unclear_credentials_ends_nothing(alice: Service) -> None:
@@ -105,6 +108,7 @@ async def test_logout_with_unclear_credentials_ends_nothing(alice: Service) -> N
         assert logout.status == 401
         assert logout.code == "not_authenticated"
         assert is_cleared(logout, "gatelog")
+    assert "Clear-Site-Data" not in logout.headers, "no browser heeds it here"
     logout = await alice.post("/v1/logout_user", cookie=token, bearer="B" * 43)
     assert logout.status == 401
     assert (await alice.get("/v1/me", cookie=token)).status == 200
@@ -114,6 +118,7 @@ async def test_logout_of_a_bearer_sets_no_cookie(alice: Service) -> None:
     logout = await alice.post("/v1/logout_user", bearer=await alice.token())
     assert logout.json["ended"] == 1
     assert "Set-Cookie" not in logout.headers
+    assert "Clear-Site-Data" not in logout.headers
 
 
 async def test_a_token_travels_one_way_only(alice: Service) -> None:

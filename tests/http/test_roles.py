@@ -42,10 +42,12 @@ WHOSE: dict[str, Whose] = {
     "GET /docs/page.js": "everybody",
     "GET /docs/page.css": "everybody",
     "GET /docs/icon.svg": "everybody",
+    "GET /.well-known/jwks.json": "everybody",
     "GET /v1/me": "user",
     "* /v1/auth": "user",
     "GET /v1/sessions": "user",
     "DELETE /v1/sessions/{session_id}": "user",
+    "PATCH /v1/sessions/{session_id}": "user",
     "POST /v1/sessions/end_others": "user",
     "POST /v1/sessions/end_all": "user",
     "POST /v1/change_password": "user",
@@ -121,6 +123,7 @@ class House:
 
 @pytest.fixture
 async def house(config: Config, database: Dsns) -> AsyncIterator[House]:
+    config = msgspec.structs.replace(config, identity_issuer="https://gatelog.example")
     async with open_services(config, database.app) as services:
         for login, roles in LOGINS.items():
             await services.accounts.logins.add_user(login, PASSWORD, roles)

@@ -33,6 +33,10 @@ CHEAP = {  # as cheap as a hash may be, and short waits for replicas that are no
     "GATELOG_LEASE_TTL_S": "0.5",
     "GATELOG_ARGON2_MEMORY_KIB": "8",
     "GATELOG_ARGON2_TIME_COST": "1",
+    # tests log in, and fail to, as often as they like
+    "GATELOG_LOGIN_TRIES": "100000",
+    "GATELOG_REGISTRATION_TRIES": "100000",
+    "GATELOG_HASHING_QUEUE": "1000",
 }
 PASSWORD = "correct horse battery staple"
 

@@ -30,7 +30,7 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, list, disable, enable and erase users; give and take roles."""
+    """Add, list, disable, enable, unlock and erase users; give and take roles."""
 
 
 @user.command("add")
@@ -134,6 +134,24 @@ def enable(config: Config, login: str, as_json: bool) -> None:
         return await accounts.users.enable((await accounts.users.find_user(login)).subject_id)
 
     _change(config, login, "enabled", work, as_json=as_json)
+
+
+@user.command("unlock")
+@click.argument("login")
+@json_option
+@click.pass_obj
+def unlock(config: Config, login: str, as_json: bool) -> None:
+    """Forgive a user's failed logins: too many in a row have locked the password."""
+    from gatelog.cli.services import with_accounts
+
+    async def work(accounts: Accounts) -> None:
+        await accounts.users.unlock((await accounts.users.find_user(login)).subject_id)
+
+    with_accounts(config, "user unlock", work)
+    if as_json:
+        print_json({"login": login, "status": "unlocked"})
+    else:
+        click.echo(f"The password of {login} is unlocked.")
 
 
 @user.command("grant")

@@ -44,6 +44,7 @@ EVERYWHERE: tuple[Error, ...] = (
 _OF_A_BODY: tuple[Error, ...] = (
     errors.BadRequest,
     errors.MalformedJson,
+    errors.RequestTimedOut,
     errors.BodyTooLarge,
     errors.UnsupportedMediaType,
     errors.InvalidInput,
@@ -58,6 +59,7 @@ class Tag(msgspec.Struct, frozen=True):
 # Of the module in which a handler stands; all others' are hosted.
 TAGS: Mapping[str, Tag] = {
     "gatelog.http.identity": Tag("identity", "Who is asking."),
+    "gatelog.http.signed_identity": Tag("identity", "Who is asking."),
     "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),

@@ -16,13 +16,15 @@ from gatelog.hosting.docs import docs_routes
 from gatelog.hosting.health import health_routes
 from gatelog.http.identity import identity_routes
 from gatelog.http.metrics import metrics_routes
+from gatelog.http.signed_identity import key_routes
 from gatelog.proofs.web import log_routes
 
 
 def own_routes(config: Config) -> list[web.RouteDef]:
-    """All of them; those of the metrics and of the API's document unless they are off."""
+    """All of them; those of keys, metrics and the document where the configuration has them."""
     return [
         *identity_routes(),
+        *key_routes(config),
         *login_routes(),
         *session_routes(),
         *user_routes(),

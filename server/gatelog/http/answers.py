@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 JSON: Final = {hdrs.CONTENT_TYPE: "application/json"}
 OWN_EVENTS_PATH: Final = "/v1/me/events"
 PREFERENCE_APPLIED: Final = istr("Preference-Applied")
+CLEAR_SITE_DATA: Final = istr("Clear-Site-Data")
 PATIENCE_S = 0.1  # for the look at whether there is a proof already
 
 
@@ -131,16 +132,17 @@ async def _receipt(request: web.Request, position: int) -> Receipt:
 
 # --- the cookie
 
-COOKIE_IS_SET: Final[Mapping[str, str]] = {hdrs.SET_COOKIE: "The session cookie."}
 COOKIE_IS_FORGOTTEN: Final[Mapping[str, str]] = {
-    hdrs.SET_COOKIE: "The session cookie, emptied, if one was sent."
+    hdrs.SET_COOKIE: "The session cookie, emptied, if one was sent.",
+    CLEAR_SITE_DATA: "What pages have kept in the browser goes too (over TLS, with the cookie).",
 }
 
 
 def set_session_cookie(
     response: web.StreamResponse, caller: Caller, token: str, max_age_s: int
 ) -> None:
-    """Give the browser its token, for as long as the session lives."""
+    """Give the browser its token. ``max_age_s``: for as long as the session lives at the most, so
+    that use need not send the token again; that it idles is for the server to see."""
     name, secure = (LOCAL_COOKIE, "") if caller.local else (SECURE_COOKIE, "; Secure")
     response.headers.add(
         hdrs.SET_COOKIE,
@@ -149,6 +151,12 @@ def set_session_cookie(
 
 
 def forget_session_cookie(response: web.StreamResponse, caller: Caller) -> None:
-    """Make the browser forget its token, if it has sent one."""
+    """Make the browser forget its token, if it has sent one, and what pages have kept there.
+
+    Not all cookies: those of neighbouring hosts would go as well, and what a browser is known by.
+    A browser heeds it over TLS alone (Clear Site Data, W3C, section 3.1).
+    """
     if caller.by_cookie:
         set_session_cookie(response, caller, "", 0)
+        if not caller.local:
+            response.headers[CLEAR_SITE_DATA] = '"cache", "storage"'

@@ -15,6 +15,11 @@ Formats (nothing else is needed to open a sealed field, given the key)::
              (the user's id as 16 bytes, the day as YYYY-MM-DD, nothing)
 
     index    the first 16 bytes of HMAC-SHA-256(address key, normalised address)
+    blind    the first 16 bytes of HMAC-SHA-256(address key, purpose ‖ 0x00 ‖ text), for what is
+             counted and not searched for: no address holds a NUL, so no purpose is another's
+
+    derived  HKDF-SHA-256 (RFC 5869) of the master key, without salt, 32 bytes
+    info     ``gatelog derived key`` ‖ 0x00 ‖ what it is for
 
 Rules:
 
@@ -29,12 +34,14 @@ from __future__ import annotations
 
 import hmac
 from datetime import UTC, date
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from uuid import UUID
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
@@ -145,6 +152,12 @@ def unwrap(wrapped: bytes, purpose: bytes, master_key: bytes) -> bytes:
         raise ValueError("a wrapped key does not fit its master key or its owner") from None
 
 
+def derive(master_key: bytes, purpose: bytes) -> bytes:
+    """A key that everybody has who has the master key, and that tells nothing of it."""
+    info = b"gatelog derived key\x00" + purpose
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(master_key)
+
+
 # --- search by address
 
 
@@ -165,6 +178,29 @@ def normalise_address(text: str) -> str:
 def address_index(address: str, address_key: bytes) -> bytes:
     """What events from this address are found by, and nobody without the key can compute."""
     digest = hmac.digest(address_key, normalise_address(address).encode(), "sha256")
+    return digest[:ADDRESS_INDEX_BYTES]
+
+
+# --- what is counted, but never told
+
+
+def place_of(address: str | None) -> str:
+    """The network that counts as one place: an IPv4 address, the /64 of an IPv6 address.
+
+    A /64 is what one customer has at least (RFC 6177, section 2): whoever has it has all of its
+    2^64 addresses. What is no IP address is one place, whatever it is.
+    """
+    try:
+        normal = normalise_address(address or "")
+    except InvalidInput:
+        return "nowhere"
+    size = 64 if ":" in normal else 32
+    return str(ip_network(f"{normal.partition('%')[0]}/{size}", strict=False))
+
+
+def blind_index(purpose: str, text: str, address_key: bytes) -> bytes:
+    """What this text is counted by: the same for the same purpose, and nothing else can be told."""
+    digest = hmac.digest(address_key, f"{purpose}\x00{text}".encode(), "sha256")
     return digest[:ADDRESS_INDEX_BYTES]
 
 

@@ -21,6 +21,7 @@ PASSWORD = "a password of the test kit's"  # noqa: S105 - opens nothing but data
 # What settings of tests are wrapped with: nothing in such a database is worth a key.
 MASTER_KEY = "A" * 43
 SHORT_TTL_S = 0.1
+UNLIMITED = 1_000_000
 
 Client = TestClient[web.Request, web.Application]
 
@@ -38,6 +39,8 @@ def config_for_tests(data_dir: str, dsn: str) -> Config:
         argon2_memory_kib=8,
         argon2_time_cost=1,
         hashing_threads=1,
+        login_tries=UNLIMITED,
+        registration_tries=UNLIMITED,
         data_dir=data_dir,
         database_url=dsn,
         lease_ttl_s=SHORT_TTL_S,

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from gatelog.accounts.rules.acting import UserCommand, ended_by
-from gatelog.accounts.rules.events import RoleGranted, RoleRevoked, UserDisabled, UserEnabled
+from gatelog.accounts.rules.events import (
+    PasswordUnlocked,
+    RoleGranted,
+    RoleRevoked,
+    UserDisabled,
+    UserEnabled,
+)
+from gatelog.accounts.rules.throttling import StreakOf, Streaks
 from gatelog.accounts.rules.users import Administrators, User, Users
 from gatelog.errors import LastAdmin, NotFound
 from gatelog.log.rules.events import UserEvent
@@ -50,7 +57,27 @@ class ChangeUser(UserCommand, frozen=True, kw_only=True):
             return Decision((event,))
         reason: EndReason = "user_disabled" if isinstance(event, UserDisabled) else "revoked"
         sessions = world.of(Sessions).of(event.subject_id)
-        return Decision((event, *ended_by(event, sessions, reason, 1)))
+        return Decision((event, *ended_by(event, sessions, reason, 1, world.now)))
+
+
+class UnlockPassword(UserCommand, frozen=True, kw_only=True):
+    """Forgive the failures in a row, and what was tried at the account."""
+
+    event: PasswordUnlocked
+
+    @property
+    def prepared(self) -> PasswordUnlocked:
+        return self.event
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield StreakOf(self.event.subject_id)
+
+    def decide_permitted(self, world: World) -> Decision:
+        subject_id = self.event.subject_id
+        if world.of(Users).there(subject_id) is None:
+            raise NotFound(NO_SUCH_USER)
+        return Decision((self.event,) if world.of(Streaks).of(subject_id) else ())
 
 
 class EraseUser(UserCommand, frozen=True, kw_only=True):
@@ -79,7 +106,7 @@ class EraseUser(UserCommand, frozen=True, kw_only=True):
         if self.keep_an_admin:
             _refuse_last_admin(world, event.subject_id)
         sessions = world.of(Sessions).of(event.subject_id)
-        return Decision((event, *ended_by(event, sessions, "user_erased", 1)))
+        return Decision((event, *ended_by(event, sessions, "user_erased", 1, world.now)))
 
 
 def _is_change(user: User, event: UserEvent) -> bool:

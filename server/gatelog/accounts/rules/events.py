@@ -7,6 +7,8 @@ from uuid import UUID
 
 from gatelog.log.rules.events import Event, UserEvent
 
+# Known devices have the last few of the failures in a row for themselves.
+LockedFor = Literal["unknown_devices", "all_devices"]
 FailureReason = Literal["unknown_login", "wrong_password", "user_disabled"]
 
 
@@ -23,6 +25,22 @@ class LoginFailed(Event, frozen=True, kw_only=True, tag="login_failed"):
 
     subject_id: UUID | None = None
     reason: FailureReason
+
+
+class LoginsThrottled(Event, frozen=True, kw_only=True, tag="logins_throttled"):
+    """So many logins from one place were refused unseen, since the last such event of the place."""
+
+    count: int
+
+
+class PasswordLocked(UserEvent, frozen=True, kw_only=True, tag="password_locked"):
+    """After too many failures in a row the password opens nothing more, until it is unlocked."""
+
+    reason: LockedFor
+
+
+class PasswordUnlocked(UserEvent, frozen=True, kw_only=True, tag="password_unlocked"):
+    """The failures are forgiven."""
 
 
 class RoleGranted(UserEvent, frozen=True, kw_only=True, tag="role_granted"):

@@ -3,13 +3,16 @@
 Rules:
 
 - A login by an unknown name does the same work as one with a wrong password: one look-up, one
-  hash, one event.
+  admission, one hash, one event.
+- No password is hashed before its try is admitted (``accounts.rules.throttling``) and has its turn.
+- A password that is locked is one that no password fits: it takes as long, and is told like that.
 - A token exists only in the answer to who gets it.
 - What is personal is sealed into the events here: who acted, by name, and from where.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -31,10 +34,14 @@ from gatelog.accounts.rules.login import (
     RecordLoginFailure,
     RegisterUser,
     RenewSession,
+    Replaced,
     StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
-from gatelog.accounts.service.passwords import PasswordPool, common_passwords
+from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.accounts.service.throttling import Approach, Throttle
+from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import check_role
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
@@ -55,14 +62,19 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
+from gatelog.sessions.store.lookup import SessionList
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """A fresh session and its token, which exists nowhere else."""
+    """A fresh session and its token, which exists nowhere else.
+
+    ``device`` is the token by which the device is known from now on, if it keeps one.
+    """
 
     token: str
     session: ActiveSession
     position: int
+    device: str | None = None
 
 
 class Logins:
@@ -73,25 +85,42 @@ class Logins:
         config: Config,
         *,
         users: Users,
+        sessions: SessionList,
         passwords: PasswordPool,
         personal: PersonalData,
         acting: Acting,
+        throttle: Throttle,
+        turns: Turns,
     ) -> None:
         self._config = config
+        self._throttle = throttle
+        self._turns = turns
         self._users = users
+        self._sessions = sessions
         self._passwords = passwords
         self._personal = personal
         self._acting = acting
         self._blocklist = common_passwords()
+        self._words = context_words(config)
 
     # --- registering
 
     async def register(self, login: str, password: str, client: Client = UNKNOWN_CLIENT) -> UUID:
-        """Create a user as the public may. Raises RegistrationClosed, LoginTaken, InvalidInput."""
+        """Create a user as the public may.
+
+        Raises RegistrationClosed, LoginTaken, InvalidInput, TooManyAttempts, HashingFull.
+        """
         if self._config.registration == "closed":
             raise RegistrationClosed("Ask whoever runs this service for an account.")
         only_first = self._config.registration == "first"
-        return await self._add_user(login, password, client, roles=(), only_first=only_first)
+        self._new_password(password, normalise_login(login))  # what cannot be is no try
+        if only_first:
+            await self._refuse_second_user()
+        approach = await self._throttle.registering(client)
+        self._throttle.refuse_again(approach)
+        async with self._turns.turn(approach.lane):
+            await self._throttle.admit(approach)
+            return await self._add_user(login, password, client, roles=(), only_first=only_first)
 
     async def add_user(self, login: str, password: str, roles: tuple[str, ...] = ()) -> UUID:
         """Create a user as an operator may, with roles."""
@@ -110,8 +139,6 @@ class Logins:
     ) -> UUID:
         login = normalise_login(login)
         password = self._new_password(password, login)
-        if only_first:
-            await self._refuse_second_user()
         subject_id = new_random_id()
         key, wrapped = await self._personal.new_subject_key(subject_id)
         event = UserRegistered(
@@ -144,43 +171,87 @@ class Logins:
             login=login,
             min_length=self._config.password_min_length,
             blocklist=self._blocklist,
+            words=self._words,
         )
         return password
 
     # --- logging in
 
-    async def log_in(self, login: str, password: str, client: Client = UNKNOWN_CLIENT) -> Grant:
-        """Start a session. Raises InvalidCredentials, HashingFull."""
+    async def log_in(
+        self,
+        login: str,
+        password: str,
+        client: Client = UNKNOWN_CLIENT,
+        devices: Sequence[str] | None = None,
+        *,
+        over: bytes | None = None,
+    ) -> Grant:
+        """Start a session.
+
+        ``devices``: the tokens that the client keeps; None if it keeps none. ``over``: the digest
+        of the token that the same browser had; that session ends, in the same append and
+        whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions.
+        """
         login, password = normalise_login(login), normalise_password(password)
-        credential = await self._verified(login, password, client)
+        approach = await self._throttle.approach(login, client, devices or ())
+        credential = await self._verified(login, password, approach)
         token = new_token()
+        beside, device = self._throttle.succeeded(
+            approach, credential.subject_id, keeps_tokens=devices is not None
+        )
         command = StartSession(
             event=self._session_started(new_event_id(), credential, token, client),
             credential_version=credential.credential_version,
             max_sessions=self._config.max_sessions_per_user,
+            refuse=self._config.too_many_sessions == "refuse",
+            replaces=await self._replaced(over),
+            beside=beside,
         )
-        return await self._grant(token, command, client)
+        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
 
-    async def _verified(self, login: str, password: str, client: Client) -> Credential:
+    async def _replaced(self, over: bytes | None) -> Replaced | None:
+        if over is None:
+            return None
+        found, _ = await self._sessions.by_digest(over)
+        if found is None:
+            return None
+        return Replaced(found.session.subject_id, found.session.session_id)
+
+    async def _verified(self, login: str, password: str, approach: Approach) -> Credential:
         """The credential behind login and password; a failure is recorded."""
-        credential = await self._users.by_login(login)
-        right = await self._passwords.verify(
-            credential.password_hash if credential else None, password
-        )
+        self._throttle.refuse_again(approach)
+        async with self._turns.turn(approach.lane):
+            credential = await self._users.by_login(login)
+            subject_id = credential.subject_id if credential else None
+            failures = credential.failures if credential else 0
+            locked = self._throttle.is_locked(approach, failures)
+            try_id = await self._throttle.admit(approach, subject_id, locked=locked)
+            right = await self._passwords.verify(
+                credential.password_hash if credential and not locked else None, password
+            )
         if credential is None:
-            await self._record_unknown_login(login, client)
+            await self._record_unknown_login(login, approach.client, try_id)
         elif not right:
-            await self._record_failure(credential, "wrong_password", client)
+            await self._record_failure(
+                credential, "wrong_password", approach.client, try_id, counts=not locked
+            )
         elif credential.disabled:
-            await self._record_failure(credential, "user_disabled", client)
+            await self._record_failure(credential, "user_disabled", approach.client, try_id)
         else:
             await self._rehash(credential, password)
             return credential
         raise InvalidCredentials()
 
     async def _record_failure(
-        self, credential: Credential, reason: FailureReason, client: Client
+        self,
+        credential: Credential,
+        reason: FailureReason,
+        client: Client,
+        try_id: UUID,
+        *,
+        counts: bool = True,
     ) -> None:
+        """Record it; ``counts``: as one of the failures in a row."""
         event = LoginFailed(
             event_id=new_event_id(),
             occurred_at=self._acting.now(),
@@ -188,14 +259,16 @@ class Logins:
             reason=reason,
         )
         sealed = self._personal.sealed(event, _who(credential.login, client), credential.key)
-        await self._record(RecordLoginFailure(event=sealed), client)
+        most = self._throttle.limits.failures if counts else None
+        command = RecordLoginFailure(event=sealed, try_id=try_id, most_failures=most)
+        await self._record(command, client)
 
-    async def _record_unknown_login(self, login: str, client: Client) -> None:
+    async def _record_unknown_login(self, login: str, client: Client, try_id: UUID) -> None:
         event = LoginFailed(
             event_id=new_event_id(), occurred_at=self._acting.now(), reason="unknown_login"
         )
         sealed = await self._personal.sealed_for_nobody(event, _who(login, client))
-        await self._record(RecordLoginFailure(event=sealed), client)
+        await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client)
 
     async def _rehash(self, credential: Credential, password: str) -> None:
         if self._passwords.needs_rehash(credential.password_hash):
@@ -206,39 +279,57 @@ class Logins:
         self, event_id: UUID, credential: Credential, token: str, client: Client
     ) -> SessionStarted:
         now = self._acting.now()
+        lives = self._config.lifetimes_of(credential.roles)
         event = SessionStarted(
             event_id=event_id,
             occurred_at=now,
             subject_id=credential.subject_id,
             session_id=new_random_id(),
             token_digest=token_digest(token),
-            expires_at=now + timedelta(seconds=self._config.session_lifetime_s),
+            expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
+            idle_s=lives.idle_s or None,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
     async def forget_overdue(self) -> int:
-        """Destroy the keys of failed logins whose time is over. Many may call it."""
+        """Destroy the keys of failed logins whose time is over, and forget what was counted.
+
+        Many may call it.
+        """
+        await self._throttle.sweep()
         return await self._personal.sweep()
 
     # --- changing a password
 
     async def change_password(
-        self, session: Session, current: str, new: str, client: Client = UNKNOWN_CLIENT
+        self,
+        session: Session,
+        current: str,
+        new: str,
+        client: Client = UNKNOWN_CLIENT,
+        devices: Sequence[str] | None = None,
     ) -> Grant:
         """Replace the password: ends every session and starts one in place of this one.
 
-        Raises InvalidCredentials for a wrong current password, WeakPassword, NotAuthenticated.
+        Devices that were known are so no more, but this one. ``devices``: see ``log_in``.
+        Raises InvalidCredentials for a wrong current password, WeakPassword, NotAuthenticated,
+        TooManyAttempts, HashingFull.
         """
         credential = await self._users.by_id(session.subject_id)
         if credential is None:
             raise NotAuthenticated()
         current, new = normalise_password(current), self._new_password(new, credential.login)
-        if not await self._passwords.verify(credential.password_hash, current):
-            await self._record_failure(credential, "wrong_password", client)
-            raise InvalidCredentials()
         if current == new:
             raise InvalidInput("The new password is the old one.")
+        approach = await self._throttle.inside(credential.login, session.subject_id, client)
+        credential = await self._verified(credential.login, current, approach)
+        here = await self._throttle.approach(credential.login, client, devices or ())
+        beside, device = self._throttle.succeeded(
+            here, session.subject_id, keeps_tokens=devices is not None
+        )
+        async with self._turns.turn(approach.lane):
+            password_hash = await self._passwords.hash(new)
         token = new_token()
         changed = CredentialChanged(
             event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=session.subject_id
@@ -246,12 +337,13 @@ class Logins:
         first_id = derived_event_id(changed.event_id, 1)
         command = ChangeCredential(
             event=self._personal.sealed(changed, _who(credential.login, client), credential.key),
-            password_hash=await self._passwords.hash(new),
+            password_hash=password_hash,
             credential_version=credential.credential_version,
             session_id=session.session_id,
             session=self._session_started(first_id, credential, token, client),
+            beside=beside,
         )
-        return await self._grant(token, command, client)
+        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
 
     # --- a new token for the same login
 
@@ -269,8 +361,9 @@ class Logins:
             event=msgspec.structs.replace(
                 started,
                 occurred_at=session.started_at,
-                expires_at=session.expires_at,
+                expires_at=session.absolute_at,
                 roles=credential.roles,
+                idle_s=session.idle_s,
             ),
             session_id=session.session_id,
             at=self._acting.now(),

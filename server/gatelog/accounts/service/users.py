@@ -11,14 +11,21 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.administration import ChangeUser, EraseUser
+from gatelog.accounts.rules.administration import ChangeUser, EraseUser, UnlockPassword
 from gatelog.accounts.rules.credentials import normalise_login
-from gatelog.accounts.rules.events import RoleGranted, RoleRevoked, UserDisabled, UserEnabled
+from gatelog.accounts.rules.events import (
+    PasswordUnlocked,
+    RoleGranted,
+    RoleRevoked,
+    UserDisabled,
+    UserEnabled,
+)
 from gatelog.accounts.rules.users import ROLES, is_admin
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.store.users import Credential, ListedUser, Users
 from gatelog.errors import InvalidInput, NotFound
 from gatelog.log.rules import events as ev
+from gatelog.log.store.batch import Recorded
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.service.personal import PersonalData
 
@@ -51,6 +58,15 @@ class Administration:
     async def enable(self, subject_id: UUID, by: Actor | None = None) -> Ended:
         """Let a disabled user log in again. Raises NotFound."""
         return await self._change(UserEnabled(**self._acting.about(subject_id, by)), by)
+
+    async def unlock(self, subject_id: UUID, by: Actor | None = None) -> Recorded:
+        """Forgive a user's failed logins: the password opens again what it opened. No session ends.
+
+        Raises NotFound.
+        """
+        event = await self._acted(PasswordUnlocked(**self._acting.about(subject_id, by)), by)
+        address_index = await self._personal.index_of(client_of(by))
+        return await self._acting.record(Act(UnlockPassword(event=event), address_index))
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Give a user a role, and end all sessions. Raises NotFound, InvalidInput."""

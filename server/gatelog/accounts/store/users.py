@@ -15,7 +15,7 @@ from gatelog.privacy.rules import WrappedKey
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What a login is verified against."""
+    """What a login is verified against; ``failures``: wrong passwords in a row."""
 
     subject_id: UUID
     login: str
@@ -24,6 +24,7 @@ class Credential(msgspec.Struct, frozen=True):
     credential_version: int
     roles: tuple[str, ...]
     key: WrappedKey | None = None
+    failures: int = 0
 
 
 class ListedUser(msgspec.Struct, frozen=True):
@@ -55,9 +56,17 @@ class Users:
             row = await connection.fetchrow(statement, key)
         if row is None:
             return None
-        subject_id, name, password_hash, disabled, version, roles, *wrapped = row
-        own = WrappedKey(*wrapped) if wrapped[0] is not None else None
-        return Credential(subject_id, name, password_hash, disabled, version, tuple(roles), own)
+        subject_id, name, password_hash, disabled, version, roles, failures, *wrapped = row
+        return Credential(
+            subject_id,
+            name,
+            password_hash,
+            disabled,
+            version,
+            tuple(roles),
+            WrappedKey(*wrapped) if wrapped[0] is not None else None,
+            failures,
+        )
 
     async def state(self, subject_id: UUID) -> User | None:
         """The user as the log tells, erased or not; None when there never was one."""

@@ -12,10 +12,17 @@ from msgspec import Meta
 from gatelog.accounts.rules.credentials import MAX_LOGIN_LENGTH, MAX_PASSWORD_LENGTH
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.accounts.web.devices import COOKIES_ARE_SET, device_tokens, set_device_cookie
 from gatelog.config import MIN_PASSWORD_LENGTH
-from gatelog.errors import InvalidCredentials, LoginTaken, RegistrationClosed, WeakPassword
+from gatelog.errors import (
+    InvalidCredentials,
+    LoginTaken,
+    RegistrationClosed,
+    TooManyAttempts,
+    TooManySessions,
+    WeakPassword,
+)
 from gatelog.http.answers import (
-    COOKIE_IS_SET,
     PREFERENCE,
     Outcome,
     private,
@@ -93,12 +100,16 @@ class Registered(msgspec.Struct):
 
 
 class Granted(Outcome):
-    """A session that has started; ``token`` only for who asked to carry it as a bearer."""
+    """A session that has started; ``token`` only for who asked to carry it as a bearer.
+
+    ``expires_at``: when it is over unless it is used; ``absolute_at``: at the latest.
+    """
 
     status: Granting
     user_id: UUID
     session_id: UUID
     expires_at: Moment
+    absolute_at: Moment
     position: int
     token: str | None = None
     token_type: Literal["Bearer"] | None = None
@@ -108,7 +119,7 @@ class Granted(Outcome):
 @describes(
     body=Registration,
     returns={201: Registered},
-    raises=(RegistrationClosed, LoginTaken, WeakPassword),
+    raises=(RegistrationClosed, LoginTaken, TooManyAttempts, WeakPassword),
 )
 async def register(request: web.Request) -> web.StreamResponse:
     """Create a user."""
@@ -123,29 +134,40 @@ async def register(request: web.Request) -> web.StreamResponse:
 @describes(
     body=Login,
     headers=PREFERENCE,
-    returns={200: told_reply(Granted, **COOKIE_IS_SET)},
-    raises=(InvalidCredentials,),
+    returns={200: told_reply(Granted, **COOKIES_ARE_SET)},
+    raises=(InvalidCredentials, TooManyAttempts, TooManySessions),
 )
 async def log_in(request: web.Request) -> web.StreamResponse:
-    """Start a session, whatever credentials come along: the token is always a fresh one."""
+    """Start a session, whatever credentials come along: the token is always a fresh one.
+
+    The session of a cookie that comes along is superseded.
+    """
     body = await read_body(request, Login)
     caller = caller_of(request)
-    grant = await request.app[ACCOUNTS].logins.log_in(body.login, body.password, caller.client)
+    over = caller.digest if caller.by_cookie else None
+    devices = device_tokens(request, caller) if body.carrier == "cookie" else None
+    grant = await request.app[ACCOUNTS].logins.log_in(
+        body.login, body.password, caller.client, devices, over=over
+    )
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
 @describes(
     body=PasswordChange,
     headers=PREFERENCE,
-    returns={200: told_reply(Granted, **COOKIE_IS_SET)},
-    raises=(InvalidCredentials, WeakPassword),
+    returns={200: told_reply(Granted, **COOKIES_ARE_SET)},
+    raises=(InvalidCredentials, TooManyAttempts, WeakPassword),
 )
 async def change_password(request: web.Request) -> web.StreamResponse:
     """Replace the password and every session; the fresh token travels as the old one did."""
     body = await read_body(request, PasswordChange)
     caller = caller_of(request)
     grant = await request.app[ACCOUNTS].logins.change_password(
-        request[SESSION], body.current_password, body.new_password, caller.client
+        request[SESSION],
+        body.current_password,
+        body.new_password,
+        caller.client,
+        device_tokens(request, caller) if caller.by_cookie else None,
     )
     carrier: Carrier = "cookie" if caller.by_cookie else "bearer"
     return await _granted(request, caller, "password_changed", grant, carrier)
@@ -156,14 +178,21 @@ async def _granted(
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(
-        status, session.subject_id, session.session_id, session.expires_at, grant.position
+        status,
+        session.subject_id,
+        session.session_id,
+        session.expires_at,
+        session.absolute_at,
+        grant.position,
     )
     if carrier == "bearer":
         content.token, content.token_type = grant.token, "Bearer"
     response = await told(request, caller, content, grant.position)
     if carrier == "cookie":
-        lifetime = session.expires_at - session.started_at
+        lifetime = session.absolute_at - session.started_at
         set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
+        if grant.device is not None:
+            set_device_cookie(response, request, caller, grant.device)
     return response
 
 

@@ -26,7 +26,7 @@ from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
 
-Change = Literal["ended", "disabled", "enabled", "erased", "granted", "revoked"]
+Change = Literal["ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked"]
 
 
 class UserSession(msgspec.Struct):
@@ -110,6 +110,15 @@ async def enable(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
+async def unlock(request: web.Request) -> web.StreamResponse:
+    """Forgive the user's failed logins, which have locked the password or may soon."""
+    users = request.app[ACCOUNTS].users
+    recorded = await users.unlock(_user(request), _actor(request))
+    return answer(Changed("unlocked", 0, recorded.position))
+
+
+@requires("admin")
 @describes(path=_USER, returns=_CHANGED, raises=(LastAdmin,))
 async def erase(request: web.Request) -> web.StreamResponse:
     """Forget the user for good."""
@@ -142,6 +151,7 @@ def user_routes() -> list[web.RouteDef]:
         web.post(f"{user}/sessions/end_all", end_all),
         web.post(f"{user}/disable", disable),
         web.post(f"{user}/enable", enable),
+        web.post(f"{user}/unlock", unlock),
         web.post(f"{user}/erase", erase),
         web.post(role, grant_role),
         web.delete(role, revoke_role),

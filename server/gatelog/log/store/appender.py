@@ -181,8 +181,9 @@ class Appender:
             writing.decide(submission)
         for submission, position in writing.found:
             writing.outcomes.append((submission, await recall(connection, submission, position)))
-        if writing.events or writing.found:
-            # also without events, when some were found: the commit waits for standbys then
+        if writing.events or writing.beside or writing.found:
+            # also without events: what stands beside the log is written, and where events of an
+            # earlier try were found, the commit waits for standbys
             await self._write(connection, writing)
         else:
             await connection.execute("ROLLBACK")

@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from gatelog.clock import moved_ahead
 from gatelog.errors import DatabaseUnavailable, EventIdConflict, GatelogError, Purged
 from gatelog.ids import derived_event_id
 from gatelog.log.rules import events as ev
@@ -105,7 +106,9 @@ class Batch:
         self.recorded_at: datetime = row["recorded_at"]
         self.recorded: dict[UUID, int] = dict(row["recorded"])
         self.world = world
+        world.now = self.recorded_at + moved_ahead()
         self.events: list[ev.Event] = []
+        self.beside = False
         self.outcomes: list[tuple[Submission, Recorded | GatelogError]] = []
         self.found: list[tuple[Submission, int]] = []
         self._encoded: list[tuple[bytes, bytes]] = []
@@ -126,6 +129,7 @@ class Batch:
             self.world.apply(event, self.head + len(self.events), submission.trace)
         for beside in decision.beside:
             beside.enter(self.world)
+            self.beside = True
         position = self.head + len(self.events)
         self.outcomes.append((submission, Recorded(position, decision.events)))
 

@@ -19,6 +19,7 @@ EVENTS = Counter("gatelog_events_total", "Events appended, by type.", ["type"])
 
 def count_commit(events: Sequence[Event]) -> None:
     """Note what a commit appended."""
-    BATCH_EVENTS.observe(len(events))
+    if events:
+        BATCH_EVENTS.observe(len(events))
     for name, count in Tally(event.type for event in events).items():
         EVENTS.labels(name).inc(count)

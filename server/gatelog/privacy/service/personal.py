@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -33,6 +33,7 @@ from gatelog.privacy.rules import (
     Personal,
     WrappedKey,
     address_index,
+    blind_index,
     day_of,
     day_purpose,
     person_of,
@@ -161,6 +162,11 @@ class PersonalData:
             await self._keyring.reload()  # the master key may just have changed
         raise KeysUnavailable("The key of the day cannot be made.")
 
+    async def key_of(self, person: UUID) -> bytes | None:
+        """The key of a person; None when there is none (any more). Raises KeysUnavailable."""
+        keys = await self._open_keys([person], self._store.subject_keys, subject_purpose)
+        return keys.get(person)
+
     # --- finding
 
     async def address_index(self, address: str) -> bytes:
@@ -181,6 +187,14 @@ class PersonalData:
         except KeysUnavailable as error:
             logger.error("an address is not indexed: %s", error)
             return None
+
+    async def blind_indexes(self, texts: Mapping[str, str]) -> dict[str, bytes]:
+        """What each of these texts is counted by, under the purpose that it stands for.
+
+        Raises KeysUnavailable.
+        """
+        key = await self._keyring.address_key()
+        return {purpose: blind_index(purpose, text, key) for purpose, text in texts.items()}
 
     # --- opening
 
