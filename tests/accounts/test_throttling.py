@@ -481,6 +481,30 @@ async def test_a_flood_leaves_room_for_others(
     assert statuses.keys() == {401, 503}
 
 
+async def test_what_is_counted_for_operators(serve: Serve) -> None:
+    service = await serve()
+    await register(service)
+    before = await metrics(service)
+    device = (await log_in(service, password=PASSWORD)).device
+    for _ in range(7):
+        await log_in(service)
+    for _ in range(2):
+        await log_in(service, password=PASSWORD, device=device)
+    counted = {name: value - before[name] for name, value in (await metrics(service)).items()}
+    tries = 'gatelog_login_tries_total{outcome="%s",who="%s"}'
+    assert counted[tries % ("admitted", "stranger")] == 6
+    assert counted[tries % ("throttled", "stranger")] == 2
+    assert counted[tries % ("admitted", "known")] == 2
+    assert counted['gatelog_login_queue_seconds_count{known="true"}'] == 2
+    assert counted['gatelog_login_queue_seconds_count{known="false"}'] == 8
+
+
+async def metrics(service: Service) -> Counter[str]:
+    """The metrics by name and labels, those of the whole process."""
+    lines = (await service.get("/metrics")).body.decode().splitlines()
+    return Counter({n: float(v) for n, _, v in (x.rpartition(" ") for x in lines if x[0] != "#")})
+
+
 async def test_refusals_are_remembered_for_a_moment_only(
     serve: Serve, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
