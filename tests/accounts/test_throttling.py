@@ -163,6 +163,17 @@ async def test_many_accounts_from_one_prefix(serve: Serve, address: str) -> None
     assert (await log_in(service, address="2001:db8:1:3::1")).status == 401
 
 
+async def test_ones_own_password_forgives_nothing_at_other_accounts(serve: Serve) -> None:
+    """Whoever has an account cannot buy tries with it, from where it is."""
+    service = await serve()
+    await register(service, "mallory")
+    for n in range(100):
+        assert (await log_in(service, f"user{n}")).status == 401
+        if n % 25 == 0:
+            assert (await log_in(service, "mallory", PASSWORD)).status == 200
+    assert (await log_in(service, "another")).status == 429
+
+
 async def test_the_owner_gets_in_on_a_known_device(serve: Serve, clock: Clock) -> None:
     service = await serve()
     await register(service)
