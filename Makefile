@@ -10,7 +10,7 @@ ARGS ?=
 JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench faults stack-test clean
+.PHONY: help run demo test lint bench bench-connections faults stack-test clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(VENV)/installed-dev ## Check style and types
 
 bench: $(VENV)/installed-dev ## Measure against the raw limits
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-connections: $(VENV)/installed-dev ## Keep 10,000 connections, and let slow clients in
+	@$(BIN)/python -m tests.bench.connections $(ARGS)
 
 faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' does
 	@FAULTS=long $(BIN)/python -m pytest tests/faults tests/sessions/test_lease_model.py $(ARGS)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from gatelog.accounts.rules.ending import EndSession
 from gatelog.accounts.rules.events import LoginFailed, UserRegistered
-from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, StartSession
+from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, Replaced, StartSession
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
 from gatelog.master_keys import KEY_ID_BYTES
@@ -61,6 +61,9 @@ def start(
     lifetime_s: float = 86_400 * 3650,
     credential_version: int = 1,
     max_sessions: int = 100,
+    refuse: bool = False,
+    replaces: Replaced | None = None,
+    idle_s: int | None = None,
 ) -> StartSession:
     event = SessionStarted(
         event_id=new_event_id(),
@@ -69,9 +72,14 @@ def start(
         session_id=new_random_id(),
         token_digest=token_digest(token or new_token()),
         expires_at=at + timedelta(seconds=lifetime_s),
+        idle_s=idle_s,
     )
     return StartSession(
-        event=event, credential_version=credential_version, max_sessions=max_sessions
+        event=event,
+        credential_version=credential_version,
+        max_sessions=max_sessions,
+        refuse=refuse,
+        replaces=replaces,
     )
 
 

@@ -18,6 +18,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
+from gatelog.testing.moving import MovedClock
 from gatelog.testing.postgres import TEMPLATE, Dsns, template_postgres
 from gatelog.testing.postgres import make_database as make_one
 from hypothesis import settings
@@ -27,6 +28,8 @@ from tests.serving import Service, serving
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
+
+    from tests.browser import Browser
 
 __all__ = ["TEMPLATE", "Dsns"]
 
@@ -57,6 +60,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for this run, with the migrated template database."""
     with template_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser for this run, started for who asks for it first."""
+    from tests.browser import Browser
+
+    browser = Browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -103,10 +116,13 @@ async def barrier(database: Dsns) -> AsyncIterator[Barrier]:
 
 
 class Clock:
-    """A wall clock that moves when it is told to."""
+    """A wall clock that moves when it is told to; it begins at noon of today.
+
+    What the log's clock decides on, it does not move (``moved_clock`` does).
+    """
 
     def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.now = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
     def __call__(self) -> datetime:
         return self.now
@@ -118,6 +134,14 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def moved_clock() -> Iterator[MovedClock]:
+    """A clock that is ahead of the machine's when it is told to be, and with it the log's."""
+    clock = MovedClock()
+    yield clock
+    clock.reset()
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def test_values_are_read_with_their_types() -> None:
         ("GATELOG_MASTER_KEY_FILE", "/dev/null"),
         ("GATELOG_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("GATELOG_TRUSTED_PROXIES", "proxy.example"),
+        ("GATELOG_PASSWORD_WORDS", "brezel,abc"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, value: str) -> None:

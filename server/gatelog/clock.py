@@ -17,7 +17,12 @@ def utc_now() -> datetime:
 
 def utc_now_us() -> int:
     """The same clock in microseconds since 1970."""
-    return (time.time_ns() + _Moved.ahead_ns) // 1000
+    return utc_now_ns() // 1000
+
+
+def utc_now_ns() -> int:
+    """The same clock in nanoseconds since 1970."""
+    return time.time_ns() + _Moved.ahead_ns
 
 
 class _Moved:
@@ -31,6 +36,11 @@ def put_ahead(seconds: float) -> None:
     """Have the clock read this much more than the machine's; for ``gatelog.testing`` alone."""
     _Moved.ahead = timedelta(seconds=seconds)
     _Moved.ahead_ns = int(seconds * 1e9)
+
+
+def moved_ahead() -> timedelta:
+    """By how much tests have moved the clock of this process; nothing anywhere else."""
+    return _Moved.ahead
 
 
 def new_event_id() -> UUID:

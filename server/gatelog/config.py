@@ -8,29 +8,40 @@ service has its name and its default here.
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
-from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from gatelog.errors import ConfigError
 from gatelog.master_keys import parse_master_keys
+from gatelog.settings import (
+    ASSURANCE,
+    DAY_S,
+    Count,
+    IdleSeconds,
+    Lifetimes,
+    Network,
+    RoleSettings,
+    Seconds,
+    Text,
+    check_url,
+    parse_hosts,
+    parse_login_url,
+    parse_networks,
+    parse_origins,
+    parse_roles,
+    parse_words,
+)
 
 PREFIX = "GATELOG_"
 MASK = "********"
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
-
-Network = IPv4Network | IPv6Network
-Text = Annotated[str, Meta(min_length=1, max_length=4096)]
-Seconds = Annotated[float, Meta(gt=0, le=86_400 * 400)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,12 +76,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     login_url: str = ""
     # Hosts that it may come back to, beside that page's own: app.example, with commas.
     return_hosts: str = ""
-    # How long a session lives at most, in seconds.
-    session_lifetime_s: Seconds = 86_400
-    # Active sessions of one user; a login beyond them ends the oldest.
-    max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
+    # Who signs identities for APIs, as their iss (https://app.example); empty: none are signed.
+    identity_issuer: Annotated[str, Meta(pattern=r"^[!#-\[\]-~]{0,255}$")] = ""
+    # How long a signed identity is good, also after a logout, in seconds.
+    identity_ttl_s: Annotated[int, Meta(ge=5, le=60)] = 30
+    # Bounds by NIST SP 800-63B: aal1 (30 days), aal2 (24 hours, unused 1), aal3 (12 hours, 15 min).
+    assurance: Literal["none", "aal1", "aal2", "aal3"] = "none"
+    # How long a session lives at most, in seconds; the default is 30 days, or the assurance.
+    session_lifetime_s: Seconds = 30 * DAY_S
+    # How long it lives unused, in seconds; 0: it need not be used. The default: as with lifetimes.
+    session_idle_s: IdleSeconds = 7 * DAY_S
+    # The same by role, as JSON: {"admin": {"lifetime_s": 43200, "idle_s": 900}}; the least counts.
+    roles: Annotated[str, Meta(max_length=65_536)] = ""
+    # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
+    recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
+    # Active sessions of one user.
+    max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 20
+    # A login beyond them ends the oldest session (supersede), or is refused with 409 (refuse).
+    too_many_sessions: Literal["supersede", "refuse"] = "supersede"
     # Shortest password accepted, in characters.
     password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    # Words that a password may not be made of, with commas: names of your company and products.
+    password_words: Annotated[str, Meta(max_length=4096)] = ""
     # Failed logins of an address at an account, or of a known device, before delays begin.
     login_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     # Wrong passwords in a row, after which the password is unusable until an admin unlocks it.
@@ -127,6 +154,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stream_heartbeat_s: Annotated[float, Meta(ge=0.1, le=3600)] = 15
     # Exports of the log that a worker makes at a time; beyond them 503.
     exports: Annotated[int, Meta(ge=1, le=100)] = 2
+    # Connections that a worker has at a time; beyond them those go that wait for a request.
+    connections: Count = 16_384
+    # How long a client may take for the head of a request, in seconds.
+    header_timeout_s: Seconds = 20
+    # How long the body of a request may make no progress, less than 500 bytes a second; in seconds.
+    body_timeout_s: Seconds = 20
+    # How long a client may take nothing of what it is sent, in seconds.
+    send_timeout_s: Seconds = 30
     # How long a stop waits for requests in flight, in seconds.
     shutdown_timeout_s: Seconds = 10
     # Proxies in front, as networks (10.0.0.0/8,fd00::/8); their X-Forwarded-For is believed.
@@ -173,6 +208,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def hosts_returned_to(self) -> frozenset[str]:
         """The hosts, each with its port unless that is the usual one, of return addresses."""
         return parse_hosts(self.return_hosts) | parse_login_url(self.login_url)
+
+    @property
+    def words_refused(self) -> frozenset[str]:
+        """The operator's words that a password may not be made of, case-folded."""
+        return parse_words(self.password_words)
+
+    @property
+    def role_settings(self) -> Mapping[str, RoleSettings]:
+        """What holds for roles, by their names."""
+        return parse_roles(self.roles)
+
+    def lifetimes_of(self, roles: Iterable[str]) -> Lifetimes:
+        """How long the sessions of a user with these roles live: the least that any role says."""
+        own = [found for role in roles if (found := self.role_settings.get(role)) is not None]
+        lifetimes = [each.lifetime_s for each in own if each.lifetime_s is not None]
+        idles = [each.idle_s for each in own if each.idle_s is not None]
+        return Lifetimes(
+            min(lifetimes, default=self.session_lifetime_s),
+            min(idles, key=lambda idle_s: idle_s or math.inf, default=self.session_idle_s),
+        )
+
+    @property
+    def shortest_idle_s(self) -> int | None:
+        """The shortest idle time that any session may have, in seconds; None: none has one."""
+        idles = [self.session_idle_s, *(each.idle_s for each in self.role_settings.values())]
+        return min((idle_s for idle_s in idles if idle_s), default=None)
 
     @property
     def worker_count(self) -> int:
@@ -232,7 +293,28 @@ def load_config(environ: Mapping[str, str]) -> Config:
         if field in texts:
             raise ConfigError(name, f"is set together with {variable(field)}; set one of them")
         texts[field] = environ[name] if name in fields else _read_secret(name, environ[name])
-    return Config(**{field: _parse(field, text) for field, text in texts.items()})
+    found = {field: _parse(field, text) for field, text in texts.items()}
+    bound = ASSURANCE.get(found.get("assurance", "none"))
+    if bound is None:
+        return Config(**found)
+    preset = {"session_lifetime_s": bound.lifetime_s, "session_idle_s": bound.idle_s}
+    if not bound.idle_s:
+        del preset["session_idle_s"]
+    config = Config(**(preset | found))
+    _check_assurance(config, bound)
+    return config
+
+
+def _check_assurance(config: Config, bound: Lifetimes) -> None:
+    """Raises ConfigError for lifetimes that the level of assurance does not allow."""
+    too_long = f"is longer than {config.assurance} allows"
+    usual = Lifetimes(config.session_lifetime_s, config.session_idle_s)
+    if usual.exceeds(bound):
+        name = "session_idle_s" if usual.lifetime_s <= bound.lifetime_s else "session_lifetime_s"
+        raise ConfigError(variable(name), too_long)
+    for role in config.role_settings:
+        if config.lifetimes_of([role]).exceeds(bound):
+            raise ConfigError(variable("roles"), f"what {role!r} has {too_long}")
 
 
 def _read_secret(name: str, path: str) -> str:
@@ -247,82 +329,25 @@ def _read_secret(name: str, path: str) -> str:
 
 
 _HINTS: dict[str, Any] = get_type_hints(Config, include_extras=True)
+# What a type does not say of a setting's text; each raises ValueError.
+_CHECKS: dict[str, Callable[[str], object]] = {
+    **dict.fromkeys(URLS, check_url),
+    "cors_origins": parse_origins,
+    "login_url": parse_login_url,
+    "master_key": lambda text: text and parse_master_keys(text),
+    "password_words": parse_words,
+    "return_hosts": parse_hosts,
+    "roles": parse_roles,
+    "trusted_origins": parse_origins,
+    "trusted_proxies": parse_networks,
+}
 
 
 def _parse(field: str, text: str) -> Any:
     try:
-        if field in URLS:
-            _check_url(text)
-        elif field == "master_key" and text:
-            parse_master_keys(text)
-        elif field == "trusted_proxies":
-            parse_networks(text)
-        elif field in {"trusted_origins", "cors_origins"}:
-            parse_origins(text)
-        elif field == "login_url":
-            parse_login_url(text)
-        elif field == "return_hosts":
-            parse_hosts(text)
+        if check := _CHECKS.get(field):
+            check(text)
         return msgspec.convert(text, _HINTS[field], strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         shown = "the value" if field in SECRETS else repr(text)
         raise ConfigError(variable(field), f"{shown} is not usable: {error}") from error
-
-
-@lru_cache(maxsize=8)
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """The networks in this text, separated by commas. Raises ValueError."""
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
-
-
-@lru_cache(maxsize=8)
-def parse_origins(text: str) -> frozenset[str]:
-    """The origins in this text, separated by commas, as browsers write them. Raises ValueError."""
-    origins = [part.strip() for part in text.split(",") if part.strip()]
-    for origin in origins:
-        if _origin(origin) is None:
-            raise ValueError(f"{origin!r} is no origin: scheme, host, and a port that is not usual")
-    return frozenset(origins)
-
-
-_origin = re.compile(
-    r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
-).fullmatch
-
-
-@lru_cache(maxsize=8)
-def parse_login_url(text: str) -> frozenset[str]:
-    """The host of this address of a page, or nothing for none. Raises ValueError."""
-    if not text:
-        return frozenset()
-    match = _page(text)
-    if match is None:
-        raise ValueError("it must be like https://login.example/page, without a fragment")
-    return parse_hosts(match[1])
-
-
-@lru_cache(maxsize=8)
-def parse_hosts(text: str) -> frozenset[str]:
-    """The hosts in this text, separated by commas, as browsers write them. Raises ValueError."""
-    hosts = frozenset(part.strip() for part in text.split(",") if part.strip())
-    for host in hosts:
-        if _origin(f"https://{host}") is None:
-            raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
-    return hosts
-
-
-_page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch
-
-
-def _check_url(text: str) -> None:
-    """Raises ValueError, without any part of the URL in it: there may be a password."""
-    try:
-        parts = urlsplit(text)
-        hosts = parts.netloc.rpartition("@")[2].split(",")  # a primary and its standbys
-        usable = parts.scheme in {"postgres", "postgresql"} and all(
-            (urlsplit(f"//{host}").port or 1) > 0 for host in hosts
-        )
-    except ValueError:
-        usable = False
-    if text and not usable:
-        raise ValueError("it must be like postgresql://user:password@host:5432/database")

@@ -59,6 +59,10 @@ class MethodNotAllowed(GatelogError):
     code, status, title = "method_not_allowed", 405, "This method is not allowed here"
 
 
+class RequestTimedOut(GatelogError):
+    code, status, title = "request_timeout", 408, "The request did not arrive in time"
+
+
 class ExpectationFailed(GatelogError):
     code, status, title = "expectation_failed", 417, "This expectation cannot be met"
 
@@ -139,6 +143,12 @@ class LoginTaken(Conflict):
 
 class LastAdmin(Conflict):
     code, title = "last_admin", "Nobody would be left to administer"
+
+
+class TooManySessions(Conflict):
+    """The user has as many sessions as are allowed, and the oldest one is not to end for it."""
+
+    code, title = "too_many_sessions", "There are too many sessions"
 
 
 class EventIdConflict(Conflict):

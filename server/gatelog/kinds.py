@@ -24,7 +24,7 @@ from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
 from gatelog.sessions.store.kind import SESSIONS
 
 EVENTS = (
@@ -32,6 +32,7 @@ EVENTS = (
     CredentialChanged,
     LoginFailed,
     SessionStarted,
+    SessionsRenewed,
     SessionEnded,
     RoleGranted,
     RoleRevoked,

@@ -8,3 +8,7 @@ def is_storable(text: str) -> bool:
     if text.isascii():
         return "\x00" not in text
     return "\x00" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+# A shorter word is in too many innocent passwords to say anything about one.
+SHORTEST_WORD = 4

@@ -29,9 +29,10 @@ from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.rules.record import Session, pack_session
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.service.barrier import Barrier
+from gatelog.testing.moving import MovedClock
 
 from tests.builders import CHEAP_CONFIG
-from tests.conftest import SHORT_TTL_S, Clock, Dsns
+from tests.conftest import SHORT_TTL_S, Dsns
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -47,12 +48,17 @@ CONFIG = msgspec.structs.replace(
 
 @pytest.fixture
 async def accounts(
-    database: Dsns, appender: Appender, barrier: Barrier, clock: Clock
+    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
 ) -> AsyncIterator[Accounts]:
     pool = Database(database.app, timeout_s=5, pool_size=4)
     passwords = PasswordPool(CONFIG)
     yield Accounts(
-        CONFIG, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+        CONFIG,
+        database=pool,
+        appender=appender,
+        passwords=passwords,
+        barrier=barrier,
+        now=moved_clock,
     )
     passwords.close()
     await pool.close()
@@ -80,36 +86,36 @@ async def reasons(database: Dsns) -> list[str]:
 
 
 async def test_expired_sessions_are_swept_into_the_log_once(
-    database: Dsns, accounts: Accounts, clock: Clock
+    database: Dsns, accounts: Accounts, moved_clock: MovedClock
 ) -> None:
     await accounts.logins.register("ada", PASSWORD)
     await accounts.logins.log_in("ada", PASSWORD)
-    clock.advance(1800)
+    moved_clock.advance(1800)
     await accounts.logins.log_in("ada", PASSWORD)
     assert await accounts.sessions.end_expired() == 0
-    clock.advance(1800)
+    moved_clock.advance(1800)
     assert sum(await asyncio.gather(*(accounts.sessions.end_expired() for _ in range(3)))) == 1
     assert await reasons(database) == ["absolute_timeout"]
-    clock.advance(1800)
+    moved_clock.advance(1800)
     assert await accounts.sessions.end_expired() == 1
 
 
-async def test_expired_sessions_are_not_listed(accounts: Accounts, clock: Clock) -> None:
+async def test_expired_sessions_are_not_listed(accounts: Accounts, moved_clock: MovedClock) -> None:
     user = await accounts.logins.register("ada", PASSWORD)
     await accounts.logins.log_in("ada", PASSWORD)
     assert len(await accounts.sessions.list_sessions(user)) == 1
-    clock.advance(3600)
+    moved_clock.advance(3600)
     assert await accounts.sessions.list_sessions(user) == []
 
 
 async def test_the_oldest_session_gives_way(
-    database: Dsns, accounts: Accounts, clock: Clock
+    database: Dsns, accounts: Accounts, moved_clock: MovedClock
 ) -> None:
     user = await accounts.logins.register("ada", PASSWORD)
     grants = []
     for _ in range(5):
         grants.append(await accounts.logins.log_in("ada", PASSWORD))
-        clock.advance(1)
+        moved_clock.advance(1)
     listed = [session.session_id for session in await accounts.sessions.list_sessions(user)]
     assert listed == [grant.session.session_id for grant in grants[-3:]]
     assert await reasons(database) == ["superseded", "superseded"]
@@ -168,14 +174,23 @@ async def test_roles_come_with_the_session(accounts: Accounts) -> None:
 
 
 async def test_a_password_is_hashed_anew_when_the_parameters_changed(
-    database: Dsns, appender: Appender, barrier: Barrier, accounts: Accounts, clock: Clock
+    database: Dsns,
+    appender: Appender,
+    barrier: Barrier,
+    accounts: Accounts,
+    moved_clock: MovedClock,
 ) -> None:
     await accounts.logins.register("ada", PASSWORD)
     config = msgspec.structs.replace(CONFIG, argon2_memory_kib=16)
     pool = Database(database.app, timeout_s=5, pool_size=1)
     passwords = PasswordPool(config)
     later = Accounts(
-        config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+        config,
+        database=pool,
+        appender=appender,
+        passwords=passwords,
+        barrier=barrier,
+        now=moved_clock,
     )
     old = (await later.users.find_user("ada")).password_hash
     await later.logins.log_in("ada", PASSWORD)
@@ -188,13 +203,18 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
 
 
 async def test_only_the_first_registers(
-    database: Dsns, appender: Appender, barrier: Barrier, clock: Clock
+    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
 ) -> None:
     config = msgspec.structs.replace(CONFIG, registration="first")
     pool = Database(database.app, timeout_s=5, pool_size=4)
     passwords = PasswordPool(config)
     accounts = Accounts(
-        config, database=pool, appender=appender, passwords=passwords, barrier=barrier, now=clock
+        config,
+        database=pool,
+        appender=appender,
+        passwords=passwords,
+        barrier=barrier,
+        now=moved_clock,
     )
     results = await asyncio.gather(
         *(accounts.logins.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
@@ -225,7 +245,7 @@ async def test_what_is_not_there_is_not_found(accounts: Accounts) -> None:
     assert (await accounts.sessions.log_out(b"\0" * 32)).ended == 0
 
 
-async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
+async def test_without_a_database_nothing_is_claimed(moved_clock: MovedClock) -> None:
     async def nowhere() -> Connection:
         return await connect("postgresql://nobody@127.0.0.1:1/nothing")
 
@@ -241,7 +261,7 @@ async def test_without_a_database_nothing_is_claimed(clock: Clock) -> None:
             appender=appender,
             passwords=passwords,
             barrier=barrier,
-            now=clock,
+            now=moved_clock,
         )
         for attempt in (
             accounts.ready(),

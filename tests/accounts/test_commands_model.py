@@ -21,7 +21,7 @@ from gatelog.accounts.rules.events import (
     UserDisabled,
     UserEnabled,
 )
-from gatelog.accounts.rules.login import ChangeCredential, RecordLoginFailure
+from gatelog.accounts.rules.login import ChangeCredential, RecordLoginFailure, Replaced
 from gatelog.accounts.rules.users import Users
 from gatelog.audit.rules.commands import RecordRead
 from gatelog.audit.rules.events import AuditRead
@@ -30,7 +30,8 @@ from gatelog.errors import GatelogError
 from gatelog.log.rules import events as ev
 from gatelog.log.rules.kinds import Command, World
 from gatelog.privacy.rules import UserErased
-from gatelog.sessions.rules.events import SessionEnded
+from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.renewing import RenewSessions
 from gatelog.sessions.rules.state import Sessions
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -42,6 +43,22 @@ MAX_SESSIONS = 3
 LOGINS = ["ada", "bob", "cyd"]
 
 
+class ModelSession:
+    """What the model knows of a session: when it was used, in whole seconds as all else here."""
+
+    def __init__(self, event: SessionStarted) -> None:
+        self.id, self.digest = event.session_id, event.token_digest
+        self.last = event.expires_at
+        self.idle = timedelta(seconds=event.idle_s) if event.idle_s else None
+        self.used = event.occurred_at
+
+    def over(self, now: datetime) -> str | None:
+        """Why it is over, if it is."""
+        if self.idle is not None and self.used + self.idle < self.last:
+            return "idle_timeout" if now - self.used >= self.idle else None
+        return "absolute_timeout" if now >= self.last else None
+
+
 class ModelUser:
     """What the model knows of a user."""
 
@@ -51,7 +68,7 @@ class ModelUser:
         self.version = 1
         self.roles: set[str] = set()
         self.erased = False
-        self.sessions: list[tuple[UUID, datetime]] = []  # oldest first, with their expiry
+        self.sessions: list[ModelSession] = []  # oldest first
 
     @property
     def is_admin(self) -> bool:
@@ -67,10 +84,14 @@ class SessionsModel(RuleBasedStateMachine):
         self.events: list[ev.Event] = []
         self.model: dict[UUID, ModelUser] = {}
         self.now = NOON
+        self.gone: list[ModelSession] = []  # what has ended, for who tries to revive it
+        self.ends: dict[UUID, str | None] = {}  # those by time, and why
+        self.looked_at = 0
 
     def run_command(self, command: Command) -> str:
         """Decide and apply; returns the error's code, or how many sessions ended."""
         self.now += timedelta(seconds=1)
+        self.world.now = self.now
         try:
             decision = command.decide(self.world)
         except GatelogError as error:
@@ -128,33 +149,99 @@ class SessionsModel(RuleBasedStateMachine):
         assert self.run_command(start(new_random_id())) == "invalid_credentials"
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), lifetime_s=st.integers(1, 20), behind=st.integers(0, 1))
-    def log_in(self, data: Any, lifetime_s: int, behind: int) -> None:
+    @rule(
+        data=st.data(),
+        lifetime_s=st.integers(1, 40),
+        idle_s=st.one_of(st.none(), st.integers(1, 16)),
+        behind=st.sampled_from([0, 0, 0, 1]),
+        refuse=st.booleans(),
+        over=st.booleans(),
+    )
+    def log_in(
+        self,
+        data: Any,
+        lifetime_s: int,
+        idle_s: int | None,
+        behind: int,
+        *,
+        refuse: bool,
+        over: bool,
+    ) -> None:
         subject_id, user = self.user(data)
+        before = self.a_session(data) if over else None
         command = start(
             subject_id,
             at=self.now,
             lifetime_s=lifetime_s,
+            idle_s=idle_s,
             credential_version=user.version - behind,
             max_sessions=MAX_SESSIONS,
+            refuse=refuse,
+            replaces=Replaced(before[0], before[1].id) if before else None,
         )
         answer = self.run_command(command)
         if user.disabled or user.erased or behind:
             assert answer == "invalid_credentials"
             return
-        surplus = max(0, len(user.sessions) + 1 - MAX_SESSIONS)
-        assert answer == str(surplus)
-        del user.sessions[:surplus]
-        user.sessions.append((command.event.session_id, command.event.expires_at))
+        replaced = [before[1]] if before and before[1] not in self.gone else []
+        alive = [s for s in user.sessions if not s.over(self.now) and s not in replaced]
+        surplus = max(0, len(alive) + 1 - MAX_SESSIONS)
+        if refuse and surplus:
+            assert answer == "too_many_sessions"
+            return
+        assert answer == str(len(replaced) + surplus)
+        for session in [*replaced, *alive[:surplus]]:
+            self.end(session)
+        user.sessions.append(ModelSession(command.event))
         started = self.world.of(Sessions).find(subject_id, command.event.session_id)
         assert started is not None
         assert set(started.roles) == user.roles
+
+    def end(self, session: ModelSession) -> None:
+        for user in self.model.values():
+            if session in user.sessions:
+                user.sessions.remove(session)
+                self.ends[session.id] = session.over(self.now)
+                self.gone.append(session)
+
+    def a_session(self, data: Any) -> tuple[UUID, ModelSession] | None:
+        """Any session of anybody, ended or not, if there is one."""
+        found = [(key, session) for key, user in self.model.items() for session in user.sessions]
+        found += [(key, session) for key in self.model for session in self.gone[-3:]]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data(), after_s=st.integers(0, 12))
+    def use(self, data: Any, after_s: int) -> None:
+        """Some sessions are used: those that have ended or expired stay so, whatever was asked."""
+        self.now += timedelta(seconds=after_s)
+        everything = [s for user in self.model.values() for s in user.sessions] + self.gone
+        asked = data.draw(st.lists(st.sampled_from(everything), max_size=6)) if everything else []
+        command = RenewSessions(
+            event_id=new_event_id(), token_digests=tuple(session.digest for session in asked)
+        )
+        count = len(self.events)
+        assert self.run_command(command) == "0"
+        renewed = set()
+        for session in asked:
+            quarter = session.idle / 4 if session.idle else None
+            due = quarter is not None and self.now - session.used >= quarter
+            if due and session not in self.gone and not session.over(self.now):
+                renewed.add(session.digest)
+        for session in asked:
+            if session.digest in renewed:
+                session.used = self.now
+        new = self.events[count:]
+        assert [type(event) for event in new] == [SessionsRenewed] * bool(renewed)
+        for event in new:
+            assert isinstance(event, SessionsRenewed)
+            assert sorted(event.token_digests) == sorted(renewed)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), known=st.booleans())
     def end_one(self, data: Any, known: bool) -> None:
         subject_id, user = self.user(data)
-        ids = [session_id for session_id, _ in user.sessions] if known else []
+        ids = [session.id for session in user.sessions] if known else []
         target = data.draw(st.sampled_from(ids)) if ids else new_random_id()
         command = EndSession(
             event_id=new_event_id(),
@@ -164,7 +251,8 @@ class SessionsModel(RuleBasedStateMachine):
             reason="logout",
         )
         assert self.run_command(command) == str(len(ids) and 1)
-        user.sessions = [item for item in user.sessions if item[0] != target]
+        for session in [item for item in user.sessions if item.id == target]:
+            self.end(session)
         assert self.run_command(command) == "0"  # ending what has ended is nothing
 
     @precondition(lambda self: self.model)
@@ -174,7 +262,7 @@ class SessionsModel(RuleBasedStateMachine):
         actor_id, may = self.actor(data)
         keep = None
         if keeping == "own" and user.sessions:
-            keep = user.sessions[-1][0]
+            keep = user.sessions[-1].id
         elif keeping == "other":
             keep = new_random_id()
         command = EndSessions(
@@ -190,21 +278,29 @@ class SessionsModel(RuleBasedStateMachine):
         if keeping == "other" or not may:
             assert answer == "not_authenticated"
             return
-        if answer != "0":
-            ended = self.events[-int(answer) :]
-            assert [event.sealed for event in ended] == [b"personal", *[None] * (len(ended) - 1)]
-        kept = [item for item in user.sessions if item[0] == keep]
-        assert answer == str(len(user.sessions) - len(kept))
-        user.sessions = kept
+        ended = self.events[len(self.events) - int(answer) :]
+        asked = [e for e in ended if isinstance(e, SessionEnded) and e.reason == "revoked"]
+        assert [e.sealed for e in asked] == [b"personal", *[None] * (len(asked) - 1)][: len(asked)]
+        assert all(event.sealed is None for event in ended if event not in asked)
+        ending = [item for item in user.sessions if item.id != keep]
+        assert answer == str(len(ending))
+        for session in ending:
+            self.end(session)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def expire(self, data: Any) -> None:
         subject_id, user = self.user(data)
-        command = ExpireSessions(event_id=new_event_id(), at=self.now, subject_id=subject_id)
-        kept = [item for item in user.sessions if item[1] > self.now]
-        assert self.run_command(command) == str(len(user.sessions) - len(kept))
-        user.sessions = kept
+        command = ExpireSessions(event_id=new_event_id(), subject_id=subject_id)
+        count = len(self.events)
+        answer = self.run_command(command)
+        over = [(item, why) for item in user.sessions if (why := item.over(self.now))]
+        assert answer == str(len(over))
+        ends = {e.session_id: e for e in self.events[count:] if isinstance(e, SessionEnded)}
+        for session, why in over:
+            assert ends[session.id].reason == why
+            assert ends[session.id].occurred_at <= self.now
+            self.end(session)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), behind=st.integers(0, 1), active=st.booleans())
@@ -218,7 +314,7 @@ class SessionsModel(RuleBasedStateMachine):
             ),
             password_hash="new",
             credential_version=user.version - behind,
-            session_id=user.sessions[0][0] if active else new_random_id(),
+            session_id=user.sessions[0].id if active else new_random_id(),
             session=session,
         )
         answer = self.run_command(command)
@@ -229,7 +325,8 @@ class SessionsModel(RuleBasedStateMachine):
         else:
             assert answer == str(len(user.sessions))
             user.version += 1
-            user.sessions = [(session.session_id, session.expires_at)]
+            self.end_all(user)
+            user.sessions = [ModelSession(session)]
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), disable=st.booleans(), guarded=st.booleans())
@@ -249,7 +346,7 @@ class SessionsModel(RuleBasedStateMachine):
             return
         assert answer == str(len(user.sessions) if disable and not user.disabled else 0)
         if disable and not user.disabled:
-            user.sessions = []
+            self.end_all(user)
         user.disabled = disable
 
     @precondition(lambda self: self.model)
@@ -277,8 +374,12 @@ class SessionsModel(RuleBasedStateMachine):
             return
         assert answer == str(len(user.sessions) if changes else 0)
         if changes:
-            user.sessions = []
+            self.end_all(user)
             user.roles ^= {role}
+
+    def end_all(self, user: ModelUser) -> None:
+        for session in list(user.sessions):
+            self.end(session)
 
     def refusal(self, may: bool, user: ModelUser, admin_must_stay: bool) -> str | None:
         """How a change of a user is refused, if it is."""
@@ -310,7 +411,8 @@ class SessionsModel(RuleBasedStateMachine):
             assert answer == "last_admin"
         else:
             assert answer == str(len(user.sessions))
-            user.sessions, user.roles, user.erased = [], set(), True
+            self.end_all(user)
+            user.roles, user.erased = set(), True
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -334,8 +436,12 @@ class SessionsModel(RuleBasedStateMachine):
     @invariant()
     def same_sessions(self) -> None:
         for subject_id, user in self.model.items():
-            found = [session.session_id for session in self.world.of(Sessions).of(subject_id)]
-            assert found == [session_id for session_id, _ in user.sessions]
+            found = {s.session_id: s for s in self.world.of(Sessions).of(subject_id)}
+            assert list(found) == [session.id for session in user.sessions]
+            for session in user.sessions:
+                over = found[session.id].expires_at <= self.now
+                assert over == (session.over(self.now) is not None)
+                assert found[session.id].last_seen_at == session.used
 
     @invariant()
     def the_log_tells_the_same(self) -> None:
@@ -345,6 +451,15 @@ class SessionsModel(RuleBasedStateMachine):
         assert list(folded.of(Users)) == list(self.world.of(Users))
         for subject_id in self.model:
             assert folded.of(Sessions).of(subject_id) == self.world.of(Sessions).of(subject_id)
+
+    @invariant()
+    def what_was_over_by_time_has_ended_of_that(self) -> None:
+        for event in self.events[self.looked_at :]:
+            if isinstance(event, SessionEnded):
+                timeout = event.reason in {"idle_timeout", "absolute_timeout"}
+                assert timeout == (self.ends[event.session_id] is not None)
+                assert not timeout or (event.reason == self.ends[event.session_id])
+        self.looked_at = len(self.events)
 
     @invariant()
     def no_event_id_twice(self) -> None:

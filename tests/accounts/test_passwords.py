@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from gatelog.accounts.service.passwords import NICENESS, PasswordPool, common_passwords
+from gatelog.accounts.service.passwords import NICENESS, PasswordPool
 from gatelog.config import Config
 from gatelog.errors import HashingFull, Unavailable
 
@@ -97,10 +97,3 @@ async def test_a_closed_pool_says_so(config: Config) -> None:
     pool.close()
     with pytest.raises(Unavailable):
         await pool.hash("a phrase")
-
-
-def test_the_list_of_common_passwords() -> None:
-    listed = common_passwords()
-    assert {"password", "12345678", "1qaz2wsx3edc4rfv"} <= listed
-    assert len(listed) > 8000
-    assert all(word == word.casefold() and len(word) >= 8 for word in listed)

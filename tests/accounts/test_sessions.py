@@ -12,6 +12,7 @@ import pytest
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.testing.moving import MovedClock
 
 from tests.conftest import Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
@@ -185,7 +186,71 @@ async def test_the_sessions_of_a_user(alice: Service) -> None:
         (one.json["session_id"], False),
         (two.json["session_id"], True),
     ]
-    assert listed[0].keys() == {"session_id", "started_at", "expires_at", "current"}
+    assert listed[0].keys() == {
+        *("session_id", "started_at", "expires_at", "current", "last_seen_at", "absolute_at"),
+        *("name", "device", "address"),
+    }
+
+
+FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like"
+    " Gecko) Version/17.1 Mobile/15E148 Safari/604.1"
+)
+
+
+async def test_a_person_can_tell_sessions_apart(alice: Service, connection: Connection) -> None:
+    agents = [FIREFOX, IPHONE, "x" * 2000, ""]
+    tokens = [(await alice.log_in(headers={"User-Agent": agent})).token for agent in agents]
+    listed = (await alice.get("/v1/sessions", cookie=tokens[0])).json["sessions"]
+    assert [session["device"] for session in listed] == [
+        "Firefox on Linux",
+        "Mobile Safari on iOS",
+        None,
+        None,
+    ]
+    assert {session["address"] for session in listed} == {"127.0.0.1"}
+    assert [session["name"] for session in listed] == [None] * 4
+    path = f"/v1/sessions/{listed[1]['session_id']}"
+    named = await alice.send("PATCH", path, json={"name": " the phone of Ada "}, cookie=tokens[0])
+    assert named.json == {
+        "status": "named",
+        "session_id": listed[1]["session_id"],
+        "name": "the phone of Ada",
+    }
+    listed = (await alice.get("/v1/sessions", cookie=tokens[1])).json["sessions"]
+    assert [session["name"] for session in listed] == [None, "the phone of Ada", None, None]
+    (sealed,) = await connection.fetch("SELECT sealed FROM session_names")
+    assert b"phone" not in sealed["sealed"]
+    await alice.send("PATCH", path, json={"name": None}, cookie=tokens[0])
+    assert await connection.fetchval("SELECT count(*) FROM session_names") == 0
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\u2028b", "\u202ea", "\x00", 5])
+async def test_what_is_no_name_of_a_session(alice: Service, name: object) -> None:
+    login = await alice.log_in()
+    path = f"/v1/sessions/{login.json['session_id']}"
+    refused = await alice.send("PATCH", path, json={"name": name}, cookie=login.token)
+    assert (refused.status, refused.code) == (422, "invalid_input")
+
+
+async def test_only_ones_own_sessions_get_names_and_they_go_with_them(
+    alice: Service, connection: Connection
+) -> None:
+    await alice.register("bob")
+    mine, theirs = await alice.log_in(), await alice.log_in("bob")
+    for session_id in (theirs.json["session_id"], uuid4()):
+        path = f"/v1/sessions/{session_id}"
+        refused = await alice.send("PATCH", path, json={"name": "mine"}, cookie=mine.token)
+        assert (refused.status, refused.code) == (404, "not_found")
+    path = f"/v1/sessions/{mine.json['session_id']}"
+    for name in ("mine", "x" * 64, "ö" * 64, "\U0001d4bb" * 64):
+        named = await alice.send("PATCH", path, json={"name": name}, cookie=mine.token)
+        assert (named.status, named.json["name"]) == (200, name)
+    assert await connection.fetchval("SELECT count(*) FROM session_names") == 1
+    await alice.post("/v1/logout_user", cookie=mine.token)
+    assert await connection.fetchval("SELECT count(*) FROM session_names") == 0
+    assert (await alice.send("PATCH", path, json={"name": "a"}, cookie=mine.token)).status == 401
 
 
 async def test_ending_the_others(alice: Service) -> None:
@@ -202,6 +267,41 @@ async def test_ending_all(alice: Service) -> None:
     assert ending(answer) == 2
     assert answer.set_cookie.startswith("gatelog=; Max-Age=0; ")
     assert await statuses(alice, one, two, bob) == [401, 401, 200]
+
+
+async def test_an_old_login_ends_itself_and_no_other(
+    alice: Service, gatelog_clock: MovedClock
+) -> None:
+    one, two = await alice.log_in(), await alice.log_in()
+    gatelog_clock.advance(901)
+    for method, path in (
+        ("POST", "/v1/sessions/end_others"),
+        ("POST", "/v1/sessions/end_all"),
+        ("DELETE", f"/v1/sessions/{one.json['session_id']}"),
+        ("DELETE", f"/v1/sessions/{uuid4()}"),
+    ):
+        refused = await alice.send(method, path, cookie=two.token)
+        assert (refused.status, refused.code) == (401, "recent_login_required")
+        assert "Set-Cookie" not in refused.headers
+    assert await statuses(alice, one.token, two.token) == [200, 200]
+    fresh = await alice.token()
+    assert ending(await alice.post("/v1/sessions/end_others", cookie=fresh)) == 2
+    own = (await alice.get("/v1/sessions", cookie=fresh)).json["sessions"][0]["session_id"]
+    gatelog_clock.advance(901)
+    assert ending(await alice.send("DELETE", f"/v1/sessions/{own}", cookie=fresh)) == 1
+
+
+async def test_how_old_a_login_may_be_is_configured(
+    config: Config, database: Dsns, gatelog_clock: MovedClock
+) -> None:
+    for limit_s, status in ((0, 200), (7200, 200), (60, 401)):
+        own = msgspec.structs.replace(config, recent_login_s=limit_s)
+        async with serving(create_app(own, database.app), own) as service:
+            await service.register()
+            token = await service.token()
+            gatelog_clock.advance(3600)
+            answer = await service.post("/v1/sessions/end_others", cookie=token)
+            assert answer.status == status, limit_s
 
 
 async def test_ending_one(alice: Service) -> None:

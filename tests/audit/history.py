@@ -19,7 +19,8 @@ from gatelog.log.rules.kinds import Command
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.reading import StoredEvent, read_events
 from gatelog.sessions.rules.events import SessionEnded
-from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
+from gatelog.sessions.rules.renewing import RenewSessions
+from gatelog.sessions.rules.state import ActiveSession, PutSession, SeenSession, evolve
 
 from tests.builders import end, failure, registration, start
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
 LONG_S = 86_400 * 3650
-OVER = timedelta(hours=2)
+OVER_S = 7200
+OVER = timedelta(seconds=OVER_S)
 
 
 async def fill(appender: Appender, *, events: int, seed: int, users: int = 5) -> list[UUID]:
@@ -49,14 +51,34 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
     now, event_id = utc_now(), new_event_id()
     kind = rng.random()
     if kind < 0.45 or not begun:
-        at, lifetime_s = rng.choice([(now, LONG_S), (now, LONG_S), (now - OVER, 3600)])
+        at, lifetime_s, idle_s = rng.choice(
+            [
+                (now, LONG_S, None),
+                (now, LONG_S, 3600),
+                (now - OVER, 3600, None),
+                (now - OVER, LONG_S, 3600),  # it has idled too long
+                (now - OVER, LONG_S, OVER_S + 60),  # its use is due
+            ]
+        )
         version = rng.choice([1, 1, 2])
-        begun.append(start(subject_id, at=at, lifetime_s=lifetime_s, credential_version=version))
+        begun.append(
+            start(
+                subject_id,
+                at=at,
+                lifetime_s=lifetime_s,
+                idle_s=idle_s,
+                credential_version=version,
+            )
+        )
         return begun[-1]
+    if kind < 0.53:
+        used = rng.choices(begun, k=5)
+        digests = tuple(command.event.token_digest for command in used)
+        return RenewSessions(event_id=event_id, token_digests=digests)
     if kind < 0.7:
         return end(rng.choice(begun))
     if kind < 0.78:
-        return ExpireSessions(event_id=event_id, at=now, subject_id=subject_id)
+        return ExpireSessions(event_id=event_id, subject_id=subject_id)
     if kind < 0.84:
         return EndSessions(event_id=event_id, at=now, subject_id=subject_id, reason="revoked")
     if kind < 0.88:
@@ -98,6 +120,9 @@ class Told:
             for change in evolve(event):
                 if isinstance(change, PutSession):
                     state = {**state, stored.position: change.session}
+                elif isinstance(change, SeenSession):
+                    seen = [k for k, v in state.items() if v.token_digest == change.token_digest]
+                    state = {k: v.seen(change.at) if k in seen else v for k, v in state.items()}
                 else:
                     gone = change.session_id
                     state = {k: v for k, v in state.items() if v.session_id != gone}

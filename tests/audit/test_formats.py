@@ -58,7 +58,12 @@ def any_event(cls: type[ev.Event]) -> st.SearchStrategy[Any]:
     hints = {field.name: field.type for field in msgspec.structs.fields(cls)}
     known: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(
         ("occurred_at", "expires_at", "before"), MOMENTS
-    ) | {"v": st.just(cls.VERSION), "up_to": POSITIVE, "count": POSITIVE}
+    ) | {
+        "v": st.just(cls.VERSION),
+        "up_to": POSITIVE,
+        "count": POSITIVE,
+        "idle_s": st.none() | st.integers(1, 2**31 - 1),
+    }
     return st.builds(
         cls, **{name: known[name] if name in known else st.from_type(hints[name]) for name in hints}
     )
@@ -160,7 +165,7 @@ def test_csv_lines_end_as_rfc_4180_says() -> None:
     )
     assert csv_rows([event, event]) == 2 * (
         b"7,00000000-0000-0000-0000-000000000001,login_failed,2026-01-01T00:00:00Z,"
-        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,"a ""b"",\r\nc",,\r\n'
+        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,,,"a ""b"",\r\nc",,\r\n'
     )
 
 
@@ -185,7 +190,7 @@ def test_a_server_sent_event_is_one_event(event: ShownEvent) -> None:
 # Of the extension dictionary: those that need a label, and those that have a meaning.
 FAILURES = {"login_failed", "logins_throttled"}
 USER_DEFINED = {
-    *("c6a2", "cn1", "cn2", "cs1", "cs2", "cs3", "cs4"),
+    *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4"),
     *("deviceCustomDate1", "deviceCustomDate2"),
 }
 CEF_KEYS = {
@@ -264,6 +269,8 @@ def test_cef_reads_back(event: ShownEvent) -> None:
     assert address == ([] if event.address is None else [cleaned(event.address)])
     assert fields.get("duid") == (str(event.user_id) if event.user_id else None)
     assert fields["outcome"] == ("failure" if event.type in FAILURES else "success")
+    number = event.sessions or event.idle_s
+    assert fields.get("cn3") == (None if number is None else str(number))
     assert fields.get("cnt") == (None if event.count is None else str(event.count))
     assert fields.get("cn2") == (None if event.up_to is None else str(event.up_to))
     for key, told in (("deviceCustomDate1", event.expires_at), ("deviceCustomDate2", event.before)):
@@ -329,9 +336,11 @@ def test_ocsf_is_of_its_class(event: ShownEvent) -> None:
         session = document.get("session", {}).get("uid")
         assert session == (str(event.session_id) if event.session_id else None)
     if kind.class_uid == 3004:
-        assert document["entity"]["name"] == "audit log"
-        data = document["entity"]["data"]
+        entity, data = document["entity"], document["entity"].get("data", {})
+        of_sessions = event.type == "sessions_renewed"
+        assert entity["name"] == ("sessions" if of_sessions else "audit log")
         assert (data.get("what"), data.get("up_to")) == (event.what, event.up_to)
+        assert data.get("sessions") == event.sessions
         who = event.actor_id or event.user_id
         assert document.get("actor") == ({"user": ANY} if who else None)
 

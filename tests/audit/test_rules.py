@@ -89,10 +89,12 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
         "count": 3,
         "up_to": 7,
         "before": LATER,
+        "idle_s": 900,
+        "token_digests": (bytes(32), b"d" * 32),
     }
     cls = ev.EVENT_TYPES[name]
     fields = {key: value for key, value in values.items() if key in cls.__struct_fields__}
-    if name in {"log_purged", "logins_throttled"}:
+    if name in {"log_purged", "logins_throttled", "sessions_renewed"}:
         fields["subject_id"] = None
     event = msgspec.convert(fields | {"type": name}, cls)
     found = msgspec.to_builtins(shown(5, LATER, event, Personal("alice", "192.0.2.1", "firefox")))
@@ -104,12 +106,14 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
         "192.0.2.1",
         "firefox",
     ]
-    hidden = {"token_digest", "roles"}
+    hidden = {"token_digest", "token_digests", "roles"}
     expected = {
         "user_id" if key == "subject_id" else key: value
         for key, value in fields.items()
         if key not in hidden and value is not None
     }
+    if name == "sessions_renewed":
+        expected["sessions"] = 2
     assert found == msgspec.to_builtins(expected)
 
 

@@ -17,7 +17,7 @@ from gatelog.http.credentials import SECURE_COOKIE
 from gatelog.http.identity import AUTH_PATH, ME_PATH
 from rich.table import Table
 
-from tests.bench.contestants import PATH
+from tests.bench.contestants import HOSTED_PATH, PATH
 from tests.bench.load import Flood, Paced
 from tests.bench.machine import ServerProcess, make_table, spread
 from tests.bench.population import REDIS_COOKIE, SELECT_COOKIE, Tokens, jwt_requests, wrong_requests
@@ -26,6 +26,8 @@ from tests.bench.stage import Stage
 HANDLER_GOAL = 0.85  # of bare aiohttp
 IDENTITY_GOAL = 0.9
 PEER_GOAL = 3.0  # times ahead
+SIGNED = f"{AUTH_PATH}?audience=orders"
+ACTIVE_SESSIONS = 100  # of those that ask for a signed identity
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -168,9 +170,18 @@ def against_bare(stage: Stage) -> list[Contestant]:
     return [
         Contestant("bare aiohttp, no check", "bare", requests(PATH, SECURE_COOKIE)),
         Contestant("protected by Gatelog", "gatelog", requests(PATH, SECURE_COOKIE), HANDLER_GOAL),
+        Contestant(
+            "the same, hosted", "hosted", requests(HOSTED_PATH, SECURE_COOKIE), HANDLER_GOAL
+        ),
         Contestant("GET /v1/me", "gatelog", requests(ME_PATH, SECURE_COOKIE), IDENTITY_GOAL),
         Contestant("GET /v1/auth", "gatelog", requests(AUTH_PATH, SECURE_COOKIE), IDENTITY_GOAL),
+        Contestant("GET /v1/auth, signed", "gatelog", asked_again(requests(SIGNED, SECURE_COOKIE))),
     ]
+
+
+def asked_again(requests: Iterator[bytes]) -> Iterator[bytes]:
+    """The same sessions over and over, as a proxy asks: what was signed for one is used again."""
+    return itertools.cycle(tuple(itertools.islice(requests, ACTIVE_SESSIONS)))
 
 
 def against_peers(stage: Stage) -> list[Contestant]:
@@ -197,7 +208,7 @@ async def check_answers(server: ServerProcess, contestant: Contestant) -> None:
     """Good credentials are let through, others get a 401. Raises WrongAnswer."""
     await ask_once(server, next(contestant.requests), 200)
     if contestant.server != "bare":
-        for request in wrong_requests(PATH):
+        for request in wrong_requests(HOSTED_PATH if contestant.server == "hosted" else PATH):
             await ask_once(server, request, 401)
 
 

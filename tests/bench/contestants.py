@@ -28,6 +28,7 @@ from gatelog.hosting.app import create_app, make_runner
 from tests.bench.population import JWT_ALGORITHM, JWT_KEY
 
 PATH = "/hello"
+HOSTED_PATH = f"/api{PATH}"
 DATABASE_CONNECTIONS = 8
 REDIS_CONNECTIONS = 32
 
@@ -61,9 +62,16 @@ def bare(setting: Setting) -> web.AppRunner:
 
 
 def gatelog(setting: Setting) -> web.AppRunner:
-    """The handler hosted by the product, and the product's own."""
+    """The handler handed over as a route, and the product's own."""
     app = create_app(setting.config, setting.dsn, hosted=[web.get(PATH, hello)])
     return make_runner(app, setting.config)
+
+
+def hosted(setting: Setting) -> web.AppRunner:
+    """The handler in an application that the product hosts."""
+    app = web.Application()
+    app.router.add_get(PATH, hello)
+    return make_runner(create_app(setting.config, setting.dsn, hosted=app), setting.config)
 
 
 def session_on_redis(setting: Setting) -> web.AppRunner:
@@ -132,6 +140,7 @@ def signed_token(setting: Setting) -> web.AppRunner:
 CONTESTANTS: dict[str, Callable[[Setting], web.AppRunner]] = {
     "bare": bare,
     "gatelog": gatelog,
+    "hosted": hosted,
     "redis": session_on_redis,
     "select": select_per_request,
     "jwt": signed_token,

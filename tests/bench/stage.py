@@ -162,6 +162,8 @@ def _configurations(directory: Path, memory: Path, hosts: int) -> list[Config]:
             replica_dir=str(memory / f"host{number}"),
             master_key=master_key,
             registration="open",
+            identity_issuer="https://gatelog.example",
+            trusted_proxies="127.0.0.1",
             login_tries=UNLIMITED,
             registration_tries=UNLIMITED,
         )

@@ -20,8 +20,10 @@ pytestmark = pytest.mark.timeout(TIMEOUT_S + 20)
 ROWS = [
     "bare aiohttp, no check",
     "protected by Gatelog",
+    "the same, hosted",
     "GET /v1/me",
     "GET /v1/auth",
+    "GET /v1/auth, signed",
     "one SELECT, asyncpg",
     "PyJWT, HS256",
     "bare aiohttp, no logins",

@@ -34,7 +34,7 @@ class FrontLoad(Load):
 
     def __init__(self, stack: Stack, *, lease_ttl_s: float = 3.0) -> None:
         seed = random.randrange(1 << 32)
-        super().__init__({"front": stack.url}, lease_ttl_s=lease_ttl_s, seed=seed)
+        super().__init__({"front": stack.url}, lease_ttl_s=lease_ttl_s, seed=seed, over=False)
         self.answers: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -48,9 +48,10 @@ class FrontLoad(Load):
         token: str | None = None,
         timeout_s: float = CLIENT_TIMEOUT_S,
         body: Any = None,
+        cookie: bool = False,
     ) -> tuple[int | None, Any]:
         return await super()._ask(
-            worker, method, path, token=token, timeout_s=CLIENT_TIMEOUT_S, body=body
+            worker, method, path, token=token, timeout_s=CLIENT_TIMEOUT_S, body=body, cookie=cookie
         )
 
     def _unanswered(self, what: str, error: Exception) -> None:

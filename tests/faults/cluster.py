@@ -224,6 +224,7 @@ async def running_cluster(
     variant: str = "faithful",
     hesitant: int = 1000,
     lease_ttl_s: float = 1.0,
+    idle_s: int | None = None,
     projectors: bool = True,
     postgres: Server | None = None,
     standby: Server | None = None,
@@ -254,6 +255,7 @@ async def running_cluster(
                 _config(
                     app_url(postgres, proxies) if proxied else postgres.app_dsn("service"),
                     lease_ttl_s,
+                    idle_s,
                 )
                 | dict(settings or {}),
                 directory,
@@ -270,8 +272,9 @@ async def running_cluster(
         yield cluster
 
 
-def _config(dsn: str, lease_ttl_s: float) -> dict[str, str]:
-    return {
+def _config(dsn: str, lease_ttl_s: float, idle_s: int | None) -> dict[str, str]:
+    idle = {} if idle_s is None else {"GATELOG_SESSION_IDLE_S": str(idle_s)}
+    return idle | {
         "GATELOG_DATABASE_URL": dsn,
         "GATELOG_LEASE_TTL_S": str(lease_ttl_s),
         "GATELOG_REGISTRATION": "open",

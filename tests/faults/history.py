@@ -4,7 +4,10 @@ Rules that a history must keep:
 
 1. No 200 to a check that began after the end of its session had been answered.
 2. No 401 to a check between the answer to its login and the first request that may end it.
-3. Nothing but 200, 401 and 503 to a check, and 404 to a revocation. 503 and no answer at all
+3. Of a session that may idle for a while only, rule 2 holds for that while after its login. No 200
+   to a check that began later than that while, and as long as use may be on its way to the log,
+   after everything that was asked with it; and after a 401 to it no 200 any more.
+4. Nothing but 200, 401 and 503 to a check, and 404 to a revocation. 503 and no answer at all
    say nothing.
 
 An end without an answer, or answered 503 or 404, is an open interval: the session may have ended
@@ -21,16 +24,22 @@ from typing import Literal
 
 import msgspec
 
+_NS = 1_000_000_000
+RECORDED_WITHIN_S = 10.0  # use, or never: gatelog.sessions.service.renewals
 Scope = Literal["one", "others", "all"]
 
 
 class Login(msgspec.Struct, frozen=True, tag="login"):
-    """An answered login. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """An answered login. Times are nanoseconds of CLOCK_MONOTONIC.
+
+    ``idle_s``: how long the session may idle.
+    """
 
     session: str
     user: str
     began: int
     answered: int
+    idle_s: float | None = None
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
@@ -130,7 +139,7 @@ class History(msgspec.Struct, frozen=True):
             for violation in _violations(
                 login,
                 [*of_one.get(login.session, ()), *of_many.get(login.user, ())],
-                checks.get(login.session, ()),
+                checks.get(login.session, []),
             )
         ]
 
@@ -138,6 +147,26 @@ class History(msgspec.Struct, frozen=True):
         """How many of these moments were while a request was under way that ended something."""
         ends = [r for r in self.records if isinstance(r, End) and r.status == 200]
         return sum(any(end.began < at < end.answered for end in ends) for at in joins)
+
+    def lingered(self) -> int:
+        """How many sessions were accepted that would have idled too long, had use not counted."""
+        idle = {r.session: r for r in self.records if isinstance(r, Login) and r.idle_s}
+        return len(
+            {
+                r.session
+                for r in self.records
+                if isinstance(r, Check)
+                and r.status == 200
+                and (login := idle.get(r.session)) is not None
+                and r.began > login.answered + (login.idle_s or 0) * _NS
+            }
+        )
+
+    def idled(self) -> int:
+        """How many sessions nobody has tried to end, and were refused."""
+        ended = {r.session for r in self.records if isinstance(r, End)}
+        refused = {r.session for r in self.records if isinstance(r, Check) and r.status == 401}
+        return len(refused - ended)
 
     def checks_between(self, first: str, then: str) -> int:
         """How many checks were sent and answered after one incident and before the other."""
@@ -163,7 +192,7 @@ class History(msgspec.Struct, frozen=True):
         return dict(sorted(counts.items()))
 
 
-def _violations(login: Login, ends: Iterable[End], checks: Iterable[Check]) -> Iterable[Violation]:
+def _violations(login: Login, ends: list[End], checks: Iterable[Check]) -> Iterable[Violation]:
     must = min((e for e in ends if e.must_end(login)), key=lambda e: e.answered, default=None)
     may = min((e for e in ends if e.may_end(login)), key=lambda e: e.began, default=None)
     for check in checks:
@@ -173,6 +202,7 @@ def _violations(login: Login, ends: Iterable[End], checks: Iterable[Check]) -> I
             check.status == 401
             and check.began > login.answered
             and (may is None or check.answered < may.began)
+            and (login.idle_s is None or check.answered < login.began + login.idle_s * _NS)
         ):
             yield Violation("refused while active", login, check)
         if check.status not in (200, 401, 503, None):
@@ -180,3 +210,25 @@ def _violations(login: Login, ends: Iterable[End], checks: Iterable[Check]) -> I
     for end in ends:
         if end.session == login.session and end.status not in (200, 401, 404, 503, None):
             yield Violation("an answer that means nothing", login, end)
+    if login.idle_s is not None:
+        yield from _idle_violations(login, login.idle_s, may, ends, list(checks))
+
+
+def _idle_violations(
+    login: Login, idle_s: float, may: End | None, ends: list[End], checks: list[Check]
+) -> Iterable[Violation]:
+    """Where a session was used that had idled too long, or had been found to."""
+    asked: list[Check | End] = [*checks, *(e for e in ends if e.user == login.user)]
+    asked.sort(key=lambda record: record.began)
+    used_until = login.answered
+    refused: Check | None = None
+    for record in asked:
+        if isinstance(record, Check) and record.status == 200:
+            if record.began > used_until + (idle_s + RECORDED_WITHIN_S) * _NS:
+                yield Violation("accepted after it idled too long", login, record)
+            if refused is not None and record.began > refused.answered:
+                yield Violation("revived", login, record)
+        by_time = may is None or record.answered < may.began
+        if isinstance(record, Check) and record.status == 401 and by_time and refused is None:
+            refused = record if record.began > login.answered else None
+        used_until = max(used_until, record.answered)

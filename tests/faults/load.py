@@ -16,19 +16,43 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from tests.faults.history import Check, End, History, Incident, Login, Scope
+from tests.faults.history import (
+    RECORDED_WITHIN_S,
+    Check,
+    End,
+    History,
+    Incident,
+    Login,
+    Scope,
+)
 
 PASSWORDS = ("a rather long phrase", "an even longer phrase")  # everybody has one of them
 CHECK_TIMEOUT_S = 1.5
 COMMAND_TIMEOUT_S = 10.0
 AFTERMATH_TTLS = 1.5  # for how long a session is still tried after its end was answered
+WAYS = ["log out", "log out twice", "revoke", "others", "all", "password"]
+LINGERING = 4  # clients
 MAX_FOLLOWED = 150  # sessions of all clients that are being tried at a time
 
 
 class Load:
     """Many clients, one history."""
 
-    def __init__(self, workers: dict[str, str], *, lease_ttl_s: float, seed: int) -> None:
+    def __init__(
+        self,
+        workers: dict[str, str],
+        *,
+        lease_ttl_s: float,
+        seed: int,
+        idle_s: float | None = None,
+        over: bool = True,
+    ) -> None:
+        """``idle_s``: how long sessions may idle, where that is so short that it matters.
+
+        ``over``: a login over a live session ends it, as not every version of before does.
+        """
+        self._ways = [*WAYS, "log in over"] if over else WAYS
+        self._idle_s = idle_s
         self.history = History([])
         self.tokens: dict[str, str] = {}
         self.workers = workers
@@ -50,6 +74,9 @@ class Load:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as self._http:
             tasks = [asyncio.create_task(self._client(str(number))) for number in range(clients)]
+            if self._idle_s is not None:
+                lingering = (self._linger(f"idle-{n}", self._idle_s) for n in range(LINGERING))
+                tasks += [asyncio.create_task(each) for each in lingering]
             try:
                 yield
             finally:
@@ -85,8 +112,7 @@ class Load:
             await self._end(user, first, second)
 
     async def _end(self, user: str, first: Followed, second: Followed) -> None:
-        ways = ["log out", "log out twice", "revoke", "others", "all", "password"]
-        way = self._random.choice(ways)
+        way = self._random.choice(self._ways)
         if way == "log out":
             await asyncio.gather(self._log_out(user, first), self._log_out(user, second))
         elif way == "log out twice":
@@ -102,6 +128,9 @@ class Load:
             await self._log_out(user, first)
         elif way == "password":
             await self._change_password(user, first, second)
+        elif way == "log in over":
+            await self._log_in_over(user, first)
+            await self._log_out(user, second)
         else:
             path = "/v1/sessions/end_all"
             await self._command(user, first, "all", "POST", path, ended=(first, second))
@@ -109,6 +138,16 @@ class Load:
     async def _log_out(self, user: str, session: Followed) -> None:
         method = self._random.choice(["GET", "POST"])
         await self._command(user, session, "one", method, "/v1/logout_user", ended=(session,))
+
+    async def _log_in_over(self, user: str, first: Followed) -> None:
+        """It ends the session that the browser has, and starts one."""
+        body = {"login": user, "password": self._passwords[user], "token": "bearer"}
+        request = ("POST", "/v1/login_user")
+        _, started = await self._command(
+            user, first, "one", *request, ended=(first,), body=body, cookie=True
+        )
+        if started is not None:
+            await self._log_out(user, started)
 
     async def _change_password(self, user: str, first: Followed, second: Followed) -> None:
         """It ends every session and starts one."""
@@ -133,6 +172,7 @@ class Load:
         *request: str,
         ended: tuple[Followed, ...],
         body: Any = None,
+        cookie: bool = False,
     ) -> tuple[int | None, Followed | None]:
         """Ask with this session for the end of those; who knows of it tries them everywhere.
 
@@ -141,7 +181,9 @@ class Load:
         worker, began, status, granted = self._any_worker(), time.monotonic_ns(), None, None
         subject = ended[0] if scope == "one" else session
         try:
-            status, content = await self._ask(worker, *request, token=session.token, body=body)
+            status, content = await self._ask(
+                worker, *request, token=session.token, body=body, cookie=cookie
+            )
             granted = content if status == 200 and "token" in content else None
         finally:  # also when this run is over: it may have happened
             answered = time.monotonic_ns()
@@ -165,14 +207,29 @@ class Load:
                 self._passwords[user] = PASSWORDS[0]
                 return
 
-    async def _log_in(self, user: str) -> Followed:
+    async def _linger(self, name: str, idle_s: float) -> None:
+        """Use a session for longer than it may idle, leave it alone, and try it everywhere."""
+        user = self._user(name)
+        await self._register(user)
+        while True:
+            session = await self._log_in(user, follow=False)
+            until = time.monotonic() + self._random.uniform(1.2, 2.5) * idle_s
+            while time.monotonic() < until:
+                await self._check(session, self._any_worker())
+                await asyncio.sleep(self._random.uniform(0.02, 0.4))
+            await asyncio.sleep(idle_s + RECORDED_WITHIN_S + 0.1)
+            for _ in range(3):
+                await asyncio.gather(*(self._check(session, worker) for worker in self.workers))
+
+    async def _log_in(self, user: str, *, follow: bool = True) -> Followed:
         """A new session. Raises LoginRefused."""
         body = {"login": user, "password": self._passwords[user], "token": "bearer"}
         while True:
             worker, began = self._any_worker(), time.monotonic_ns()
             status, granted = await self._ask(worker, "POST", "/v1/login_user", body=body)
             if status == 200:
-                return self._started(user, granted, began, time.monotonic_ns())
+                note = self._started if follow else self._noted
+                return note(user, granted, began, time.monotonic_ns())
             if status == 401:
                 self.refused_logins += 1
                 raise LoginRefused
@@ -180,12 +237,16 @@ class Load:
 
     def _started(self, user: str, granted: Any, began: int, answered: int) -> Followed:
         """Note a session that an answer has brought, and follow it."""
-        session = Followed(granted["session_id"], granted["token"])
-        self.tokens[session.session_id] = session.token
-        self.history.add(Login(session.session_id, user, began, answered))
+        session = self._noted(user, granted, began, answered)
         task = asyncio.create_task(self._follow(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return session
+
+    def _noted(self, user: str, granted: Any, began: int, answered: int) -> Followed:
+        session = Followed(granted["session_id"], granted["token"])
+        self.tokens[session.session_id] = session.token
+        self.history.add(Login(session.session_id, user, began, answered, self._idle_s))
         return session
 
     async def _follow(self, session: Followed) -> None:
@@ -218,6 +279,7 @@ class Load:
         token: str | None = None,
         timeout_s: float = COMMAND_TIMEOUT_S,
         body: Any = None,
+        cookie: bool = False,
     ) -> tuple[int | None, Any]:
         """Status and content of the answer; None when there was none.
 
@@ -226,6 +288,8 @@ class Load:
         what = f"{method} {path.removeprefix('/v1/').partition('/')[0]}"
         assert self._http is not None
         headers = {"Authorization": f"Bearer {token}"} if token else None
+        if cookie:
+            headers = {"Cookie": f"__Host-gatelog={token}"}
         try:
             async with self._http.request(
                 method,

@@ -109,3 +109,31 @@ def test_a_history_can_be_written_and_read(tmp_path: Path) -> None:
 
     assert History.read(tmp_path / "history.jsonl") == history
     assert history.counts() == {"check 200": 1, "end None": 1, "incident": 1, "login": 1}
+
+
+S = 1_000_000_000
+IDLE = Login("s", "u", 10, 20, 5.0)
+
+
+def found_of_idle(*records: Record) -> list[str]:
+    return [violation.rule for violation in History([IDLE, *records]).violations()]
+
+
+def at(second: float, status: int) -> Check:
+    return check(int(second * S), int(second * S) + 1, status)
+
+
+def test_what_is_allowed_of_sessions_that_may_idle() -> None:
+    assert found_of_idle(at(4, 200), at(8, 200), at(24, 401), at(25, 401)) == []
+    assert found_of_idle(at(4, 200), at(6, 401)) == [], "use may not have been recorded"
+    assert found_of_idle(at(14, 200)) == [], "use before may have been recorded late"
+    late = end(int(6 * S), int(7 * S), None)
+    assert found_of_idle(late, at(8, 401), at(8.5, 200)) == [], "an end is under way"
+    assert History([IDLE, at(4, 200), at(8, 200), at(24, 401)]).lingered() == 1
+    assert History([IDLE, at(4, 200), at(8, 200), at(24, 401)]).idled() == 1
+
+
+def test_what_is_found_of_sessions_that_may_idle() -> None:
+    assert found_of_idle(at(4.9, 401)) == ["refused while active"]
+    assert found_of_idle(at(4, 200), at(19.2, 200)) == ["accepted after it idled too long"]
+    assert found_of_idle(at(8, 401), at(9, 200)) == ["revived"]

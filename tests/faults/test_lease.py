@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") == "long" else 40))
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
+IDLE_S = 5
 EVERYTHING_WITHIN_S = 150.0  # beyond that: one round of all harms, on a busy machine
 SHORT_TTL_S = 0.5
 CONTROL_S = 15.0  # and until so many logouts have been answered
@@ -78,8 +79,8 @@ async def do_harm(nemesis: Nemesis, is_enough: Callable[[], bool]) -> None:
 @pytest.mark.timeout(FAULTS_S + EVERYTHING_WITHIN_S + 2 * START_S)
 async def test_no_session_outlives_its_logout(directory: Path) -> None:
     seed = random.randrange(1 << 32)
-    async with running_cluster(directory, lease_ttl_s=TTL_S) as cluster:
-        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=seed)
+    async with running_cluster(directory, lease_ttl_s=TTL_S, idle_s=IDLE_S) as cluster:
+        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=seed, idle_s=IDLE_S)
         history = load.history
         nemesis = Nemesis(cluster, load, lease_ttl_s=TTL_S, seed=seed)
 
@@ -89,6 +90,8 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
                 and any(isinstance(r, End) and r.started for r in history.records)
                 and history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK) > 0
                 and history.joined_while_ending(cluster.joins()) > 0
+                and history.lingered() > 0
+                and history.idled() > 0
             )
 
         try:
@@ -101,7 +104,8 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         away = history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK)
         report = (
             f"seed {seed}, {history.counts()}, {nemesis.done}, {away} checks without PostgreSQL, "
-            f"{history.joined_while_ending(cluster.joins())} joins while a session was being ended"
+            f"{history.joined_while_ending(cluster.joins())} joins while a session was being ended,"
+            f" {history.lingered()} sessions kept by use, {history.idled()} that idled too long"
         )
         assert not violations, f"{report}\n{violations[0]}\n{words(cluster)}"
         assert not load.refused_logins, f"{report}\n{words(cluster)}"

@@ -254,6 +254,26 @@ async def test_where_nobody_can_tell_they_end(
         task = await begun(service, "/echo", await service.token())
         assert service.runner.app is not None
         gate = service.runner.app[GATE]
-        monkeypatch.setattr(gate, "peek", lambda _: None)
-        monkeypatch.setattr(type(gate), "find", lambda _, digest: nobody(digest))
+        monkeypatch.setattr(gate, "look", lambda _: None)
+        monkeypatch.setattr(type(gate), "look_up", lambda _, digest: nobody(digest))
         assert await asyncio.wait_for(task, 2) == 1013
+
+
+async def test_more_of_them_than_may_wait_for_the_primary(
+    config: Config, database: Dsns, tmp_path: Path
+) -> None:
+    """Memory knows none, and few may wait: all of them stay, and nobody else is refused."""
+    strict = msgspec.structs.replace(config, check="strict", lookup_queue=20)
+    async with host(handed_over, strict, database, tmp_path / "own") as service:
+        await service.register()
+        tokens = [await service.token() for _ in range(40)]
+        tasks = [await begun(service, "/echo", token) for token in tokens]
+        until_s = time.monotonic() + 2
+        while time.monotonic() < until_s:
+            assert (await service.get("/v1/me", cookie=tokens[0])).status == 200
+        assert not any(task.done() for task in tasks)
+        assert (await service.post("/v1/logout_user", cookie=tokens[20])).status == 200
+        assert await asyncio.wait_for(tasks[20], WITHIN_S) == 4401
+        assert [task.done() for task in tasks].count(True) == 1
+        for task in tasks:
+            task.cancel()

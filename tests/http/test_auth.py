@@ -8,6 +8,7 @@ import pytest
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from yarl import URL
 
 from tests.conftest import Dsns
 from tests.serving import PASSWORD, Answer, Service, serving
@@ -114,3 +115,16 @@ async def test_a_role_that_is_wanted(config: Config, database: Dsns) -> None:
             answer = await service.get(f"/v1/auth?{query}", cookie=token)
             assert answer.status == status, query
             assert (answer.headers.get("X-Gatelog-Roles") == "auditor") == (status == 200)
+
+
+@pytest.mark.parametrize(
+    "behind", ["/", "/orders", "/../../health/alive", "/%2e%2e/%2e%2e/health/alive", "/..;/me"]
+)
+async def test_a_path_behind_it_is_no_yes(alice: Service, behind: str) -> None:
+    """A proxy that puts a client's path behind ours lets nobody in, wherever that leads."""
+    url = URL.build(
+        scheme="http", host=alice.host, port=alice.port, path=f"/v1/auth{behind}", encoded=True
+    )
+    cookie = {"Cookie": f"gatelog={await alice.token()}"}
+    async with alice._client.get(url, headers=cookie) as response:
+        assert response.status == 404

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from gatelog.config import Config, parse_networks
+from gatelog.config import Config
 from gatelog.http.caller import MAX_CLIENT_TEXT, caller_of, client, client_address
 from gatelog.http.settings import CONFIG
 from gatelog.sessions.rules.tokens import token_digest
+from gatelog.settings import parse_networks
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict

@@ -24,7 +24,7 @@ async def test_the_cookie_on_loopback(alice: Service, host: str) -> None:
     login = await alice.log_in(headers={"Host": host})
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"gatelog={login.token}"
-    assert attributes == ["Max-Age=86400", "Path=/", "HttpOnly", "SameSite=Lax"]
+    assert attributes == ["Max-Age=2592000", "Path=/", "HttpOnly", "SameSite=Lax"]
     accepted = await alice.get("/v1/me", cookie=login.token, headers={"Host": host})
     assert accepted.status == 200
 
@@ -44,7 +44,7 @@ async def test_the_cookie_everywhere_else(alice: Service, headers: Mapping[str, 
     login = await alice.log_in(headers=headers)
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"__Host-gatelog={login.token}"
-    assert attributes == ["Max-Age=86400", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"]
+    assert attributes == ["Max-Age=2592000", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"]
     secure = {**headers, "Cookie": f"__Host-gatelog={login.token}"}
     assert (await alice.get("/v1/me", headers=secure)).status == 200
     assert (await alice.get("/v1/me", headers=headers, cookie=login.token)).status == 401

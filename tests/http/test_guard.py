@@ -72,16 +72,24 @@ def gate() -> Memory:
 Hosting = Callable[..., AbstractAsyncContextManager[Service]]
 
 
-@pytest.fixture
-def services(gate: Memory, config: Config) -> OpenServices:
+def services_with(gate: Gate, config: Config) -> OpenServices:
+    """No services but this gate."""
+
     @asynccontextmanager
     async def opened() -> AsyncIterator[Services]:
         unused: Any = None
         nowhere = Database("", timeout_s=1, pool_size=1)
         follower = Follower(config, nowhere, LogPages(nowhere, unused))
-        yield Services(unused, gate, unused, unused, unused, unused, follower, unused, unused)
+        yield Services(
+            unused, gate, unused, unused, unused, unused, follower, unused, unused, unused
+        )
 
     return opened
+
+
+@pytest.fixture
+def services(gate: Memory, config: Config) -> OpenServices:
+    return services_with(gate, config)
 
 
 @pytest.fixture
@@ -244,11 +252,11 @@ async def test_what_a_handler_raises(hosting: Hosting) -> None:
         assert (answer.status, answer.json["detail"]) == (403, "You need a role.")
         answer = await service.get("/nothing", cookie=ACTIVE)
         assert (answer.status, answer.code) == (500, "internal_error")
-        assert answer.json.keys() == {"type", "title", "status", "code"}
+        assert answer.json.keys() == {"type", "title", "status", "code", "trace_id"}
         answer = await service.get("/operators", cookie=ACTIVE)
         assert (answer.status, answer.code) == (503, "unavailable")
         assert int(answer.headers["Retry-After"]) > 0
-        assert answer.json.keys() == {"type", "title", "status", "code"}
+        assert answer.json.keys() == {"type", "title", "status", "code", "trace_id"}
 
 
 async def test_a_defect_is_logged_without_what_it_says(

@@ -24,7 +24,7 @@ async def test_what_is_shipped_uses_metrics_that_exist(alice: Service, name: str
     exist = set(re.findall(r"^# TYPE (gatelog_\w+)", body, re.MULTILINE))
     exist |= {f"{metric}{end}" for metric in exist for end in ("_bucket", "_count", "_sum")}
     # of a host with a replica, which this service has not
-    exist |= {"gatelog_active_sessions", "gatelog_replica_position"}
+    exist |= {"gatelog_active_sessions", "gatelog_replica_position", "gatelog_replica_lag_seconds"}
     used = set(re.findall(r"\bgatelog_\w+", (SHIPPED / name).read_text()))
     assert used
     assert used <= exist
@@ -49,3 +49,16 @@ async def test_no_lease_is_missed_where_none_is_wanted(config: Config, database:
         async with serving(create_app(own, database.app), own) as service:
             body = (await service.get("/metrics")).body
             assert (b"gatelog_lease_valid" in body) is told, check
+
+
+async def test_every_metric_is_written_down_and_no_other(alice: Service) -> None:
+    page = (SHIPPED.parents[1] / "docs" / "metrics.md").read_text()
+    body = (await alice.get("/metrics")).body.decode()
+    exist = set(re.findall(r"^# TYPE (gatelog_\w+)", body, re.MULTILINE))
+    exist = {name for name in exist if not name.endswith("_created")}
+    short = {"gatelog_password_hashing_queue", "gatelog_password_hashing_refused_total"}
+    named = set(re.findall(r"gatelog_\w+", page)) | short
+    of_a_replica = {
+        name for name in named if name.startswith(("gatelog_replica_", "gatelog_active"))
+    }
+    assert named - of_a_replica == exist - of_a_replica

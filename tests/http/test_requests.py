@@ -23,12 +23,25 @@ async def test_requests_are_counted_by_template_and_status(alice: Service) -> No
     before = _total((await alice.get("/metrics")).body, labels)
     for _ in range(3):
         await alice.get("/v1/me")
-    await alice.get("/v1/me?x=1")  # not the shortcut
+    await alice.get("/v1/me?x=1")
+    await alice.get("/v1/%6de")  # not the shortcut
     after = (await alice.get("/metrics")).body
-    assert _total(after, labels) - before == 4
+    assert _total(after, labels) - before == 5
     buckets = 'gatelog_http_request_duration_seconds_bucket{le="+Inf",' + labels
     (infinite,) = _lines(after, buckets)
     assert float(infinite.split()[-1]) == _total(after, labels)
+
+
+async def test_a_route_for_all_methods_counts_each(alice: Service) -> None:
+    token = await alice.token()
+    for method in ("GET", "POST", "PURGE", "GET"):
+        labels = (
+            f'method="{"other" if method == "PURGE" else method}",route="/v1/auth",status="200"'
+        )
+        before = _total((await alice.get("/metrics")).body, labels)
+        assert (await alice.send(method, "/v1/auth?x", cookie=token)).status == 422
+        assert (await alice.send(method, "/v1/auth?", cookie=token)).status == 200
+        assert _total((await alice.get("/metrics")).body, labels) - before == 1, method
 
 
 async def test_no_client_makes_labels(alice: Service) -> None:

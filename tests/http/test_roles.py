@@ -37,10 +37,12 @@ WHOSE: dict[str, Whose] = {
     "GET /health/alive": "everybody",
     "GET /health/ready": "everybody",
     "GET /metrics": "everybody",
+    "GET /.well-known/jwks.json": "everybody",
     "GET /v1/me": "user",
     "* /v1/auth": "user",
     "GET /v1/sessions": "user",
     "DELETE /v1/sessions/{session_id}": "user",
+    "PATCH /v1/sessions/{session_id}": "user",
     "POST /v1/sessions/end_others": "user",
     "POST /v1/sessions/end_all": "user",
     "POST /v1/change_password": "user",
@@ -116,6 +118,7 @@ class House:
 
 @pytest.fixture
 async def house(config: Config, database: Dsns) -> AsyncIterator[House]:
+    config = msgspec.structs.replace(config, identity_issuer="https://gatelog.example")
     async with open_services(config, database.app) as services:
         for login, roles in LOGINS.items():
             await services.accounts.logins.add_user(login, PASSWORD, roles)

@@ -22,8 +22,9 @@ from gatelog.audit.rules.events import AuditRead
 from gatelog.errors import LogDamaged
 from gatelog.ids import derived_event_id, uuid7
 from gatelog.log.rules import events as ev
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
-from gatelog.sessions.rules.state import evolve
+from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.lifetimes import MOST_RENEWED
+from gatelog.sessions.rules.state import PutSession, evolve
 
 ID = UUID("01900000-0000-7000-8000-000000000001")
 USER = UUID("00000000-0000-4000-8000-00000000000a")
@@ -68,13 +69,20 @@ PINNED: dict[ev.Event, str] = {
         token_digest=b"\xff" * 32,
         expires_at=AT,
         roles=("admin",),
+        idle_s=900,
     ): (
-        '{"type":"session_started","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '{"type":"session_started","v":2,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
         '"session_id":"00000000-0000-4000-8000-00000000000c",'
         '"token_digest":"//////////////////////////////////////////8=",'
-        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"]}'
+        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"],"idle_s":900,"seen_at":null}'
+    ),
+    SessionsRenewed(**COMMON, token_digests=(b"\xff" * 32, b"\x00" * 32)): (
+        '{"type":"sessions_renewed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,"subject_id":null,'
+        '"token_digests":["//////////////////////////////////////////8=",'
+        '"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]}'
     ),
     SessionEnded(
         **COMMON,
@@ -128,6 +136,7 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
         "role_revoked",
         "session_ended",
         "session_started",
+        "sessions_renewed",
         "user_disabled",
         "user_enabled",
         "user_erased",
@@ -149,10 +158,11 @@ def every_event() -> Iterator[ev.Event]:
         "count": 1,
         "up_to": 1,
         "before": AT,
+        "token_digests": (b"d" * 32,),
     }
     for name, cls in ev.EVENT_TYPES.items():
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}
-        if name == "log_purged":
+        if name in {"log_purged", "sessions_renewed"}:
             del own["subject_id"]
         if "reason" in cls.__struct_fields__:
             reasons = {"session_ended": "logout", "password_locked": "all_devices"}
@@ -198,6 +208,36 @@ def test_old_versions_are_upcast_when_they_are_read(monkeypatch: pytest.MonkeyPa
     event = ev.decode(old)
     assert isinstance(event, LoginFailed)
     assert (event.v, event.reason, event.occurred_at) == (3, "wrong_password", AT)
+
+
+def test_a_session_from_before_idle_timeouts_need_not_be_used() -> None:
+    old = (
+        b'{"type":"session_started","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        b'"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":"c2VhbGVk",'
+        b'"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        b'"session_id":"00000000-0000-4000-8000-00000000000c",'
+        b'"token_digest":"//////////////////////////////////////////8=",'
+        b'"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"]}'
+    )
+    event = ev.decode(old)
+    assert event == SessionStarted(
+        **COMMON,
+        subject_id=USER,
+        session_id=SESSION,
+        token_digest=b"\xff" * 32,
+        expires_at=AT,
+        roles=("admin",),
+        sealed=b"sealed",
+    )
+    (change,) = evolve(event)
+    assert isinstance(change, PutSession)
+    assert change.session.idle is None
+    assert change.session.expires_at == change.session.absolute_at == AT
+
+
+def test_an_entry_of_renewals_has_room() -> None:
+    digests = tuple(n.to_bytes(32, "big") for n in range(MOST_RENEWED))
+    assert len(ev.encode(SessionsRenewed(**COMMON, token_digests=digests))) < 13_000
 
 
 def test_an_entry_is_bounded() -> None:

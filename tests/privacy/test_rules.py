@@ -20,6 +20,7 @@ from gatelog.privacy.rules import (
     address_index,
     day_of,
     day_purpose,
+    derive,
     normalise_address,
     person_of,
     seal,
@@ -130,6 +131,14 @@ def test_a_wrapped_key_opens_for_its_owner_with_its_master_key_only() -> None:
     ]:
         with pytest.raises(ValueError, match="does not fit"):
             unwrap(wrapped.wrapped, purpose, master_key)
+
+
+def test_a_derived_key_is_that_of_rfc_5869() -> None:
+    """Written out: extracted with a salt of zeros, and expanded once (sections 2.2 and 2.3)."""
+    extracted = hmac.digest(bytes(32), KEY, "sha256")
+    info = b"gatelog derived key\x00" + b"this"
+    assert derive(KEY, b"this") == hmac.digest(extracted, info + b"\x01", "sha256")
+    assert derive(KEY, b"that") != derive(KEY, b"this") != derive(b"o" * 32, b"this")
 
 
 def test_purposes_are_never_the_same() -> None:

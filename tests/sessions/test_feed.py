@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from gatelog.errors import LogDiffers
 from gatelog.log.store.appender import Appender
-from gatelog.sessions.rules.record import pack_session
-from gatelog.sessions.rules.state import DropSession, PutSession
+from gatelog.sessions.rules.record import packed
+from gatelog.sessions.rules.state import DropSession, PutSession, evolve
 from gatelog.sessions.store.feed import CopyParser, Pair, copy_sessions, read_page
 
 from tests.builders import NOON, end, registration, start
@@ -25,17 +25,19 @@ async def test_the_load_is_what_the_replica_would_have_made_of_the_events(
     for number in range(30):
         user = registration(f"user {number}", roles=("admin", "auditor")[: number % 3])
         await appender.submit(user)
-        command = start(user.event.subject_id, at=NOON + timedelta(microseconds=number))
+        command = start(
+            user.event.subject_id,
+            at=NOON + timedelta(microseconds=number),
+            lifetime_s=86_400,
+            idle_s=(None, 3, 7777, 86_400)[number % 4],
+        )
         recorded = await appender.submit(command)
         event = recorded.events[0]
         assert event.type == "session_started"
-        expected[command.event.token_digest] = pack_session(
-            session_id=command.event.session_id,
-            subject_id=user.event.subject_id,
-            started_at=command.event.occurred_at,
-            expires_at=command.event.expires_at,
-            roles=("admin", "auditor")[: number % 3],
-        )
+        (change,) = evolve(event)
+        assert isinstance(change, PutSession)
+        assert change.session.roles == ("admin", "auditor")[: number % 3]
+        expected[command.event.token_digest] = packed(change.session)
         last = recorded.position
     pairs: list[Pair] = []
 

@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from gatelog.accounts.rules.login import StartSession
+from gatelog.clock import new_event_id, utc_now
 from gatelog.config import Config
 from gatelog.log.rules.events import leaf_hash
 from gatelog.log.store import sql
@@ -23,6 +25,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.proofs.service.history import history_guard
 from gatelog.sessions.rules.record import Session
+from gatelog.sessions.rules.renewing import RenewSessions
 from gatelog.sessions.service.projector import Projector
 from gatelog.sessions.store.leases import Look, leave, read_leases, wake_projectors
 from gatelog.sessions.store.replica import ReplicaReader
@@ -115,6 +118,31 @@ async def test_sessions_come_from_the_load_and_from_the_log(
         for command in (ending, followed):
             await appender.submit(end(command))
             await until(knows_the_end_of(reader, command))
+
+
+async def test_use_reaches_the_replica(
+    config: Config, database: Dsns, appender: Appender, reader: ReplicaReader
+) -> None:
+    user = registration(f"user {next(_numbers)}")
+    await appender.submit(user)
+    at = utc_now() - timedelta(seconds=1800)
+    command = start(user.event.subject_id, at=at, idle_s=3600)
+    await appender.submit(command)
+    digest = command.event.token_digest
+    async with running(config, database):
+        await until(knows(reader, command))
+        renewal = RenewSessions(event_id=new_event_id(), token_digests=(digest,))
+        recorded = await appender.submit(renewal)
+        assert recorded.events
+        expires_at = recorded.events[0].occurred_at + timedelta(seconds=3600)
+
+        def is_known() -> bool:
+            found = reader.peek(digest)
+            return isinstance(found, Session) and found.expires_at == expires_at
+
+        await until(is_known)
+    async with running(config, database):  # and with a load, too
+        await until(is_known)
 
 
 async def test_an_empty_log_gets_a_lease_too(

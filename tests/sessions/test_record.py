@@ -7,15 +7,20 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from gatelog.sessions.rules.lifetimes import Idle
 from gatelog.sessions.rules.record import (
     ACTIVE,
     ENDED,
     Session,
     from_us,
+    over_by_idling,
     pack_session,
+    packed,
+    seen,
     to_us,
     tombstone,
 )
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.rules.tokens import is_well_formed, token_digest, token_from_random
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +62,47 @@ def test_what_was_packed_is_read(
     shown = (session.started_at, session.expires_at, session.roles_text)
     assert session.texts() == (str(subject_id), str(session_id), *shown)
     assert session == Session(record)
-    assert tombstone(record) == bytes([ENDED]) + record[1:9]
+    assert tombstone(record) == bytes([ENDED]) + to_us(expires_at).to_bytes(8, "big")
+    assert session.absolute_at == expires_at
+    assert session.idle_s is None
+    assert session.quiet_until_us == session.expires_us, "nothing to do before it is over"
+    assert not over_by_idling(record)
+    assert seen(record, expires_at) == record, "it need not be used"
+
+
+@given(
+    started_at=moments,
+    lifetime_s=st.floats(0.001, 1e8),
+    limit_s=st.integers(1, 2**31 - 1),
+    uses_s=st.lists(st.floats(0, 1e8), max_size=5),
+)
+def test_use_moves_a_record_as_it_moves_the_session(
+    started_at: datetime, lifetime_s: float, limit_s: int, uses_s: list[float]
+) -> None:
+    idle = Idle(limit_s, started_at, started_at + timedelta(seconds=lifetime_s))
+    session = ActiveSession(
+        session_id=UUID(int=1),
+        subject_id=UUID(int=2),
+        token_digest=bytes(32),
+        started_at=started_at,
+        expires_at=idle.expires_at,
+        roles=("admin",),
+        idle=idle,
+    )
+    record = packed(session)
+    for use_s in uses_s:
+        at, before = started_at + timedelta(seconds=use_s), session
+        session, record = session.seen(at), seen(record, at)
+        assert record == packed(session)
+        assert before.expires_at <= session.expires_at <= session.absolute_at
+        assert session.absolute_at == idle.absolute_at
+    shown = Session(record)
+    assert shown.expires_at == session.expires_at
+    assert shown.absolute_at == session.absolute_at
+    assert shown.idle_s == limit_s
+    assert shown.roles == {"admin"}
+    assert over_by_idling(record) == (session.timeout == "idle_timeout")
+    assert tombstone(record)[1:] == to_us(session.expires_at).to_bytes(8, "big")
 
 
 @given(moments)

@@ -14,8 +14,9 @@ from uuid import UUID
 import pytest
 from gatelog.config import Config
 from gatelog.sessions.rules.lease import NO_LEASE
-from gatelog.sessions.rules.record import Session, pack_session
-from gatelog.sessions.rules.state import ActiveSession, DropSession, PutSession
+from gatelog.sessions.rules.lifetimes import Idle
+from gatelog.sessions.rules.record import Session, packed
+from gatelog.sessions.rules.state import ActiveSession, Change, DropSession, PutSession, SeenSession
 from gatelog.sessions.store import replica, replica_place
 from gatelog.sessions.store.replica import LOOK_AGAIN_NS, ReplicaReader
 from gatelog.sessions.store.replica_place import (
@@ -81,24 +82,19 @@ def published(place: ReplicaPlace, *sessions: ActiveSession) -> ReplicaWriter:
     return writer
 
 
-def a_session(number: int = 1, *, lifetime_s: float = 3600) -> ActiveSession:
+def a_session(
+    number: int = 1, *, lifetime_s: float = 3600, idle_s: int | None = None
+) -> ActiveSession:
+    absolute_at = NOON + timedelta(seconds=lifetime_s)
+    idle = Idle(idle_s, NOON, absolute_at) if idle_s is not None else None
     return ActiveSession(
         session_id=UUID(int=number >> 128 or number),
         subject_id=UUID(int=7),
         token_digest=number.to_bytes(32, "big"),
         started_at=NOON,
-        expires_at=NOON + timedelta(seconds=lifetime_s),
+        expires_at=idle.expires_at if idle else absolute_at,
         roles=("admin",),
-    )
-
-
-def packed(session: ActiveSession) -> bytes:
-    return pack_session(
-        session_id=session.session_id,
-        subject_id=session.subject_id,
-        started_at=session.started_at,
-        expires_at=session.expires_at,
-        roles=session.roles,
+        idle=idle,
     )
 
 
@@ -183,6 +179,96 @@ def test_a_session_expires_to_the_microsecond(
 
     clocks.advance(0.000001)
     assert reader.peek(session.token_digest) is False
+
+
+@pytest.fixture
+def used() -> list[bytes]:
+    """Whose use is to be recorded."""
+    return []
+
+
+@pytest.fixture
+def using(place: ReplicaPlace, clocks: Clocks, used: list[bytes]) -> Iterator[ReplicaReader]:
+    reader = ReplicaReader(
+        place,
+        clock_ns=lambda: clocks.boot_ns,
+        wall_ns=lambda: clocks.wall_ns,
+        on_use=used.append,
+    )
+    yield reader
+    reader.close()
+
+
+def test_use_is_told_when_it_is_due_and_only_then(
+    writer: ReplicaWriter, using: ReplicaReader, clocks: Clocks, used: list[bytes]
+) -> None:
+    session = a_session(idle_s=80)
+    digest = session.token_digest
+    writer.apply([PutSession(session)], position=2, leaf_hash=HASH)
+    clocks.advance(19.999999)
+    assert using.peek(digest)
+    assert used == [], "it is too soon"
+    clocks.advance(0.000001)
+    assert using.look(digest)
+    assert used == [], "who only looks does not use it"
+    assert using.peek(digest)
+    assert used == [digest]
+    used.clear()
+
+    now = NOON + timedelta(seconds=20)
+    writer.apply([SeenSession(digest, now)], position=3, leaf_hash=HASH)
+    found = using.peek(digest)
+    assert found
+    assert found.expires_at == now + timedelta(seconds=80)
+    assert used == []
+    clocks.advance(60.0)
+    assert using.peek(digest), "it would be over without that"
+    assert used == [digest]
+
+
+def test_memory_does_not_say_that_a_session_has_idled_too_long(
+    writer: ReplicaWriter, using: ReplicaReader, clocks: Clocks, used: list[bytes]
+) -> None:
+    """It may have been used by another host just before, and that be on its way."""
+    session = a_session(idle_s=50, lifetime_s=70)
+    digest = session.token_digest
+    writer.set_deadline(1000 * S + 200 * S)
+    writer.apply([PutSession(session)], position=2, leaf_hash=HASH)
+    clocks.advance(49.999999)
+    assert using.peek(digest)
+    clocks.advance(0.000001)
+    used.clear()
+    assert using.peek(digest) is None
+    assert used == []
+    writer.apply([SeenSession(digest, NOON + timedelta(seconds=45))], position=3, leaf_hash=HASH)
+    assert using.peek(digest)
+    clocks.advance(20)
+    assert using.peek(digest) is False, "but it knows that its last moment has come"
+
+
+def test_use_of_what_has_ended_or_is_not_known_changes_nothing(
+    writer: ReplicaWriter, reader: ReplicaReader
+) -> None:
+    session, unknown = a_session(idle_s=50), a_session(2)
+    changes: list[Change] = [PutSession(session), ended(session)]
+    for digest in (session.token_digest, unknown.token_digest):
+        changes.append(SeenSession(digest, NOON))
+    writer.apply(changes, position=2, leaf_hash=HASH)
+    assert reader.peek(session.token_digest) is False
+    assert reader.peek(unknown.token_digest) is None
+    assert writer.state.active == 0
+
+
+def test_who_has_idled_is_kept_until_the_end_is_recorded(writer: ReplicaWriter) -> None:
+    """A renewal that is on its way finds the record there."""
+    session = a_session(idle_s=50)
+    writer.apply([PutSession(session)], position=2, leaf_hash=HASH)
+    assert writer.purge((NOON_NS + 60 * S) // 1000, 10) == 0
+    writer.apply([ended(session)], position=3, leaf_hash=HASH)
+    assert writer.purge((NOON_NS + 40 * S) // 1000, 10) == 0
+    assert writer.purge((NOON_NS + 60 * S) // 1000, 10) == 1
+    writer.apply([PutSession(session)], position=4, leaf_hash=HASH)
+    assert writer.purge((NOON_NS + 700 * S) // 1000, 10) == 1, "but not for ever"
 
 
 def test_lease_and_entry_come_from_one_snapshot(

@@ -105,7 +105,7 @@ def _shown(then: SessionThen) -> dict[str, object]:
         "user_id": session.subject_id,
         "position": then.position,
         "started_at": session.started_at,
-        "expires_at": session.expires_at,
+        "expires_at": session.absolute_at,
         "roles": session.roles,
         "ended": then.ended,
     }
@@ -118,7 +118,7 @@ def _row(then: SessionThen) -> tuple[object, ...]:
         session.subject_id,
         then.position,
         session.started_at,
-        session.expires_at,
+        session.absolute_at,
         ended.at if ended else None,
         ended.reason if ended else None,
     )

@@ -22,13 +22,16 @@ from aiohttp import web
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
+from prometheus_client import multiprocess
 
 from gatelog.config import Config
 from gatelog.host.database import dsns
+from gatelog.host.exporting import export_spans
 from gatelog.host.logs import configure_logging
 from gatelog.host.processes import dies_with_parent, name_process
 from gatelog.hosting.app import create_app, make_runner
 from gatelog.hosting.mount import application, find
+from gatelog.hosting.server import raise_file_limit
 
 WORKER_CLASS = "aiohttp.GunicornUVLoopWebWorker"
 SILENT_WORKER_TIMEOUT_S = 30  # a worker whose event loop stands still this long is replaced
@@ -54,6 +57,7 @@ class WorkerMaster(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         return self._make_runner
 
     async def _make_runner(self) -> web.AppRunner:
+        export_spans()
         hosted = await application(self._hosted) if self._hosted is not None else ()
         runner = make_runner(create_app(self._config, self._dsn, hosted), self._config)
         # A full collection looks at everything that lives: 100,000 objects, 30 ms, often while an
@@ -92,6 +96,7 @@ def gunicorn_settings(config: Config, listener: int) -> dict[str, Any]:
         "loglevel": "debug" if config.log_level == "debug" else "warning",
         "proc_name": "gatelog",
         "post_fork": _post_fork,
+        "child_exit": _child_exit,
         # the workers' heartbeat must not wait for a disk
         "worker_tmp_dir": str(_MEMORY_BACKED) if _MEMORY_BACKED.is_dir() else None,
     }
@@ -111,9 +116,15 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
             sys.exit(0)
 
 
+def _child_exit(_: Any, worker: Any) -> None:
+    """What a worker that has ended counted stays; how things stood in it does not."""
+    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
 def run(config: Config, listener: int) -> None:
     """Be gunicorn's master until SIGTERM. Raises GatelogError for what cannot work."""
     configure_logging(config)
+    raise_file_limit(config)
     try:
         WorkerMaster(config, listener).run()
     except HaltServer as halt:  # one more worker that did not boot, while gunicorn was ending

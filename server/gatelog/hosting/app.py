@@ -3,16 +3,14 @@
 Rules:
 
 - Starting needs no database; a handler that needs one says 503 until it is there.
-- What breaks before a handler is found (a malformed request line, 10 MB of headers) is answered
-  with a problem document, too, and the client gets to read it: the connection is drained for a
-  bounded time and then closed. Nothing of such a request is logged.
-- Requests are logged only if the configuration says so: address, method, path, status and time;
+- Connections are bounded in time and number (``gatelog.hosting.server``).
+- Requests are logged only if the configuration says so (of what is refused:
+  ``gatelog.http.refusals``): address, method, path, status and time;
   never a query string or anything in the path that could be a token.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -21,19 +19,18 @@ from typing import Final, cast
 
 from aiohttp import hdrs, web, web_response
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http import WebSocketReader
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
+from gatelog import spans
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.audit.web.asof import AS_OF
 from gatelog.audit.web.events import AUDIT
 from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
 from gatelog.config import Config
-from gatelog.errors import BadRequest
 from gatelog.hosting.mount import expect_as_everywhere, mount
 from gatelog.hosting.routes import own_routes
+from gatelog.hosting.server import BoundedServer, limits_of
 from gatelog.hosting.services import Services, open_services, sweeping
 from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
@@ -43,19 +40,18 @@ from gatelog.http.gauges import GAUGES
 from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
-from gatelog.http.problems import internal_error, log_unexpected, problem
-from gatelog.http.recheck import GATE, Lasting
-from gatelog.http.requests import counted
+from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, Lasting
+from gatelog.http.requests import counted, counting, requests_here
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
+from gatelog.http.signed_identity import IDENTITY_SIGNER
+from gatelog.http.spanned import spanned, spanning
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
 from gatelog.session_data.web import SESSION_DATA
 from gatelog.sessions.service.projector import projecting
 
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
-DRAIN_S = 5.0
-DRAIN_BYTES = 64 * 1024 * 1024
 
 SHORTCUTS: Final = web.AppKey("shortcuts", dict[str, Handler])
 LASTING: Final = web.AppKey("lasting", Lasting)
@@ -95,7 +91,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
     if hidden := taken & {route.path for route in own}:
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
-    app.middlewares.insert(0, checking(door))
+    app.middlewares[:0] = [counting, *_spanning(), checking(door)]
     app.on_response_prepare.append(app[LASTING].note)
     share(app, config.origins_reading)
     app.add_routes([bind(door, route) for route in own])
@@ -104,6 +100,12 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
         expect_as_everywhere(app)
 
     app.on_startup.append(complete)
+
+
+def _spanning() -> list[Middleware]:
+    """The middleware that makes a span for each request, if somebody has set that up."""
+    spans.look()
+    return [spanning] if spans.wanted() else []
 
 
 def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
@@ -124,21 +126,16 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     door = Door()
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     _install(app, door, config, services)
-    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth), ME_PATH: guarded(door, quick_me)}
+    app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth(app)), ME_PATH: guarded(door, quick_me)}
     app.add_routes([bind(door, route) for route in own_routes(config)])
-    mounted = hosted if isinstance(hosted, web.Application) else None
+    mounted = None
     if isinstance(hosted, web.Application):
-        mount(app, door, hosted, config.mount, noting=app[LASTING].note)
+        mounted = mount(app, door, hosted, config.mount, noting=app[LASTING].note)
     elif routes := [bind(door, route) for route in hosted]:
         app.add_routes(routes)
         app.on_response_prepare.append(app[LASTING].note)
-    app.router.register_resource(Nowhere(door))
+    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted)))
     share(app, config.origins_reading)
-
-    async def complete(app: web.Application) -> None:
-        refuse_unguarded(app, mounted)
-
-    app.on_startup.append(complete)  # after the hosted application's own
     return app
 
 
@@ -150,11 +147,13 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
             _hand_out(app, opened)
             door.open(opened.gate)
             async with app[LASTING].watching(opened.gate):
-                yield
+                with requests_here.telling(*opened.tells, door.time_next):
+                    yield
 
     app[CONFIG] = door.config = config
     app[EXPORTING] = set()
-    app[LASTING] = lasting = Lasting()
+    # half of the queue at most: the other half is for new requests
+    app[LASTING] = lasting = Lasting(max(1, min(ASKED_AT_A_TIME, config.lookup_queue // 2)))
     app.cleanup_ctx.append(serving)
     app.on_shutdown.extend((_end_streams, end_exports, lasting.leave))
 
@@ -162,6 +161,7 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
 def _hand_out(app: web.Application, services: Services) -> None:
     """To each room's handlers the use cases of their room, and what others do for them."""
     app[GATE] = services.gate
+    app[IDENTITY_SIGNER] = services.identity_signer
     app[ACCOUNTS] = services.accounts
     app[PROOFS] = services.proofs
     app[AUDIT] = services.audit
@@ -231,7 +231,7 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
     find = app[SHORTCUTS].get
 
     def answer(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        handler = find(request.raw_path)
+        handler = find(request.raw_path.partition("?")[0])
         if handler is None or request.method != hdrs.METH_GET or hdrs.EXPECT in request.headers:
             return routed(request)
         return handler(cast(web.Request, request))
@@ -240,80 +240,18 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
 
 
 class _Runner(web.AppRunner):
-    """aiohttp's runner, with shortcuts and with connections that answer in problem documents."""
+    """aiohttp's runner, with shortcuts and with connections that have limits."""
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        return _Server(
-            counted(_shortcut(self.app, server.request_handler)),
+        answer = _shortcut(self.app, server.request_handler)
+        spans.look()
+        if counting not in self.app.middlewares:
+            answer = counted(spanned(answer))
+        return BoundedServer(
+            answer,
+            limits_of(self.app[CONFIG]),
             request_factory=server.request_factory,
             loop=server._loop,
             **server._kwargs,
         )
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Connection(web.RequestHandler):
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The answer to what went wrong outside of all handlers. The connection ends with it."""
-        if isinstance(exc, HttpProcessingError):
-            detail = "The request is not well-formed HTTP, or its headers are too large."
-            return _LastResponse(self, problem(BadRequest(detail)))
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client is gone
-        if request.writer.output_size > 0:
-            log_unexpected(exc or RuntimeError())
-            raise ConnectionResetError("the response has begun already")
-        response = internal_error(exc or RuntimeError())
-        response.force_close()
-        return response
-
-
-class _LastResponse(web.Response):
-    """A response after which the connection is drained, so that the client gets to read it.
-
-    Closing while the client still sends would reset the connection, and with it the answer.
-    """
-
-    def __init__(self, connection: web.RequestHandler, like: web.Response) -> None:
-        super().__init__(status=like.status, body=like.body, headers=like.headers)
-        self.force_close()
-        self._transport = connection.transport
-        self._drain = _Drain()
-        connection.set_parser(cast(WebSocketReader, self._drain))
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        await super().write_eof(data)
-        if self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
-            await asyncio.wait({self._drain.over}, timeout=DRAIN_S)
-
-
-class _Drain:
-    """Takes what still arrives, in place of the HTTP parser, and forgets it."""
-
-    def __init__(self) -> None:
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._left = DRAIN_BYTES
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._left -= len(data)
-        if self._left < 0:
-            self.feed_eof()
-        return False, b""
-
-    def feed_eof(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)

@@ -2,8 +2,9 @@
 
 Rules:
 
-- The check is its first middleware, so everything in it is protected that is not marked public:
-  sub-applications, views, static files, WebSockets, uploads. Its own middlewares see the session.
+- Everything in it is protected that is not marked public (``gatelog.hosting.mounted``):
+  sub-applications, views, static files, WebSockets, uploads, and what it adds as it starts. Its own
+  middlewares see the session.
 - What is neither routed nor allowed in it is its own to answer, to who is logged in: its
   middlewares may answer paths that have no route.
 - It cannot take a path of the product's: a mount that would is refused.
@@ -17,37 +18,37 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from gatelog.config import variable
 from gatelog.errors import ConfigError
-from gatelog.http.guard import Door, checking, expected
+from gatelog.hosting.mounted import Mounted, Noting
+from gatelog.http.guard import Door, expected
 
-Noting = Callable[[web.Request, web.StreamResponse], Awaitable[None]]
+_MOUNTED: Final = web.AppKey("gatelog_mounted", str)  # in an application that is hosted: where
 
 
 def mount(
     app: web.Application, door: Door, hosted: web.Application, prefix: str, *, noting: Noting
-) -> None:
+) -> Mounted:
     """Put the hosted application behind the check, under this path. Raises ConfigError.
 
     ``noting`` is shown each response before it is sent.
     """
     if _first(prefix) in {_first(resource.canonical) for resource in app.router.resources()}:
         raise ConfigError(variable("mount"), f"/{_first(prefix)} has paths of the product")
-    if hosted.pre_frozen:
+    if hosted.pre_frozen or _MOUNTED in hosted:
         raise ConfigError(variable("app"), "this application is in use already: make a fresh one")
-    hosted.middlewares.insert(0, checking(door))
-    hosted.middlewares.insert(1, _taking(hosted._client_max_size))
-    hosted.on_response_prepare.append(noting)
-    expect_as_everywhere(hosted)
-    app.add_subapp(prefix, hosted)
+    hosted[_MOUNTED] = prefix
+    mounted = Mounted(app, door, hosted, prefix)
+    app.router.register_resource(mounted)
+    mounted.live(noting)
+    return mounted
 
 
 def expect_as_everywhere(app: web.Application) -> None:
@@ -61,17 +62,6 @@ def _first(path: str) -> str:
     return path.split("/", 2)[1]
 
 
-def _taking(max_body_bytes: int) -> Middleware:
-    """Lets requests have bodies of this size; aiohttp would go by the outermost application."""
-
-    @web.middleware
-    async def take(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request._client_max_size = max_body_bytes
-        return await handler(request)
-
-    return take
-
-
 def find(target: str) -> Any:
     """What ``package.module:attribute`` names.
 
@@ -81,9 +71,7 @@ def find(target: str) -> Any:
     module, _, path = target.partition(":")
     if not module or not path:
         raise ConfigError(variable("app"), f"{target!r} is not of the form package.module:name")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    _find_here(str(Path.cwd()))
     try:
         found: Any = import_module(module)
         for name in path.split("."):
@@ -97,6 +85,19 @@ def find(target: str) -> Any:
         told = f"{type(error).__name__}: {error}{where}"
         raise ConfigError(variable("app"), f"{target} cannot be loaded: {told}") from error
     return found
+
+
+def _find_here(here: str) -> None:
+    """Have modules of the working directory found: after Python's own, before what is installed.
+
+    Some distributions install a `tests` or an `examples` beside their package; the product's own
+    modules are loaded, or found by way of the package, which no other one can take the place of.
+    """
+    if here in sys.path:
+        return
+    installed = ("site-packages", "dist-packages")
+    places = [at for at, place in enumerate(sys.path) if Path(place).name in installed]
+    sys.path.insert(places[0] if places else len(sys.path), here)
 
 
 def _hidden(top: str) -> str | None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from gatelog.config import Config, load_config, variable
 from gatelog.errors import ConfigError
 from gatelog.hosting import app as hosting
+from gatelog.hosting.server import raise_file_limit
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def run(routes: web.Application | Iterable[web.RouteDef], config: Config | None 
     reached past the check, and OSError when the address is taken.
     """
     config = config if config is not None else load_config(os.environ)
+    raise_file_limit(config)
     asyncio.run(_run(create_app(routes, config), config))
 
 

@@ -15,13 +15,15 @@ from gatelog.config import Config
 from gatelog.hosting.health import health_routes
 from gatelog.http.identity import identity_routes
 from gatelog.http.metrics import metrics_routes
+from gatelog.http.signed_identity import key_routes
 from gatelog.proofs.web import log_routes
 
 
 def own_routes(config: Config) -> list[web.RouteDef]:
-    """All of them; those of the metrics unless they are off."""
+    """All of them; those of metrics and keys where the configuration has them."""
     return [
         *identity_routes(),
+        *key_routes(config),
         *login_routes(),
         *session_routes(),
         *user_routes(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -21,12 +21,15 @@ from gatelog.audit.service.export import Exports, LogPages
 from gatelog.audit.service.follow import Follower
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.clock import utc_now_ns
 from gatelog.config import Config
 from gatelog.errors import GatelogError
-from gatelog.hosting.gauges import HostGauges
+from gatelog.hosting.gauges import HostGauges, ProcessGauges
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.privacy.service.keyring import Keyring
+from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.service.proofs import Proofs
 from gatelog.session_data.service.data import SessionData
@@ -34,7 +37,9 @@ from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.service.gate import Gate, know_nothing
 from gatelog.sessions.service.herald import Herald
-from gatelog.sessions.service.metrics import count_wait
+from gatelog.sessions.service.identity import IdentitySigner
+from gatelog.sessions.service.metrics import MemoryChecks, count_wait
+from gatelog.sessions.service.renewals import Renewals, interval_s
 from gatelog.sessions.store.lookup import PrimaryLookup
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaPlace
@@ -42,11 +47,12 @@ from gatelog.sessions.store.replica_place import ReplicaPlace
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 60.0
+FIRST_SWEEP_AFTER_S = 5.0  # what was over while nobody ran is not left for a minute more
 IDLE_LOOK_S = 10.0  # at the leases, where there is no other host
 
 
 class Services(msgspec.Struct, frozen=True):
-    """What handlers and commands work with."""
+    """What handlers and commands work with. ``tells``: they tell the metrics what they know."""
 
     accounts: Accounts
     gate: Gate
@@ -57,6 +63,8 @@ class Services(msgspec.Struct, frozen=True):
     follower: Follower
     gauges: HostGauges
     session_data: SessionData
+    identity_signer: IdentitySigner
+    tells: tuple[Callable[[], None], ...] = ()
 
 
 @asynccontextmanager
@@ -71,26 +79,20 @@ async def open_services(
     timeout_s = config.database_timeout_s
     async with AsyncExitStack() as stack:
         database, log, marks = await stack.enter_async_context(_pools(config, dsn, guarded=guarded))
-        passwords, replica = PasswordPool(config), ReplicaReader(ReplicaPlace(config))
+        passwords = PasswordPool(config)
         stack.callback(passwords.close)
-        stack.callback(replica.close)
         appender = Appender(
             database.connect,
             timeout_s=timeout_s,
             max_batch=config.append_batch,
             max_queue=config.append_queue,
         )
-        lookup = PrimaryLookup(database.connect, timeout_s=timeout_s, max_queue=config.lookup_queue)
-        barrier = Barrier(
-            database.connect,
-            terms=lease_terms(config.lease_ttl_s),
-            idle_look_s=IDLE_LOOK_S if config.embedded else None,
-            on_wait=count_wait,
-        )
         herald = Herald(database)
         stack.push_async_callback(herald.close)
-        for opened in (appender, lookup, barrier):
+        signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
+        for opened in (appender, signer.looking()):
             await stack.enter_async_context(opened)
+        check = await stack.enter_async_context(_check(config, database, appender))
         audit = Audit(config, database=log, appender=appender)
         pages = LogPages(log, audit.personal)
         follower = Follower(config, log, pages)
@@ -100,21 +102,63 @@ async def open_services(
             database=database,
             appender=appender,
             passwords=passwords,
-            barrier=barrier,
+            barrier=check.barrier,
             tell=herald.tell,
         )
         stack.push_async_callback(accounts.close)
         yield Services(
             accounts=accounts,
-            gate=Gate(lookup, know_nothing if config.check == "strict" else replica.peek),
+            gate=check.gate,
             proofs=Proofs(log),
             audit=audit,
             as_of=AsOf(marks),
             exports=Exports(config, pages),
             follower=follower,
-            gauges=HostGauges(log, None if config.check == "strict" else replica),
+            gauges=HostGauges(log, None if config.check == "strict" else check.replica),
             session_data=SessionData(config, database),
+            identity_signer=signer,
+            tells=(
+                MemoryChecks(lambda: check.replica.answered).tell,
+                ProcessGauges(
+                    {"accounts": database, "log": log, "marks": marks},
+                    lambda: accounts.waiting_to_hash,
+                ).tell,
+            ),
         )
+
+
+class _Check(msgspec.Struct, frozen=True):
+    """What tells whether a session is active, and what the end of one waits for."""
+
+    gate: Gate
+    barrier: Barrier
+    replica: ReplicaReader
+
+
+@asynccontextmanager
+async def _check(config: Config, database: Database, appender: Appender) -> AsyncIterator[_Check]:
+    """The check, until the context ends; the use of sessions is recorded by this appender."""
+    lookup = PrimaryLookup(
+        database.connect, timeout_s=config.database_timeout_s, max_queue=config.lookup_queue
+    )
+    barrier = Barrier(
+        database.connect,
+        terms=lease_terms(config.lease_ttl_s),
+        idle_look_s=IDLE_LOOK_S if config.embedded else None,
+        on_wait=count_wait,
+    )
+    renewals = Renewals(appender.submit, interval_s=interval_s(config.shortest_idle_s))
+    replica = ReplicaReader(ReplicaPlace(config), wall_ns=utc_now_ns, on_use=renewals.note)
+    async with AsyncExitStack() as stack:
+        stack.callback(replica.close)
+        for opened in (lookup, barrier):
+            await stack.enter_async_context(opened)
+        stack.push_async_callback(renewals.close)
+        if config.check == "strict":
+            gate = Gate(lookup, know_nothing, on_use=renewals.note)
+        else:
+            gate = Gate(lookup, replica.peek, look=replica.look, on_use=renewals.note)
+        yield _Check(gate, barrier, replica)
 
 
 @asynccontextmanager
@@ -155,8 +199,10 @@ async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
 
 
 async def _sweep(accounts: Accounts) -> None:
+    pause_s = FIRST_SWEEP_AFTER_S
     while True:
-        await asyncio.sleep(SWEEP_INTERVAL_S)
+        await asyncio.sleep(pause_s)
+        pause_s = SWEEP_INTERVAL_S
         try:
             await accounts.sessions.end_expired()
             await accounts.logins.forget_overdue()

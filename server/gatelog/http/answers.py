@@ -117,7 +117,8 @@ async def _receipt(request: web.Request, position: int) -> Receipt:
 def set_session_cookie(
     response: web.StreamResponse, caller: Caller, token: str, max_age_s: int
 ) -> None:
-    """Give the browser its token, for as long as the session lives."""
+    """Give the browser its token. ``max_age_s``: for as long as the session lives at the most, so
+    that use need not send the token again; that it idles is for the server to see."""
     name, secure = (LOCAL_COOKIE, "") if caller.local else (SECURE_COOKIE, "; Secure")
     response.headers.add(
         hdrs.SET_COOKIE,

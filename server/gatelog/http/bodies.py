@@ -1,12 +1,13 @@
 """What comes in with a request: bodies and ids, and what becomes of everything else.
 
-Rules: a body is a JSON object in UTF-8 of bounded size, named once, all fields known and of their
-type. Whatever else comes is one of our errors (400, 413, 415, 422), and none of them quotes the
-body: a password may stand anywhere in it. An id has one spelling.
+Rules: a body is a JSON object in UTF-8 of bounded size, there in time, named once, all fields known
+and of their type. Whatever else comes is one of our errors (400, 408, 413, 415, 422), and none of
+them quotes the body: a password may stand anywhere in it. An id has one spelling.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any, NoReturn, TypeVar
@@ -21,8 +22,10 @@ from gatelog.errors import (
     InvalidInput,
     MalformedJson,
     NotFound,
+    RequestTimedOut,
     UnsupportedMediaType,
 )
+from gatelog.http.settings import CONFIG
 from gatelog.text import is_storable
 
 MAX_BODY_BYTES = 16 * 1024
@@ -34,10 +37,16 @@ _place = re.compile(r"at `\$\.([a-z_]+)`$")
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 
+class SlowBody(web.RequestPayloadError, TimeoutError):
+    """The client does not go on with its body. To aiohttp, which reads what a handler has left, it
+    is a limit of time."""
+
+
 async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
     """The request's body as this type.
 
-    Raises UnsupportedMediaType, BodyTooLarge, BadRequest, MalformedJson, InvalidInput.
+    Raises UnsupportedMediaType, BodyTooLarge, BadRequest, RequestTimedOut, MalformedJson,
+    InvalidInput.
     """
     if _json_type.fullmatch(request.headers.get(hdrs.CONTENT_TYPE, "")) is None:
         raise UnsupportedMediaType()
@@ -51,10 +60,13 @@ async def _read(request: web.Request) -> bytes:
         raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     body = bytearray()
     try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+        async with asyncio.timeout(request.config_dict[CONFIG].body_timeout_s):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    except TimeoutError as error:
+        raise RequestTimedOut() from error
     except web.RequestPayloadError as error:
         raise BadRequest("The body does not arrive as announced.") from error
     return bytes(body)

@@ -23,11 +23,11 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import istr
 
-from gatelog.config import Network
 from gatelog.http.credentials import UnclearCredentials, has_session_cookie, is_local, read_token
 from gatelog.http.settings import CONFIG
 from gatelog.privacy.rules import Client
 from gatelog.sessions.rules.tokens import token_digest
+from gatelog.settings import Network
 
 MAX_HOPS = 32
 MAX_CLIENT_TEXT = 512  # characters of an address or agent; what is longer is cut

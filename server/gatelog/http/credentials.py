@@ -27,10 +27,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from gatelog.config import Network
 from gatelog.errors import CrossSiteRequest, NotAuthenticated, Premature
 from gatelog.http.settings import CONFIG
 from gatelog.sessions.rules.tokens import TOKEN_LENGTH, is_well_formed
+from gatelog.settings import Network
 
 SECURE_COOKIE = "__Host-gatelog"
 LOCAL_COOKIE = "gatelog"

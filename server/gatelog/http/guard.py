@@ -18,22 +18,25 @@ Rules:
   marked ``@changes_state``, one that changes nothing by any method ``@changes_nothing``.
 - A WebSocket's handshake is a GET that a page of any origin may send with the cookie (RFC 6455,
   section 10.2), so it is refused like a request that changes something.
-- Every error leaves as a problem document.
+- Every error leaves as a problem document; what looks like an attack leaves a line in the log
+  (``gatelog.http.refusals``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import wraps
-from typing import Any, Final, TypeVar, cast
+from time import perf_counter
+from typing import Any, Final, Literal, TypeVar, cast
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler, Middleware
 
 from gatelog.config import Config
-from gatelog.errors import ExpectationFailed, GatelogError
+from gatelog.errors import ExpectationFailed, GatelogError, RequestTimedOut
 from gatelog.http.answers import keep_private
+from gatelog.http.bodies import SlowBody
 from gatelog.http.credentials import UnclearCredentials, read_token, refuse_foreign
 from gatelog.http.problems import (
     NO_CREDENTIALS,
@@ -43,9 +46,11 @@ from gatelog.http.problems import (
     internal_error,
     problem,
 )
+from gatelog.http.refusals import refusals_here
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
-from gatelog.sessions.service.gate import Gate
+from gatelog.sessions.service.gate import Gate, Peek
+from gatelog.sessions.service.metrics import REPLICA_TIME
 
 SESSION: Final = web.RequestKey("session", Session)
 
@@ -90,13 +95,27 @@ def changes_nothing(handler: MarkedT) -> MarkedT:
 class Door:
     """What the check needs while the application runs: the gate, from its start on."""
 
-    __slots__ = ("config", "find", "peek")
+    __slots__ = ("_untimed", "config", "find", "peek")
 
     config: Config  # a shortcut past the routes does not know its application
+    peek: Peek
 
     def open(self, gate: Gate) -> None:
-        self.peek = gate.peek
+        self.peek = self._untimed = gate.peek
         self.find = gate.find
+
+    def time_next(self) -> None:
+        """Note how long memory takes for the next check; the others pay nothing for it."""
+        self.peek = self._timed
+
+    def _timed(self, digest: bytes) -> Session | Literal[False] | None:
+        self.peek = self._untimed
+        began = perf_counter()
+        known = self._untimed(digest)
+        took_s = perf_counter() - began
+        if known is not None:
+            REPLICA_TIME.observe(took_s)
+        return known
 
 
 async def expected(request: web.Request) -> web.StreamResponse | None:
@@ -119,9 +138,9 @@ def bind(door: Door, route: web.RouteDef) -> web.RouteDef:
 def guarded(door: Door, handler: Handler | type[AbstractView]) -> Handler:
     """The handler with the check before it, or with as much of it as its marks ask for."""
     inner = cast(Handler, handler)  # a view is awaited like a call of a handler
-    checked = _checked(door, inner, vars(handler))
+    check = checked(door, inner, vars(handler))
     around = vars(handler).get(AROUND)
-    bound = wraps(inner, updated=())(around(door, checked) if around else checked)
+    bound = wraps(inner, updated=())(around(door, check) if around else check)
     setattr(bound, _GUARDED, True)
     return bound
 
@@ -138,13 +157,13 @@ def checking(door: Door) -> Middleware:
         marks = vars(request.match_info.handler)
         if _GUARDED in marks:
             return await handler(request)
-        return await _checked(door, handler, marks)(request)
+        return await checked(door, handler, marks)(request)
 
     setattr(check, _GUARDED, True)
     return check
 
 
-def _checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
+def checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
     """The check, or as much of it as the marks ask for, and then the handler."""
     safe = _harmless_methods(marks)
 
@@ -186,17 +205,17 @@ def _harmless_methods(marks: Container[str]) -> frozenset[str]:
     return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
 
 
-def refuse_unguarded(app: web.Application, hosted: web.Application | None = None) -> None:
+def refuse_unguarded(app: web.Application, mounted: web.AbstractResource | None = None) -> None:
     """See that no handler can be reached past the check. Raises RuntimeError.
 
-    ``hosted``: an application that has the check as its first middleware.
+    ``mounted``: a resource that puts the check before whatever it finds.
     """
-    if hosted is not None and _GUARDED not in vars(hosted.middlewares[0]):
-        raise RuntimeError("a middleware of the hosted application stands before the check")
-    checked = set(hosted.router.routes()) if hosted is not None else ()
-    for route in app.router.routes():
-        if _GUARDED not in vars(route.handler) and route not in checked:
-            raise RuntimeError(f"{route} is not protected: hand it to the application as hosted")
+    for resource in app.router.resources():
+        for route in resource if resource is not mounted else ():
+            if _GUARDED not in vars(route.handler):
+                raise RuntimeError(
+                    f"{route} is not protected: hand it to the application as hosted"
+                )
 
 
 def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
@@ -204,10 +223,14 @@ def _answer(request: web.Request, error: Exception) -> web.StreamResponse:
     gone = isinstance(error, ConnectionError) and request.transport is None
     if gone or request.writer.output_size > 0:
         raise error
+    if isinstance(error, GatelogError | web.HTTPException):
+        refusals_here.note(request, error, request.get(SESSION))
     if isinstance(error, UnclearCredentials):
         return UNCLEAR_CREDENTIALS.response()
     if isinstance(error, GatelogError):
         return problem(error)
+    if isinstance(error, SlowBody):
+        return problem(RequestTimedOut())
     if isinstance(error, web.HTTPException):
         if SESSION in request:
             keep_private(error)

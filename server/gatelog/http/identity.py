@@ -7,26 +7,30 @@ before it lets a request through (forward authentication). Rules of ``auth``:
   proxy wants. Anything else (503, 422 for a parameter that is not known) means that
   nobody can tell, and a proxy lets nobody through then.
 - Every identity header is always there, so that a proxy which copies them overwrites what a
-  client has sent under these names.
+  client has sent under these names; the signed one is empty where the proxy does not say for whom.
 - The method is that of the request which the proxy asks about. Nothing is changed here, so none
   is refused.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 from multidict import istr
+from yarl import URL
 
 from gatelog.errors import Forbidden, InvalidInput
 from gatelog.http.answers import keep_private
 from gatelog.http.encoded import Template
 from gatelog.http.guard import AROUND, SESSION, changes_nothing
 from gatelog.http.login_redirect import LOGIN_PARAMETER, sent_to_login
+from gatelog.http.signed_identity import token_for
 from gatelog.sessions.rules.record import Session
 
 ME_PATH: Final = "/v1/me"
@@ -36,6 +40,11 @@ USER_HEADER: Final = istr("X-Gatelog-User")
 SESSION_HEADER: Final = istr("X-Gatelog-Session")
 ROLES_HEADER: Final = istr("X-Gatelog-Roles")
 EXPIRES_HEADER: Final = istr("X-Gatelog-Expires")  # whole seconds since 1970 (UTC), rounded down
+IDENTITY_HEADER: Final = istr("X-Gatelog-Identity")  # ``gatelog.http.signed_identity``
+
+ROLE_PARAMETER: Final = "role"
+AUDIENCE_PARAMETER: Final = "audience"
+_is_audience = re.compile(r"[!#-\[\]-~]{1,255}").fullmatch  # printable ASCII, as it is in JSON
 
 _encode = msgspec.json.Encoder().encode
 
@@ -83,35 +92,72 @@ def _roles(text: str) -> tuple[str, ...]:
 async def auth(request: web.Request) -> web.StreamResponse:
     """Whether to let the request through that a proxy asks about, and whose it is.
 
-    ``?role=``: only if the user has it, or one of them where there are several. Raises Forbidden,
-    and InvalidInput for a parameter that is not known: no proxy takes a 422 for a yes.
+    ``?role=``: only if the user has it, or one of them where there are several. ``?audience=``:
+    with a signed identity, for this API. Raises Forbidden, and InvalidInput for a parameter that
+    is not known: no proxy takes a 422 for a yes.
     """
-    wanted = request.query.getall("role", ())
-    place = request.query.getall(LOGIN_PARAMETER, ["header"])
-    if set(request.query) - {"role", LOGIN_PARAMETER} or "" in wanted or place != ["header"]:
-        raise InvalidInput("The parameters are 'role', which names a role, and 'login=header'.")
-    if wanted and not request[SESSION].roles & set(wanted):
-        raise Forbidden(f"This needs the role {' or '.join(wanted)}.")
-    return _EMPTY.response(more=_identity(request[SESSION]))
+    return _EMPTY.response(more=await _told(request, request.app))
 
 
-@changes_nothing
-async def quick_auth(request: web.Request) -> web.StreamResponse:
-    """The same, in bytes."""
-    return _EMPTY.encoded(request, more=_identity(request[SESSION]))
+def quick_auth(app: web.Application) -> Handler:
+    """The same in bytes, for requests that do not know their application."""
+
+    @changes_nothing
+    async def quick(request: web.Request) -> web.StreamResponse:
+        return _EMPTY.encoded(request, more=await _told(request, app))
+
+    setattr(quick, AROUND, sent_to_login)
+    return quick
 
 
-def _identity(session: Session) -> str:
+async def _told(request: web.Request, app: web.Application) -> str:
+    """The header lines for a proxy that asks so. Raises InvalidInput, Forbidden, Unavailable."""
+    asked, session = _asked(request.rel_url.raw_query_string), request[SESSION]
+    if asked.roles and not session.roles & set(asked.roles):
+        raise Forbidden(f"This needs the role {' or '.join(asked.roles)}.")
+    if asked.audience is None:
+        return _identity(session, "")
+    return _identity(session, await token_for(app, request.remote, session, asked.audience))
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What a proxy wants to know."""
+
+    roles: tuple[str, ...]
+    audience: str | None
+
+
+@lru_cache  # a proxy asks the same again and again
+def _asked(query: str) -> _Asked:
+    """What this query string asks for. Raises InvalidInput."""
+    parameters = URL.build(query_string=query, encoded=True).query
+    roles = tuple(parameters.getall(ROLE_PARAMETER, ()))
+    audiences = parameters.getall(AUDIENCE_PARAMETER, ())
+    if (
+        set(parameters) - {ROLE_PARAMETER, AUDIENCE_PARAMETER, LOGIN_PARAMETER}
+        or "" in roles
+        or len(audiences) > 1
+        or not all(_is_audience(audience) for audience in audiences)
+        or parameters.getall(LOGIN_PARAMETER, ["header"]) != ["header"]
+    ):
+        raise InvalidInput(
+            "The parameters are 'role', which names a role, 'audience', which names one API, and"
+            " 'login=header'."
+        )
+    return _Asked(roles, audiences[0] if audiences else None)
+
+
+def _identity(session: Session, token: str) -> str:
     return (
         f"{USER_HEADER}: {session.subject_text}\r\n"
         f"{SESSION_HEADER}: {session.session_text}\r\n"
         f"{ROLES_HEADER}: {session.roles_text}\r\n"
         f"{EXPIRES_HEADER}: {session.expires_us // 1_000_000}\r\n"
+        f"{IDENTITY_HEADER}: {token}\r\n"
     )
 
 
-for _handler in (auth, quick_auth):
-    setattr(_handler, AROUND, sent_to_login)
+setattr(auth, AROUND, sent_to_login)
 
 
 def identity_routes() -> list[web.RouteDef]:

@@ -6,7 +6,7 @@ documents like all errors, and cost no look-up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from aiohttp import hdrs, web
@@ -17,10 +17,11 @@ from gatelog.http.guard import Door, expected, guarded, public
 
 
 class Nowhere(web.AbstractResource):
-    """Register it last."""
+    """Register it last. ``complete`` is called when no other resource can come any more."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, complete: Callable[[], None]) -> None:
         super().__init__()
+        self._complete = complete
         self._route = web.ResourceRoute(
             hdrs.METH_ANY, guarded(door, self._handler()), self, expect_handler=expected
         )
@@ -42,6 +43,9 @@ class Nowhere(web.AbstractResource):
         self, request: web.Request
     ) -> tuple[web.UrlMappingMatchInfo | None, set[str]]:
         return web.UrlMappingMatchInfo({}, self._route), set()
+
+    def freeze(self) -> None:
+        self._complete()
 
     @property
     def canonical(self) -> str:

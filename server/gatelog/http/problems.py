@@ -6,6 +6,7 @@ Rules:
   wants to tell it (the readiness check) says so.
 - A database that refuses us or is not migrated is 503, like one that does not answer: nothing can
   be known until an operator has mended it.
+- A 5xx says by which trace the lines about it are found in the log (``trace_id``).
 - A 401 names the scheme that helps (RFC 6750, section 3); a 503 says when to come again.
 - No problem is ever stored by a cache.
 - What is logged of an unexpected exception is its type and the places it passed, never its
@@ -33,6 +34,7 @@ from gatelog.errors import (
     SchemaMismatch,
     Unavailable,
 )
+from gatelog.traces import current_trace_id
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     code: str
     detail: str | None = None
+    trace_id: str | None = None
 
 
 def problem(error: GatelogError, *, tell: bool = False) -> web.Response:
@@ -113,7 +116,8 @@ def _known_problem(error: web.HTTPException) -> web.Response | None:
 
 
 def _response(status: int, code: str, title: str, detail: str | None) -> web.Response:
-    body = _encode(Problem(f"urn:gatelog:problem:{code}", title, status, code, detail))
+    trace_id = current_trace_id() if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+    body = _encode(Problem(f"urn:gatelog:problem:{code}", title, status, code, detail, trace_id))
     headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.CACHE_CONTROL: "no-store"}
     return web.Response(status=status, body=body, headers=headers)
 

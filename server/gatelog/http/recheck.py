@@ -1,6 +1,7 @@
 """Whether who sent a request may still have its answer, for answers that take long.
 
 The check before a handler is of that moment; what goes on for minutes is checked again all the way.
+That is no use of the session: an answer that goes on keeps nobody logged in.
 
 - The product's own streams ask by themselves (``Asker``), between two pieces.
 - Handlers of others need not know of it: a WebSocket, or a body that is sent piece by piece, is
@@ -10,6 +11,9 @@ The check before a handler is of that moment; what goes on for minutes is checke
   that goes on after ``CLOSE_S`` is cancelled. Any other is cancelled at once, its connection cut.
 - Where nobody can tell, it ends as well, a WebSocket with 1013: the client comes again, and a
   request is answered 503 then.
+- However many responses go on, their questions are asked some at a time (``ASKED_AT_A_TIME``): new
+  requests wait for the primary in the same queue, and must find room there. What could not be asked
+  within ``ASK_S`` nobody can tell.
 - A stop does not wait for what has no end of its own: WebSockets (1001) and event streams.
 """
 
@@ -25,7 +29,7 @@ import msgspec
 from aiohttp import WSCloseCode, web
 from aiohttp.payload import Payload
 
-from gatelog.errors import GatelogError
+from gatelog.errors import GatelogError, Overloaded
 from gatelog.http.caller import caller_of
 from gatelog.http.credentials import read_token
 from gatelog.http.guard import SESSION
@@ -39,6 +43,8 @@ GATE: Final = web.AppKey("gate", Gate)
 SESSION_ENDED = 4401
 LOOK_S = 0.2
 ASK_S = 0.4  # how long the primary may take to tell
+ASKED_AT_A_TIME = 1000  # as many as the primary is asked for in one query
+REST_S = 0.02  # before the primary is asked again, where too much waited for it
 CLOSE_S = 0.3  # how long a client, or a handler, may take to agree
 
 _ASKS_ITSELF: Final = web.RequestKey("asks_itself", bool)
@@ -55,9 +61,9 @@ class Asker:
 
     async def is_there(self) -> bool:
         """Whether the session is still active. Raises Unavailable when nobody can tell."""
-        session = self._gate.peek(self._digest)
+        session = self._gate.look(self._digest)
         if session is None:
-            session = await self._gate.find(self._digest)
+            session = await self._gate.look_up(self._digest)
         return bool(session)
 
 
@@ -76,9 +82,13 @@ class _Answer(msgspec.Struct, frozen=True, eq=False):
 
 
 class Lasting:
-    """The responses of a process that go on, and their end with their sessions."""
+    """The responses of a process that go on, and their end with their sessions.
 
-    def __init__(self) -> None:
+    ``asked_at_a_time``: of how many sessions the primary is asked together, at most.
+    """
+
+    def __init__(self, asked_at_a_time: int = ASKED_AT_A_TIME) -> None:
+        self._asked_at_a_time = asked_at_a_time
         self._answers: set[_Answer] = set()
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -126,19 +136,23 @@ class Lasting:
         self._answers = {answer for answer in self._answers if not answer.over}
         unclear: dict[bytes, list[_Answer]] = {}
         for answer in list(self._answers):
-            known = gate.peek(answer.digest)
+            known = gate.look(answer.digest)
             if known is None:
                 unclear.setdefault(answer.digest, []).append(answer)
             elif not known:
                 self._end(answer, SESSION_ENDED, b"the session has ended")
-        if unclear:
-            await asyncio.gather(*(self._ask(gate, *each) for each in unclear.items()))
+        digests, until_s = list(unclear), asyncio.get_running_loop().time() + ASK_S
+        for first in range(0, len(digests), self._asked_at_a_time):
+            asked = digests[first : first + self._asked_at_a_time]
+            await asyncio.gather(*(self._ask(gate, each, unclear[each], until_s) for each in asked))
 
-    async def _ask(self, gate: Gate, digest: bytes, answers: Iterable[_Answer]) -> None:
+    async def _ask(
+        self, gate: Gate, digest: bytes, answers: Iterable[_Answer], until_s: float
+    ) -> None:
         code, reason = SESSION_ENDED, b"the session has ended"
         try:
-            async with asyncio.timeout(ASK_S):
-                if await gate.find(digest):
+            async with asyncio.timeout_at(until_s):
+                if await _find(gate, digest):
                     return
         except (GatelogError, TimeoutError):
             code, reason = WSCloseCode.TRY_AGAIN_LATER, b"nobody can tell about the session now"
@@ -151,6 +165,15 @@ class Lasting:
             task = asyncio.create_task(_end(answer, code, reason))
             self._endings.add(task)
             task.add_done_callback(self._endings.discard)
+
+
+async def _find(gate: Gate, digest: bytes) -> bool:
+    """Ask the primary, again and again while too much waits for it."""
+    while True:
+        try:
+            return bool(await gate.look_up(digest))
+        except Overloaded:
+            await asyncio.sleep(REST_S)
 
 
 async def _end(answer: _Answer, code: int, reason: bytes) -> None:

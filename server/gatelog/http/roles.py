@@ -18,6 +18,7 @@ from gatelog.clock import utc_now
 from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired
 from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
+from gatelog.http.settings import CONFIG
 from gatelog.privacy.rules import Client
 from gatelog.sessions.rules.record import Session
 
@@ -67,6 +68,17 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
 
     return _refusing(refuse)
+
+
+def refuse_old_login(request: web.Request) -> None:
+    """Refuse what the configuration asks a recent login for (OWASP ASVS 5.0, 7.5.2).
+
+    Raises RecentLoginRequired when the session began longer ago; it goes on.
+    """
+    longest_s = request.config_dict[CONFIG].recent_login_s
+    age = utc_now() - request[SESSION].started_at
+    if longest_s and age > timedelta(seconds=longest_s):
+        raise RecentLoginRequired("This needs a more recent login: log in again.")
 
 
 def _refusing(refuse: Callable[[Session], None]) -> Callable[[HandlerT], HandlerT]:

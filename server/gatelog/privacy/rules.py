@@ -18,6 +18,9 @@ Formats (nothing else is needed to open a sealed field, given the key)::
     blind    the first 16 bytes of HMAC-SHA-256(address key, purpose ‖ 0x00 ‖ text), for what is
              counted and not searched for: no address holds a NUL, so no purpose is another's
 
+    derived  HKDF-SHA-256 (RFC 5869) of the master key, without salt, 32 bytes
+    info     ``gatelog derived key`` ‖ 0x00 ‖ what it is for
+
 Rules:
 
 - The data is that of who acted, and is sealed under the key of that person: the administrator's
@@ -37,6 +40,8 @@ from uuid import UUID
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
@@ -145,6 +150,12 @@ def unwrap(wrapped: bytes, purpose: bytes, master_key: bytes) -> bytes:
         return AESGCM(master_key).decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], purpose)
     except InvalidTag:
         raise ValueError("a wrapped key does not fit its master key or its owner") from None
+
+
+def derive(master_key: bytes, purpose: bytes) -> bytes:
+    """A key that everybody has who has the master key, and that tells nothing of it."""
+    info = b"gatelog derived key\x00" + purpose
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(master_key)
 
 
 # --- search by address

@@ -62,28 +62,42 @@ def ended(
     sessions: Iterable[ActiveSession],
     reason: EndReason,
     *,
+    now: datetime,
     first_index: int = 0,
     sealed: bytes | None = None,
 ) -> tuple[SessionEnded, ...]:
-    """One event per session; their ids derive from ``first_id``, counted from ``first_index``."""
-    return tuple(
-        SessionEnded(
-            event_id=derived_event_id(first_id, index),
-            occurred_at=at,
-            subject_id=session.subject_id,
-            actor_id=actor_id,
-            session_id=session.session_id,
-            token_digest=session.token_digest,
-            reason=reason,
-            sealed=sealed if index == 0 else None,
+    """One event per session; their ids derive from ``first_id``, counted from ``first_index``.
+
+    One that was over by time, by the clock of the log (``now``), has ended of that, and then:
+    nobody has done it. ``sealed`` goes into the first of the others.
+    """
+    events = []
+    for index, session in enumerate(sessions, start=first_index):
+        over = session.expires_at <= now
+        events.append(
+            SessionEnded(
+                event_id=derived_event_id(first_id, index),
+                occurred_at=session.expires_at if over else at,
+                subject_id=session.subject_id,
+                actor_id=None if over else actor_id,
+                session_id=session.session_id,
+                token_digest=session.token_digest,
+                reason=session.timeout if over else reason,
+                sealed=None if over else sealed,
+            )
         )
-        for index, session in enumerate(sessions, start=first_index)
-    )
+        if not over:
+            sealed = None
+    return tuple(events)
 
 
 def ended_by(
-    cause: UserEvent, sessions: Iterable[ActiveSession], reason: EndReason, first_index: int
+    cause: UserEvent,
+    sessions: Iterable[ActiveSession],
+    reason: EndReason,
+    first_index: int,
+    now: datetime,
 ) -> tuple[SessionEnded, ...]:
     """The ends that another event causes, which follow it."""
     at, actor_id = cause.occurred_at, cause.actor_id
-    return ended(cause.event_id, at, actor_id, sessions, reason, first_index=first_index)
+    return ended(cause.event_id, at, actor_id, sessions, reason, now=now, first_index=first_index)

@@ -57,7 +57,7 @@ class ChangeUser(UserCommand, frozen=True, kw_only=True):
             return Decision((event,))
         reason: EndReason = "user_disabled" if isinstance(event, UserDisabled) else "revoked"
         sessions = world.of(Sessions).of(event.subject_id)
-        return Decision((event, *ended_by(event, sessions, reason, 1)))
+        return Decision((event, *ended_by(event, sessions, reason, 1, world.now)))
 
 
 class UnlockPassword(UserCommand, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ class EraseUser(UserCommand, frozen=True, kw_only=True):
         if self.keep_an_admin:
             _refuse_last_admin(world, event.subject_id)
         sessions = world.of(Sessions).of(event.subject_id)
-        return Decision((event, *ended_by(event, sessions, "user_erased", 1)))
+        return Decision((event, *ended_by(event, sessions, "user_erased", 1, world.now)))
 
 
 def _is_change(user: User, event: UserEvent) -> bool:

@@ -13,11 +13,12 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Collection, Container
 
 from gatelog.errors import InvalidInput, WeakPassword
-from gatelog.text import is_storable
+from gatelog.text import SHORTEST_WORD, is_storable
 
 MAX_LOGIN_LENGTH = 128
 MAX_PASSWORD_LENGTH = 1024
@@ -29,6 +30,8 @@ _MAX_RAW_PASSWORD = 4 * MAX_PASSWORD_LENGTH
 _FOLDING_PASSES = 4
 # A password that repeats fewer different characters than this is one of them, typed often.
 _SHORTEST_UNIT = 5
+# Beside known words there must be as much as the shortest password that anybody may accept has.
+_LEAST_BESIDE_WORDS = 8
 
 
 def normalise_login(text: str) -> str:
@@ -75,12 +78,19 @@ def normalise_password(text: str) -> str:
 
 
 def check_new_password(
-    password: str, *, login: str, min_length: int, blocklist: Container[str]
+    password: str,
+    *,
+    login: str,
+    min_length: int,
+    blocklist: Container[str],
+    words: Collection[str] = (),
 ) -> None:
-    """Refuse a password that is short, common or made of the login (NIST SP 800-63B-4, 3.1.1.2).
+    """Refuse a password that is short, common, or made of the login or of well-known ``words``.
 
-    Both texts are normalised; ``blocklist`` holds case-folded passwords. No rules of composition.
-    Raises WeakPassword.
+    NIST SP 800-63B-4, 3.1.1.2: the whole password is compared, not what it contains, with known
+    passwords, with the login, with names of the service and with what is derived of them: these
+    and little else. Both texts are normalised; ``blocklist`` and ``words`` are case-folded. No
+    rules of composition. Raises WeakPassword.
     """
     if len(password) < min_length:
         raise WeakPassword(f"The password needs at least {min_length} characters.")
@@ -92,6 +102,22 @@ def check_new_password(
         raise WeakPassword("The password repeats very few characters.")
     if unit == login or unit == login[::-1]:
         raise WeakPassword("The password is made of the login.")
+    beside = _beside_words(folded, {*words, *_words_of(login)})
+    if beside is not None and (len(beside) < _LEAST_BESIDE_WORDS or beside in blocklist):
+        raise WeakPassword("The password is the login or names of this service, and little else.")
+
+
+def _words_of(login: str) -> set[str]:
+    """The login and its parts: of an address of mail its name, and the name of its host."""
+    parts = {login, *re.split(r"[\W_]+", login)}
+    return {part for part in parts if len(part) >= SHORTEST_WORD}
+
+
+def _beside_words(text: str, words: Collection[str]) -> str | None:
+    """What is left of the text without these words, once if it repeats; None if it has none."""
+    longest_first = sorted(words, key=len, reverse=True)
+    pieces = re.split("|".join(map(re.escape, longest_first)), text) if words else [text]
+    return _repeated_unit("".join(pieces)) if len(pieces) > 1 else None
 
 
 def _repeated_unit(text: str) -> str:

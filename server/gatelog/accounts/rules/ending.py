@@ -1,5 +1,7 @@
 """To end sessions. Ending what has ended is no error and no event.
 
+A session whose time was over by then has ended of that, whatever else would have ended it now.
+
 ``sealed`` goes into the first event that a command causes.
 """
 
@@ -44,8 +46,17 @@ class EndingCommand(UserCommand, frozen=True, kw_only=True):
 
     def decide_permitted(self, world: World) -> Decision:
         ending = self.ending(world.of(Sessions))
-        at, actor_id, reason = self.at, self.actor_id, self.reason
-        return Decision(ended(self.event_id, at, actor_id, ending, reason, sealed=self.sealed))
+        return Decision(
+            ended(
+                self.event_id,
+                self.at,
+                self.actor_id,
+                ending,
+                self.reason,
+                now=world.now,
+                sealed=self.sealed,
+            )
+        )
 
     def ending(self, sessions: Sessions) -> Iterable[ActiveSession]:
         """The sessions to end, of those that are active."""
@@ -73,10 +84,30 @@ class EndSessions(EndingCommand, frozen=True, kw_only=True):
         return [s for s in sessions.of(self.subject_id) if s.session_id != self.keep]
 
 
-class ExpireSessions(EndingCommand, frozen=True, kw_only=True):
-    """Record the end of a user's sessions whose ``expires_at`` has passed."""
+class ExpireSessions(UserCommand, frozen=True, kw_only=True):
+    """Record the end of a user's sessions whose time is over by the clock of the log."""
 
-    reason: EndReason = "absolute_timeout"
+    event_id: UUID
+    subject_id: UUID
 
-    def ending(self, sessions: Sessions) -> Iterable[ActiveSession]:
-        return [s for s in sessions.of(self.subject_id) if s.expires_at <= self.at]
+    @property
+    def first_event_id(self) -> UUID:
+        return self.event_id
+
+    @property
+    def subject(self) -> UUID:
+        return self.subject_id
+
+    @property
+    def actor(self) -> None:
+        return None
+
+    def needs(self) -> Iterator[Need]:
+        yield from super().needs()
+        yield SessionsOf(self.subject_id)
+
+    def decide_permitted(self, world: World) -> Decision:
+        over = [s for s in world.of(Sessions).of(self.subject_id) if s.expires_at <= world.now]
+        return Decision(
+            ended(self.event_id, world.now, None, over, "absolute_timeout", now=world.now)
+        )

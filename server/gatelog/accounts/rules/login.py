@@ -32,7 +32,7 @@ from gatelog.accounts.rules.throttling import (
     Streaks,
     locked_by,
 )
-from gatelog.accounts.rules.users import Anybody, User, Users
+from gatelog.accounts.rules.users import Anybody, TheUser, User, Users
 from gatelog.errors import (
     Conflict,
     InvalidCredentials,
@@ -40,12 +40,13 @@ from gatelog.errors import (
     NotAuthenticated,
     RegistrationClosed,
     StaleMasterKey,
+    TooManySessions,
 )
 from gatelog.ids import derived_event_id
 from gatelog.log.rules.kinds import Beside, Decision, Need, World
 from gatelog.privacy.rules import CurrentMasterKey, NewSubjectKey, SubjectKeys, WrappedKey
 from gatelog.sessions.rules.events import SessionStarted
-from gatelog.sessions.rules.state import CrowdOf, Sessions, SessionsOf
+from gatelog.sessions.rules.state import ActiveSession, CrowdOf, Sessions, SessionsOf
 
 
 class RegisterUser(UserCommand, frozen=True, kw_only=True):
@@ -132,15 +133,25 @@ class RecordLoginFailure(UserCommand, frozen=True, kw_only=True):
         return Decision(events, (*beside, OneMoreFailure(subject_id)))
 
 
+class Replaced(msgspec.Struct, frozen=True):
+    """A session, of whomever, in whose place another one starts."""
+
+    subject_id: UUID
+    session_id: UUID
+
+
 class StartSession(UserCommand, frozen=True, kw_only=True):
     """Start a session; beyond ``max_sessions`` of the user the oldest ones are superseded.
 
+    ``refuse``: it does not start then. ``replaces``: the session that the same browser had.
     ``beside``: what a right password changes beside the log.
     """
 
     event: SessionStarted
     credential_version: int
     max_sessions: int
+    refuse: bool = False
+    replaces: Replaced | None = None
     beside: tuple[Beside, ...] = ()
 
     @property
@@ -150,6 +161,9 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
     def needs(self) -> Iterator[Need]:
         yield from super().needs()
         yield CrowdOf(self.event.subject_id, self.max_sessions)
+        if self.replaces is not None:
+            yield TheUser(self.replaces.subject_id)
+            yield SessionsOf(self.replaces.subject_id)
 
     def decide_permitted(self, world: World) -> Decision:
         event, subject_id = self.event, self.event.subject_id
@@ -157,11 +171,23 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
         if event.roles != user.roles:
             event = msgspec.structs.replace(event, roles=user.roles)
         sessions = world.of(Sessions)
-        surplus = sessions.count(subject_id) + 1 - self.max_sessions
-        if surplus <= 0:
-            return Decision((event,), self.beside)
-        oldest = sessions.of(subject_id)[:surplus]
-        return Decision((event, *ended_by(event, oldest, "superseded", 1)), self.beside)
+        replaced = self._replaced(sessions)
+        others = [
+            session
+            for session in sessions.of(subject_id)
+            if session not in replaced and session.expires_at > world.now
+        ]
+        surplus = max(0, len(others) + 1 - self.max_sessions)
+        if surplus and self.refuse:
+            raise TooManySessions(f"You have {len(others)} sessions; end one of them first.")
+        ending = [*replaced, *others[:surplus]]
+        return Decision((event, *ended_by(event, ending, "superseded", 1, world.now)), self.beside)
+
+    def _replaced(self, sessions: Sessions) -> list[ActiveSession]:
+        if self.replaces is None:
+            return []
+        session = sessions.find(self.replaces.subject_id, self.replaces.session_id)
+        return [session] if session is not None else []
 
 
 class ChangeCredential(UserCommand, frozen=True, kw_only=True):
@@ -191,7 +217,7 @@ class ChangeCredential(UserCommand, frozen=True, kw_only=True):
         started = msgspec.structs.replace(
             self.session, event_id=derived_event_id(event.event_id, 1), roles=user.roles
         )
-        ended = ended_by(event, sessions.of(subject_id), "credential_changed", 2)
+        ended = ended_by(event, sessions.of(subject_id), "credential_changed", 2, world.now)
         beside = (NewPassword(subject_id, self.password_hash), *self.beside)
         return Decision((event, started, *ended), beside)
 
@@ -219,13 +245,23 @@ class RenewSession(UserCommand, frozen=True, kw_only=True):
         event, subject_id = self.event, self.event.subject_id
         user = world.of(Users).there(subject_id)
         old = world.of(Sessions).find(subject_id, self.session_id)
-        if user is None or user.disabled or old is None or old.expires_at <= self.at:
+        if user is None or user.disabled or old is None or old.expires_at <= world.now:
             raise NotAuthenticated()
         event = msgspec.structs.replace(
-            event, occurred_at=old.started_at, expires_at=old.expires_at, roles=user.roles
+            event,
+            occurred_at=old.started_at,
+            expires_at=old.absolute_at,
+            roles=user.roles,
+            idle_s=old.idle.limit_s if old.idle else None,
+            seen_at=world.now if old.idle else None,
         )
         return Decision(
-            (event, *ended(event.event_id, self.at, None, [old], "superseded", first_index=1))
+            (
+                event,
+                *ended(
+                    event.event_id, self.at, None, [old], "superseded", now=world.now, first_index=1
+                ),
+            )
         )
 
 

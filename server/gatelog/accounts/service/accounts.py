@@ -12,6 +12,7 @@ from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
 from gatelog.clock import utc_now
@@ -40,24 +41,37 @@ class Accounts:
     ) -> None:
         self._database = database
         self._personal = PersonalData(config, database, now)
-        users = Users(database)
+        users, sessions = Users(database), SessionList(database)
         acting = Acting(database=database, appender=appender, barrier=barrier, tell=tell, now=now)
         self.throttle = Throttle(
             config, store=Throttled(database), personal=self._personal, acting=acting
         )
+        self._passwords = passwords
+        self._turns = Turns(passwords.threads, config.hashing_queue)
         self.logins = Logins(
             config,
             users=users,
+            sessions=sessions,
             passwords=passwords,
             personal=self._personal,
             acting=acting,
             throttle=self.throttle,
-            turns=Turns(passwords.threads, config.hashing_queue),
+            turns=self._turns,
         )
         self.sessions = UserSessions(
-            users=users, sessions=SessionList(database), personal=self._personal, acting=acting
+            users=users,
+            sessions=sessions,
+            names=SessionNames(database),
+            personal=self._personal,
+            acting=acting,
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
+
+    @property
+    def waiting_to_hash(self) -> int:
+        """How many passwords wait to be hashed now."""
+        turns = self._turns.waiting(known=True) + self._turns.waiting(known=False)
+        return self._passwords.waiting + turns
 
     async def close(self) -> None:
         """End what goes on beside requests."""

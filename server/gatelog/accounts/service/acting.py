@@ -30,6 +30,7 @@ from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.replica_place import boottime_ns
+from gatelog.spans import span
 
 SESSION_ENDED = "session_ended"
 NO_SUCH_USER = "There is no such user."
@@ -124,7 +125,7 @@ class Acting:
 
     async def record(self, act: Act) -> Recorded:
         """Record the act. Raises what its decision raises, or Unavailable."""
-        with COMMAND_TIME.time():
+        with COMMAND_TIME.time(), span("append", {"gatelog.command": type(act.command).__name__}):
             return await self._appender.submit(act.command, act.address_index)
 
     async def wait_for_what_ended(self, position: int) -> None:

@@ -34,10 +34,12 @@ from gatelog.accounts.rules.login import (
     RecordLoginFailure,
     RegisterUser,
     RenewSession,
+    Replaced,
     StartSession,
 )
 from gatelog.accounts.service.acting import Act, Acting
-from gatelog.accounts.service.passwords import PasswordPool, common_passwords
+from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import check_role
@@ -60,6 +62,7 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
+from gatelog.sessions.store.lookup import SessionList
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -82,6 +85,7 @@ class Logins:
         config: Config,
         *,
         users: Users,
+        sessions: SessionList,
         passwords: PasswordPool,
         personal: PersonalData,
         acting: Acting,
@@ -92,10 +96,12 @@ class Logins:
         self._throttle = throttle
         self._turns = turns
         self._users = users
+        self._sessions = sessions
         self._passwords = passwords
         self._personal = personal
         self._acting = acting
         self._blocklist = common_passwords()
+        self._words = context_words(config)
 
     # --- registering
 
@@ -165,6 +171,7 @@ class Logins:
             login=login,
             min_length=self._config.password_min_length,
             blocklist=self._blocklist,
+            words=self._words,
         )
         return password
 
@@ -176,10 +183,14 @@ class Logins:
         password: str,
         client: Client = UNKNOWN_CLIENT,
         devices: Sequence[str] | None = None,
+        *,
+        over: bytes | None = None,
     ) -> Grant:
-        """Start a session. ``devices``: the tokens that the client keeps; None if it keeps none.
+        """Start a session.
 
-        Raises InvalidCredentials, TooManyAttempts, HashingFull.
+        ``devices``: the tokens that the client keeps; None if it keeps none. ``over``: the digest
+        of the token that the same browser had; that session ends, in the same append and
+        whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions.
         """
         login, password = normalise_login(login), normalise_password(password)
         approach = await self._throttle.approach(login, client, devices or ())
@@ -192,9 +203,19 @@ class Logins:
             event=self._session_started(new_event_id(), credential, token, client),
             credential_version=credential.credential_version,
             max_sessions=self._config.max_sessions_per_user,
+            refuse=self._config.too_many_sessions == "refuse",
+            replaces=await self._replaced(over),
             beside=beside,
         )
         return msgspec.structs.replace(await self._grant(token, command, client), device=device)
+
+    async def _replaced(self, over: bytes | None) -> Replaced | None:
+        if over is None:
+            return None
+        found, _ = await self._sessions.by_digest(over)
+        if found is None:
+            return None
+        return Replaced(found.session.subject_id, found.session.session_id)
 
     async def _verified(self, login: str, password: str, approach: Approach) -> Credential:
         """The credential behind login and password; a failure is recorded."""
@@ -258,14 +279,16 @@ class Logins:
         self, event_id: UUID, credential: Credential, token: str, client: Client
     ) -> SessionStarted:
         now = self._acting.now()
+        lives = self._config.lifetimes_of(credential.roles)
         event = SessionStarted(
             event_id=event_id,
             occurred_at=now,
             subject_id=credential.subject_id,
             session_id=new_random_id(),
             token_digest=token_digest(token),
-            expires_at=now + timedelta(seconds=self._config.session_lifetime_s),
+            expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
+            idle_s=lives.idle_s or None,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
@@ -338,8 +361,9 @@ class Logins:
             event=msgspec.structs.replace(
                 started,
                 occurred_at=session.started_at,
-                expires_at=session.expires_at,
+                expires_at=session.absolute_at,
                 roles=credential.roles,
+                idle_s=session.idle_s,
             ),
             session_id=session.session_id,
             at=self._acting.now(),

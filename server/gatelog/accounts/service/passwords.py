@@ -1,4 +1,4 @@
-"""Hashing passwords beside the event loop, and the list of common ones.
+"""Hashing passwords beside the event loop.
 
 Rules:
 
@@ -20,8 +20,6 @@ from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
-from importlib.resources import files
 from typing import TypeVar
 
 import argon2
@@ -30,6 +28,7 @@ from prometheus_client import Counter, Histogram
 
 from gatelog.config import Config
 from gatelog.errors import HashingFull, Unavailable
+from gatelog.spans import span
 
 NICENESS = 15  # measured: the same throughput, a third of the harm to other requests
 _SALT_BYTES = 16
@@ -47,13 +46,6 @@ HASHING_REFUSED = Counter(
 )
 
 
-@cache
-def common_passwords() -> frozenset[str]:
-    """The common passwords, case-folded (see accounts/common_passwords.md)."""
-    text = (files("gatelog.accounts") / "common_passwords.txt").read_text(encoding="ascii")
-    return frozenset(text.splitlines())
-
-
 class PasswordPool:
     """Hashes and verifies passwords with the configured argon2id parameters."""
 
@@ -68,6 +60,7 @@ class PasswordPool:
         )
         self._nobody = _hash_of_no_password(config)
         self.threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
+        self._inside = 0
         self._threads = ThreadPoolExecutor(self.threads, "password", initializer=_lower_priority)
         self._places = threading.BoundedSemaphore(self.threads + config.hashing_queue)
 
@@ -84,6 +77,11 @@ class PasswordPool:
         Raises HashingFull, or Unavailable when argon2 gets no memory.
         """
         return await self._run(lambda: self._fits(password_hash or self._nobody, password))
+
+    @property
+    def waiting(self) -> int:
+        """How many passwords wait for a thread now."""
+        return max(0, self._inside - self.threads)
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than the configured ones."""
@@ -110,11 +108,14 @@ class PasswordPool:
             raise Unavailable("The service stops.") from error
         # A caller who goes away frees a waiting place at once, a working thread when it is done.
         future.add_done_callback(self._leave)
+        self._inside += 1
         try:
-            with HASHING_TIME.time():
+            with HASHING_TIME.time(), span("hash password"):
                 return await asyncio.wrap_future(future)
         except (HashingError, VerificationError) as error:
             raise Unavailable("The password cannot be hashed now.") from error
+        finally:
+            self._inside -= 1
 
     def _leave(self, _: Future[T]) -> None:
         self._places.release()

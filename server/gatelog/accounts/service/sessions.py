@@ -10,9 +10,14 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Mapping
 from uuid import UUID
 
+import msgspec
+
 from gatelog.accounts.rules.ending import EndSession, EndSessions, ExpireSessions
+from gatelog.accounts.rules.names import normalise_name, open_name, seal_name
 from gatelog.accounts.service.acting import (
     NO_SUCH_USER,
     SESSION_ENDED,
@@ -22,27 +27,61 @@ from gatelog.accounts.service.acting import (
     Ended,
     client_of,
 )
+from gatelog.accounts.service.devices import devices_of
+from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.users import Users
 from gatelog.clock import new_event_id
 from gatelog.errors import NotFound
-from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
+from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession
-from gatelog.sessions.store.lookup import FoundSession, SessionList
+from gatelog.sessions.store.lookup import FoundSession, SessionList, Sweep
 
-MAX_EXPIRED_USERS = 256  # in one sweep
+MAX_EXPIRED_SESSIONS = 128  # at once: half of a commit, so that others find room in it
 MAX_SUBJECTS = 256  # whose sessions are ended at once
+
+
+class DescribedSession(msgspec.Struct, frozen=True):
+    """A session as its user sees it.
+
+    ``address`` and ``device`` are those of the login; None where that is not known (any more).
+    """
+
+    session: ActiveSession
+    name: str | None
+    device: str | None
+    address: str | None
+
+
+def _described(
+    session: ActiveSession,
+    personal: Personal | None,
+    devices: Mapping[str, str | None],
+    names: Mapping[UUID, bytes],
+    key: bytes | None,
+) -> DescribedSession:
+    known, sealed = personal or Personal(), names.get(session.session_id)
+    name = open_name(sealed, key, session.session_id) if sealed and key else None
+    device = devices.get(known.agent) if known.agent else None
+    return DescribedSession(session, name, device, known.address)
 
 
 class UserSessions:
     """The use cases of sessions."""
 
     def __init__(
-        self, *, users: Users, sessions: SessionList, personal: PersonalData, acting: Acting
+        self,
+        *,
+        users: Users,
+        sessions: SessionList,
+        names: SessionNames,
+        personal: PersonalData,
+        acting: Acting,
     ) -> None:
         self._users = users
+        self._names = names
         self._sessions = sessions
         self._personal = personal
         self._acting = acting
@@ -52,6 +91,42 @@ class UserSessions:
     async def list_sessions(self, subject_id: UUID) -> list[ActiveSession]:
         """The user's sessions that have not expired, oldest first."""
         return await self._sessions.of_user(subject_id, self._acting.now())
+
+    async def described(self, subject_id: UUID) -> list[DescribedSession]:
+        """The same, with what tells a person which is which. For that person's own eyes."""
+        sessions = await self.list_sessions(subject_id)
+        ids = [session.session_id for session in sessions]
+        starts, names = await self._names.starts(ids), await self._names.read(ids)
+        opened = await self._personal.open_personal(list(starts.values()))
+        personal = dict(zip(starts, opened, strict=True))
+        devices = await devices_of(p.agent for p in opened if p is not None and p.agent)
+        key = await self._personal.key_of(subject_id) if names else None
+        return [
+            _described(session, personal.get(session.session_id), devices, names, key)
+            for session in sessions
+        ]
+
+    async def rename(self, session: Session, session_id: UUID, name: str | None) -> str | None:
+        """Give one session of the same user a name, or none; returns it as it is kept.
+
+        Raises NotFound for what is not theirs, InvalidInput, KeysUnavailable.
+        """
+        kept = normalise_name(name) if name is not None else None
+        found, position = await self._sessions.by_id(session_id)
+        if found is not None and found.session.subject_id == session.subject_id:
+            sealed = await self._sealed_name(session.subject_id, session_id, kept)
+            if await self._names.write(session_id, sealed):
+                return kept
+        await self._acting.wait_for_what_ended(position)
+        raise NotFound("You have no such session.")
+
+    async def _sealed_name(self, person: UUID, session_id: UUID, name: str | None) -> bytes | None:
+        if name is None:
+            return None
+        key = await self._personal.key_of(person)
+        if key is None:
+            raise NotFound("You have no such session.")  # nor anything else any more
+        return seal_name(name, key, session_id, os.urandom(NONCE_BYTES))
 
     async def sessions_of(self, subject_id: UUID) -> list[ActiveSession]:
         """The same of any user, for administrators. Raises NotFound."""
@@ -172,11 +247,22 @@ class UserSessions:
         return ended
 
     async def end_expired(self) -> int:
-        """Record the end of sessions whose time is over; returns how many. Many may call it."""
-        now = self._acting.now()
+        """Record the end of sessions whose time is over; returns how many.
+
+        Many may call it, in all processes of all hosts: one at a time does it, and the others do
+        nothing. It goes on, a bounded part at a time, until nothing is left.
+        """
         ended = 0
-        for subject_id in await self._sessions.expired_users(now, MAX_EXPIRED_USERS):
-            command = ExpireSessions(event_id=new_event_id(), at=now, subject_id=subject_id)
-            recorded = await self._acting.record(Act(command))
-            ended += recorded.count(SessionEnded)
+        async with self._sessions.sweeping() as sweep:
+            if sweep is not None:
+                while now_ended := await self._end_some_expired(sweep):
+                    ended += now_ended
         return ended
+
+    async def _end_some_expired(self, sweep: Sweep) -> int:
+        subjects = await sweep.expired_users(self._acting.now(), MAX_EXPIRED_SESSIONS)
+        acts = [
+            Act(ExpireSessions(event_id=new_event_id(), subject_id=subject)) for subject in subjects
+        ]
+        recorded = await asyncio.gather(*map(self._acting.record, acts))
+        return sum(each.count(SessionEnded) for each in recorded)

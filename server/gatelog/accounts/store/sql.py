@@ -39,6 +39,24 @@ FROM users u LEFT JOIN credentials c USING (subject_id)
 WHERE u.subject_id > $1 ORDER BY u.subject_id LIMIT $2
 """
 
+# --- what people see of their sessions
+
+# The events that have started these sessions. $1 sessions
+READ_STARTS = """
+SELECT session_id, entry FROM events
+WHERE session_id = ANY($1::uuid[]) AND type = 'session_started'
+"""
+
+# The names of sessions. $1 sessions; $1 session, $2 sealed; $1 session
+READ_NAMES = "SELECT session_id, sealed FROM session_names WHERE session_id = ANY($1::uuid[])"
+WRITE_NAME = """
+INSERT INTO session_names (session_id, sealed)
+SELECT s.session_id, $2::bytea FROM active_sessions s WHERE s.session_id = $1
+ON CONFLICT (session_id) DO UPDATE SET sealed = EXCLUDED.sealed
+RETURNING session_id
+"""
+FORGET_NAME = "DELETE FROM session_names WHERE session_id = $1"
+
 # Which of these devices the account with this login knows. $1 login, $2 digests, $3 not before
 FIND_DEVICE = """
 SELECT d.device_digest FROM credentials c JOIN known_devices d USING (subject_id)

@@ -44,12 +44,16 @@ class Registered(msgspec.Struct):
 
 
 class Granted(Outcome):
-    """A session that has started; ``token`` only for who asked to carry it as a bearer."""
+    """A session that has started; ``token`` only for who asked to carry it as a bearer.
+
+    ``expires_at``: when it is over unless it is used; ``absolute_at``: at the latest.
+    """
 
     status: str
     user_id: UUID
     session_id: UUID
     expires_at: datetime
+    absolute_at: datetime
     position: int
     token: str | None = None
     token_type: str | None = None
@@ -67,12 +71,16 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 @public
 async def log_in(request: web.Request) -> web.StreamResponse:
-    """Start a session, whatever credentials come along: the token is always a fresh one."""
+    """Start a session, whatever credentials come along: the token is always a fresh one.
+
+    The session of a cookie that comes along is superseded.
+    """
     body = await read_body(request, Login)
     caller = caller_of(request)
-    devices = device_tokens(request, caller)
+    over = caller.digest if caller.by_cookie else None
+    devices = device_tokens(request, caller) if body.carrier == "cookie" else None
     grant = await request.app[ACCOUNTS].logins.log_in(
-        body.login, body.password, caller.client, devices if body.carrier == "cookie" else None
+        body.login, body.password, caller.client, devices, over=over
     )
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
@@ -97,13 +105,18 @@ async def _granted(
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(
-        status, session.subject_id, session.session_id, session.expires_at, grant.position
+        status,
+        session.subject_id,
+        session.session_id,
+        session.expires_at,
+        session.absolute_at,
+        grant.position,
     )
     if carrier == "bearer":
         content.token, content.token_type = grant.token, "Bearer"
     response = await told(request, caller, content, grant.position)
     if carrier == "cookie":
-        lifetime = session.expires_at - session.started_at
+        lifetime = session.absolute_at - session.started_at
         set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
         if grant.device is not None:
             set_device_cookie(response, request, caller, grant.device)

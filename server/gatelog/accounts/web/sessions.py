@@ -1,6 +1,8 @@
 """The handlers of one's own sessions: log out, list them, end them.
 
-Whoever is told that a session is over is told so after no replica accepts it any more.
+Whoever is told that a session is over is told so after no replica accepts it any more. Who ends
+sessions other than the one at hand must have logged in recently: a session that was stolen must not
+be the one that locks its owner out.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ import msgspec
 from aiohttp import web
 
 from gatelog.accounts.service.acting import Ended
+from gatelog.accounts.service.sessions import DescribedSession
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.http.answers import Outcome, answer, forget_session_cookie, told
-from gatelog.http.bodies import id_in_path
+from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import Caller, caller_of
 from gatelog.http.guard import SESSION, changes_state, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
+from gatelog.http.roles import refuse_old_login
+from gatelog.sessions.rules.record import Session
 
 
 class Ending(Outcome):
@@ -34,10 +39,33 @@ class Ending(Outcome):
 
 
 class ListedSession(msgspec.Struct):
+    """A session of the caller. ``device`` and ``address`` are those of its login; null: not known.
+
+    ``last_seen_at`` is as exact as use is recorded. ``expires_at``: when it is over unless it is
+    used; ``absolute_at``: at the latest.
+    """
+
     session_id: UUID
     started_at: datetime
     expires_at: datetime
     current: bool
+    last_seen_at: datetime
+    absolute_at: datetime
+    name: str | None
+    device: str | None
+    address: str | None
+
+
+class SessionName(msgspec.Struct, forbid_unknown_fields=True):
+    """What the user calls a session; null: nothing."""
+
+    name: str | None
+
+
+class NamedSession(msgspec.Struct):
+    session_id: UUID
+    name: str | None
+    status: str = "named"
 
 
 class Sessions(msgspec.Struct):
@@ -63,23 +91,40 @@ async def log_out(request: web.Request) -> web.StreamResponse:
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     here = request[SESSION]
-    sessions = await request.app[ACCOUNTS].sessions.list_sessions(here.subject_id)
-    return answer(
-        Sessions(
-            [
-                ListedSession(
-                    s.session_id, s.started_at, s.expires_at, s.session_id == here.session_id
-                )
-                for s in sessions
-            ]
-        )
+    described = await request.app[ACCOUNTS].sessions.described(here.subject_id)
+    return answer(Sessions([_listed(each, here) for each in described]))
+
+
+def _listed(described: DescribedSession, here: Session) -> ListedSession:
+    session = described.session
+    return ListedSession(
+        session_id=session.session_id,
+        started_at=session.started_at,
+        expires_at=session.expires_at,
+        current=session.session_id == here.session_id,
+        last_seen_at=session.last_seen_at,
+        absolute_at=session.absolute_at,
+        name=described.name,
+        device=described.device,
+        address=described.address,
     )
+
+
+async def name_session(request: web.Request) -> web.StreamResponse:
+    """Give one of the user's own sessions a name, or none."""
+    session_id = id_in_path(request, "session_id", "You have no such session.")
+    body = await read_body(request, SessionName)
+    sessions = request.app[ACCOUNTS].sessions
+    name = await sessions.rename(request[SESSION], session_id, body.name)
+    return answer(NamedSession(session_id, name))
 
 
 async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
     session, caller = request[SESSION], caller_of(request)
+    if session_id != session.session_id:
+        refuse_old_login(request)
     ended = await request.app[ACCOUNTS].sessions.end_session(session, session_id, caller.client)
     response = await _ended(request, caller, ended)
     if session_id == session.session_id:
@@ -89,6 +134,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
 
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
+    refuse_old_login(request)
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_others(request[SESSION], caller.client)
     return await _ended(request, caller, ended)
@@ -96,6 +142,7 @@ async def end_others(request: web.Request) -> web.StreamResponse:
 
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
+    refuse_old_login(request)
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_all(request[SESSION], caller.client)
     response = await _ended(request, caller, ended)
@@ -116,6 +163,7 @@ def session_routes() -> list[web.RouteDef]:
         web.post("/v1/logout_user", log_out),
         web.get("/v1/sessions", list_sessions),
         web.delete("/v1/sessions/{session_id:[0-9A-Fa-f-]{36}}", end_session),
+        web.patch("/v1/sessions/{session_id:[0-9A-Fa-f-]{36}}", name_session),
         web.post("/v1/sessions/end_others", end_others),
         web.post("/v1/sessions/end_all", end_all),
     ]

@@ -59,6 +59,8 @@ class SealedEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     role: str | None = None
     what: str | None = None
     expires_at: str | None = None
+    idle_s: int | None = None
+    sessions: int | None = None
     count: int | None = None
     up_to: int | None = None
     before: str | None = None
@@ -78,6 +80,8 @@ class _Entry(msgspec.Struct):
     role: str | None = None
     what: str | None = None
     expires_at: str | None = None
+    idle_s: int | None = None
+    token_digests: list[msgspec.Raw] = []
     count: int | None = None
     up_to: int | None = None
     before: str | None = None
@@ -110,6 +114,8 @@ def sealed_event(position: int, recorded_at: datetime, entry: bytes) -> AnyShown
         e.role,
         e.what,
         e.expires_at,
+        e.idle_s,
+        len(e.token_digests) or None,
         e.count,
         e.up_to,
         e.before,
@@ -195,6 +201,7 @@ _CEF_SEVERITIES = {1: 3, 2: 5}  # of 0 to 10
 KINDS = {
     "session_started": Kind("Login", AUTHENTICATION, 1, "Logon"),
     "login_failed": Kind("Failed login", AUTHENTICATION, 1, "Logon", 2, failure=True),
+    "sessions_renewed": Kind("Sessions used", ENTITY_MANAGEMENT, 3, "Update"),
     "logins_throttled": Kind("Logins refused", AUTHENTICATION, 1, "Logon", 2, failure=True),
     "session_ended": Kind("Session ended", AUTHENTICATION, 2, "Logoff"),
     "user_registered": Kind("User registered", ACCOUNT_CHANGE, 1, "Create"),
@@ -293,6 +300,10 @@ def _cef_fields(event: ShownEvent, kind: Kind) -> dict[str, object]:
         fields |= {"cs3": event.what, "cs3Label": "read"}
     if event.up_to is not None:
         fields |= {"cn2": event.up_to, "cn2Label": "purgedUpTo"}
+    if event.sessions is not None:
+        fields |= {"cn3": event.sessions, "cn3Label": "sessions"}
+    if event.idle_s is not None:
+        fields |= {"cn3": event.idle_s, "cn3Label": "idleSeconds"}
     if event.expires_at is not None:
         fields |= {
             "deviceCustomDate1": _ms(event.expires_at),
@@ -392,6 +403,9 @@ def _about(event: ShownEvent, kind: Kind) -> dict[str, Any]:
     """What a class asks for beside persons: the session and service, the policy, the entity."""
     if kind.class_uid == AUTHENTICATION:
         return _present(service={"name": PRODUCT}, session=_session(event))
+    if event.type == "sessions_renewed":
+        data = _present(sessions=event.sessions)
+        return {"entity": {"name": "sessions", "type": "session", "data": data}}
     if kind.class_uid == ENTITY_MANAGEMENT:
         before = None if event.before is None else _ms(event.before)
         data = _present(what=event.what, up_to=event.up_to, before=before)

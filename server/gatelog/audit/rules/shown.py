@@ -57,9 +57,10 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``user_id`` is whom it is about and ``actor_id`` who did it, when it was somebody else. The
     ``login``, ``address`` and ``user_agent`` are those of who acted; they are missing when they
-    are sealed for the reader, were never known, or are erased. ``what`` was read, by an auditor;
-    ``count`` of them were refused; ``up_to`` a position, all of it recorded ``before`` then, the
-    log was purged.
+    are sealed for the reader, were never known, or are erased. A session ends by ``expires_at``,
+    and when it is not used for ``idle_s`` seconds; so many ``sessions`` have been used. ``what``
+    was read, by an auditor; ``count`` of them were refused; ``up_to`` a position, all of it
+    recorded ``before`` then, the log was purged.
     """
 
     position: int
@@ -74,6 +75,8 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     what: str | None = None
     expires_at: datetime | None = None
+    idle_s: int | None = None
+    sessions: int | None = None
     count: int | None = None
     up_to: int | None = None
     before: datetime | None = None
@@ -100,6 +103,8 @@ def shown(
         role=getattr(event, "role", None),
         what=getattr(event, "what", None),
         expires_at=getattr(event, "expires_at", None),
+        idle_s=getattr(event, "idle_s", None),
+        sessions=len(digests) if (digests := getattr(event, "token_digests", ())) else None,
         count=getattr(event, "count", None),
         up_to=getattr(event, "up_to", None),
         before=getattr(event, "before", None),

@@ -3,7 +3,8 @@
 In this order, each step safe to repeat; an interrupted purge is finished by the next one:
 
 1. the marks reach the cut (``gatelog.audit.store.marks``): they are written behind the log anyway;
-2. the sessions that are active at the cut are kept beyond their starts, a bounded part at a time;
+2. the sessions that are active at the cut are kept beyond their starts, with their last use, a
+   bounded part at a time;
 3. the decision is committed: from here on what lies up to the cut counts as gone;
 4. the event ``log_purged`` is appended; its id stands in the decision, so it is appended once;
 5. the partitions are detached: the log ends to have them; then they are dropped, which gives back
@@ -30,6 +31,7 @@ from gatelog.audit.store.retention import (
     lock_purge,
     purgeable,
     retain,
+    retain_use,
     starts_at,
 )
 from gatelog.clock import new_event_id
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
 PAGE = 10_000  # sessions in memory at once
+EVENTS_OF_USE = 200  # of up to 256 sessions each
 APPEND_TIMEOUT_S = 30.0
 
 Progress = Callable[[int, int], None]
@@ -123,6 +126,7 @@ class _Purge:
         began = time.perf_counter()
         await self._mark(done.up_to)
         kept = await self._keep_sessions(done.up_to)
+        await self._keep_their_use(gone=done.up_to - done.events, up_to=done.up_to)
         done = msgspec.structs.replace(
             done, sessions_kept=kept, prepare_s=time.perf_counter() - began
         )
@@ -167,6 +171,12 @@ class _Purge:
             await retain(self._owner, there)
             kept, after = kept + len(page), page[-1][0]
         return kept
+
+    async def _keep_their_use(self, *, gone: int, up_to: int) -> None:
+        """Keep when these sessions were used last, as far as that is told before the cut."""
+        after = gone
+        while after < up_to:
+            after = await retain_use(self._owner, after, up_to, EVENTS_OF_USE)
 
     async def _record(self, cut: Cut) -> None:
         """Append the event, unless it is in the log: same id, same bytes."""

@@ -5,6 +5,8 @@ Rules:
 - A session was active at a position when it had started, had not ended by an event up to there,
   and its time was not over at that moment: one that has expired is not logged in, whether that was
   recorded by then or not.
+- How long it was used is told by its end: that of a timeout says when its time was over. Of one
+  that has not ended the projection knows.
 - What a start and an end mean is ``evolve``'s. Which sessions to look at comes from the mark before
   the position (``gatelog.audit.store.marks``), so that the answer takes as long at any position.
 - Of what lies before a purge's cut only the state at the cut is known.
@@ -27,11 +29,13 @@ from gatelog.log.store.cuts import Cut, read_cut
 from gatelog.log.store.reading import read_head
 from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
+from gatelog.sessions.store.kind import idle_of
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import PooledConnection
 
 MAX_PAGE = 1000
+TIMEOUTS = frozenset({"idle_timeout", "absolute_timeout"})
 CANDIDATES = 1000  # looked at in one query, at least
 MAX_ROUNDS = 8  # of that for one page, which then is short: many may have ended just before
 _INSTANT = timedelta(microseconds=1)
@@ -160,19 +164,23 @@ async def _starts_of(connection: PooledConnection, mark: int, bound: int, user: 
 def _active(row: asyncpg.Record, moment: Moment, now: datetime) -> SessionThen | None:
     """The session of this row, if its time was not over at the moment."""
     session = started(row["entry"]) if row["entry"] is not None else retained(row)
-    if session.expires_at <= moment.at:
+    end = _end(row, session, now)
+    over_at = end.at if end is not None and end.reason in TIMEOUTS else session.absolute_at
+    if over_at <= moment.at:
         return None
-    return SessionThen(row["position"], session, _end(row, session, now))
+    return SessionThen(row["position"], session, end)
 
 
 def _end(row: asyncpg.Record, session: ActiveSession, now: datetime) -> End | None:
+    """How the session has ended by now. That of a timeout is at the time when it was over."""
     if row["ended"] is not None:
         event = ev.decode(row["ended"])
         if not isinstance(event, SessionEnded):
             raise LogDamaged(f"position {row['ended_position']} is not what its type says")
         return End(event.occurred_at, event.reason, row["ended_position"])
-    if session.expires_at <= now:
-        return End(session.expires_at, "absolute_timeout")
+    over_at = row["now_over_at"] or session.absolute_at
+    if over_at <= now:
+        return End(over_at, "idle_timeout" if over_at < session.absolute_at else "absolute_timeout")
     return None
 
 
@@ -195,4 +203,5 @@ def retained(row: Any) -> ActiveSession:
         started_at=row["started_at"],
         expires_at=row["expires_at"],
         roles=tuple(row["roles"]),
+        idle=idle_of(row["absolute_at"], row["idle_s"], row["seen_at"]),
     )

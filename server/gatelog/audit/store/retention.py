@@ -26,8 +26,9 @@ import msgspec
 
 from gatelog.audit.store import sql
 from gatelog.errors import OperatorError
+from gatelog.log.rules import events as ev
 from gatelog.proofs.rules.merkle import TILE_WIDTH
-from gatelog.sessions.rules.state import ActiveSession
+from gatelog.sessions.rules.state import ActiveSession, SeenSession, evolve
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection
@@ -113,7 +114,25 @@ async def retain(owner: Connection, sessions: Sequence[tuple[int, ActiveSession]
         [session.started_at for _, session in sessions],
         [session.expires_at for _, session in sessions],
         [",".join(session.roles) for _, session in sessions],
+        [session.idle.absolute_at if session.idle else None for _, session in sessions],
+        [session.idle.limit_s if session.idle else None for _, session in sessions],
+        [session.idle.seen_at if session.idle else None for _, session in sessions],
     )
+
+
+async def retain_use(owner: Connection, after: int, up_to: int, limit: int) -> int:
+    """Keep when kept sessions were used last, by some events after a position, up to a cut.
+
+    Returns the position of the last of these events; the cut when there are no more.
+    """
+    rows = await owner.fetch(sql.READ_RENEWALS, after, up_to, limit)
+    last_use: dict[bytes, datetime] = {}
+    for row in rows:
+        for change in evolve(ev.decode(row["entry"])):
+            if isinstance(change, SeenSession):
+                last_use[change.token_digest] = change.at
+    await owner.execute(sql.RETAIN_USE, list(last_use), list(last_use.values()))
+    return rows[-1]["position"] if rows else up_to
 
 
 async def begin(

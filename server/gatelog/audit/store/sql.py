@@ -120,7 +120,8 @@ WHERE subject_id = $1 AND position >= $2 AND position < $3
 """
 
 # Of sessions that may have been active at a position, by their starts, those that had not ended:
-# how they started, and how they ended since. The end is looked for close by first.
+# how they started, and how they ended since, or else when they are over unless they are used. The
+# end is looked for close by first.
 # $1 starts, $2 mark, $3 position, $4 how many, the last ones
 SESSIONS_THEN = """
 WITH cut AS MATERIALIZED (
@@ -130,7 +131,8 @@ WITH cut AS MATERIALIZED (
     WHERE type = 'session_ended' AND position > $2 AND position <= $3
 ), started AS MATERIALIZED (
     SELECT t.start AS position, COALESCE(s.session_id, r.session_id) AS session_id, s.entry,
-           r.token_digest, r.subject_id, r.started_at, r.expires_at, r.roles
+           r.token_digest, r.subject_id, r.started_at, r.expires_at, r.roles, r.absolute_at,
+           r.idle_s, r.seen_at
     FROM unnest($1::bigint[]) AS t (start) CROSS JOIN cut c
     LEFT JOIN LATERAL (
         SELECT session_id, entry FROM events
@@ -142,7 +144,8 @@ WITH cut AS MATERIALIZED (
     SELECT s.* FROM started s LEFT JOIN ended e USING (session_id) WHERE e.session_id IS NULL
     ORDER BY s.position DESC LIMIT $4
 )
-SELECT a.*, COALESCE(x.position, y.position) AS ended_position, COALESCE(x.entry, y.entry) AS ended
+SELECT a.*, COALESCE(x.position, y.position) AS ended_position, COALESCE(x.entry, y.entry) AS ended,
+       n.expires_at AS now_over_at
 FROM active a
 LEFT JOIN LATERAL (
     SELECT position, entry FROM events
@@ -152,6 +155,8 @@ LEFT JOIN LATERAL (
     SELECT position, entry FROM events
     WHERE x.position IS NULL AND session_id = a.session_id AND type = 'session_ended'
       AND position > $3::bigint + 1048576 LIMIT 1) AS y ON true
+LEFT JOIN LATERAL (
+    SELECT expires_at FROM active_sessions WHERE session_id = a.session_id LIMIT 1) AS n ON true
 ORDER BY a.position DESC
 """
 
@@ -211,16 +216,33 @@ LEFT JOIN LATERAL (SELECT entry FROM events WHERE position = s.start LIMIT 1) AS
 ORDER BY s.start
 """
 
-# Keep sessions beyond their start. $1-$7 columns; roles as comma-separated text
+# Keep sessions beyond their start. $1-$10 columns; roles as comma-separated text
 RETAIN_SESSIONS = """
 INSERT INTO retained_sessions (position, token_digest, session_id, subject_id, started_at,
-                               expires_at, roles)
+                               expires_at, roles, absolute_at, idle_s, seen_at)
 SELECT position, token_digest, session_id, subject_id, started_at, expires_at,
-       string_to_array(roles, ',')
+       string_to_array(roles, ','), absolute_at, idle_s, seen_at
 FROM unnest($1::bigint[], $2::bytea[], $3::uuid[], $4::uuid[], $5::timestamptz[],
-            $6::timestamptz[], $7::text[])
-     AS t (position, token_digest, session_id, subject_id, started_at, expires_at, roles)
+            $6::timestamptz[], $7::text[], $8::timestamptz[], $9::integer[], $10::timestamptz[])
+     AS t (position, token_digest, session_id, subject_id, started_at, expires_at, roles,
+           absolute_at, idle_s, seen_at)
 ON CONFLICT DO NOTHING
+"""
+
+# A page of the events that say which sessions are used, of what is about to be given up.
+# $1 after this position, $2 up to this one, $3 how many
+READ_RENEWALS = """
+SELECT position, entry FROM events
+WHERE type = 'sessions_renewed' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
+"""
+
+# Kept sessions have been used up to the cut. $1 digests, $2 when each of them was used last
+RETAIN_USE = """
+UPDATE retained_sessions
+SET seen_at = t.seen_at,
+    expires_at = LEAST(absolute_at, t.seen_at + idle_s * interval '1 second')
+FROM unnest($1::bytea[], $2::timestamptz[]) AS t (token_digest, seen_at)
+WHERE retained_sessions.token_digest = t.token_digest AND retained_sessions.seen_at < t.seen_at
 """
 
 # From its commit on, what lies up to here counts as gone.

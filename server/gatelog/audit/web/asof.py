@@ -29,7 +29,10 @@ OTHERS = ("at", "position", "limit")
 
 
 class ShownSession(msgspec.Struct, frozen=True):
-    """A session that was active: since which event, and how it ended since (null: it has not)."""
+    """A session that was active: since which event, and how it ended since (null: it has not).
+
+    ``expires_at``: when it was over at the latest.
+    """
 
     session_id: UUID
     user_id: UUID
@@ -57,7 +60,7 @@ def shown_session(then: SessionThen) -> ShownSession:
         user_id=session.subject_id,
         position=then.position,
         started_at=session.started_at,
-        expires_at=session.expires_at,
+        expires_at=session.absolute_at,
         roles=session.roles,
         ended=then.ended,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import ClassVar, TypeVar
 from uuid import UUID
@@ -91,10 +92,25 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class World:
-    """What a batch of commands is decided on, kept current as it goes."""
+    """What a batch of commands is decided on, kept current as it goes.
 
-    def __init__(self, *states: State) -> None:
+    ``now`` is what the clock of the log says: the one for what depends on time and is recorded.
+    """
+
+    def __init__(self, *states: State, now: datetime | None = None) -> None:
         self._states: dict[type[State], State] = {type(state): state for state in states}
+        self._now = now
+
+    @property
+    def now(self) -> datetime:
+        """When the batch is decided. Raises RuntimeError where nobody has said."""
+        if self._now is None:
+            raise RuntimeError("nobody has said what time it is")
+        return self._now
+
+    @now.setter
+    def now(self, moment: datetime) -> None:
+        self._now = moment
 
     def __iter__(self) -> Iterator[State]:
         return iter(self._states.values())

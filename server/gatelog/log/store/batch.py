@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from gatelog.clock import moved_ahead
 from gatelog.errors import DatabaseUnavailable, EventIdConflict, GatelogError, Purged
 from gatelog.ids import derived_event_id
 from gatelog.log.rules import events as ev
@@ -105,6 +106,7 @@ class Batch:
         self.recorded_at: datetime = row["recorded_at"]
         self.recorded: dict[UUID, int] = dict(row["recorded"])
         self.world = world
+        world.now = self.recorded_at + moved_ahead()
         self.events: list[ev.Event] = []
         self.beside = False
         self.outcomes: list[tuple[Submission, Recorded | GatelogError]] = []

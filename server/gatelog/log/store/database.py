@@ -257,6 +257,7 @@ class Database:
 
     ``accept`` looks at each new connection, of the pool and outside of it, before it is used; what
     it raises keeps the connection from being used. ``settings``: see ``connect``.
+    ``waiting``: how many wait for a connection now.
     """
 
     def __init__(
@@ -276,6 +277,15 @@ class Database:
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
         self._resting_until = 0.0
+        self.waiting = 0
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many idle."""
+        if self._pool is None:
+            return 0, 0
+        idle = self._pool.get_idle_size()
+        return self._pool.get_size() - idle, idle
 
     async def connect(self) -> Connection:
         """A connection of one's own, outside the pool."""
@@ -302,11 +312,14 @@ class Database:
         now = asyncio.get_running_loop().time
         if now() < self._resting_until:
             raise DatabaseUnavailable()
+        self.waiting += 1
         try:
             return await pool.acquire(timeout=self.timeout_s)
         except LOST:
             self._resting_until = now() + REST_S
             raise
+        finally:
+            self.waiting -= 1
 
     async def _connect_for_pool(self, *_: Any, **__: Any) -> Connection:
         return await self.connect()

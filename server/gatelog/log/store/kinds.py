@@ -143,11 +143,16 @@ class Table(msgspec.Struct, frozen=True):
         )
 
 
-class Projection(msgspec.Struct, frozen=True, kw_only=True):
-    """How a table follows from the log: each event concerns one row, by its key.
+def _whole(event: Event) -> tuple[Event]:
+    return (event,)
 
-    ``evolve``: the row after an event, None when it is gone; ``row`` and ``record`` turn what it
-    works on into the table's columns and back. ``shown``: the column that a difference is told by.
+
+class Projection(msgspec.Struct, frozen=True, kw_only=True):
+    """How a table follows from the log: each part of an event concerns one row, by its key.
+
+    ``parts``: of an event; as a rule it is one as a whole. ``evolve``: the row after a part, None
+    when it is gone; ``row`` and ``record`` turn what it works on into the table's columns and back.
+    ``shown``: the column that a difference is told by.
     ``at_cut``: reads the state where a purged log begins, as the position at which a row came to
     be and the columns ($1 the cut); without it the table cannot be made anew from a purged log.
     """
@@ -160,6 +165,7 @@ class Projection(msgspec.Struct, frozen=True, kw_only=True):
     record: Callable[[Row], Any]
     shown: str
     at_cut: str | None = None
+    parts: Callable[[Any], Sequence[Any]] = _whole
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):

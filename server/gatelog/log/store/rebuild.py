@@ -46,9 +46,13 @@ class Rows:
 
     def take(self, position: int, event: ev.Event) -> None:
         """Fold an event in that concerns this projection. Raises LogDamaged."""
-        key = self.projection.key(event)
+        for part in self.projection.parts(event):
+            self._take_part(position, part)
+
+    def _take_part(self, position: int, part: object) -> None:
+        key = self.projection.key(part)
         known = self.by_key.get(key)
-        row = self.projection.evolve(known, event)
+        row = self.projection.evolve(known, part)
         if row is known:
             return
         self.changed.add(key)

@@ -93,6 +93,12 @@ SELECT position AS head, (SELECT position FROM events ORDER BY position LIMIT 1)
 FROM log_head
 """
 
+# How long ago these events were recorded, in seconds; of those that there are. $1 positions
+AGES = """
+SELECT position, extract(epoch FROM clock_timestamp() - recorded_at)::float8 AS age_s
+FROM events WHERE position = ANY($1::bigint[])
+"""
+
 # --- retention: as the owner ---
 
 # The newest purge: what lies up to it counts as gone.

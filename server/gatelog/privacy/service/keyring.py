@@ -18,7 +18,15 @@ from gatelog.config import Config, variable
 from gatelog.errors import ConfigError, KeysUnavailable
 from gatelog.log.store.database import Database
 from gatelog.master_keys import MasterKeys, parse_master_keys
-from gatelog.privacy.rules import ADDRESS_PURPOSE, KEY_BYTES, NONCE_BYTES, WrappedKey, unwrap, wrap
+from gatelog.privacy.rules import (
+    ADDRESS_PURPOSE,
+    KEY_BYTES,
+    NONCE_BYTES,
+    WrappedKey,
+    derive,
+    unwrap,
+    wrap,
+)
 from gatelog.privacy.store.keys import KeyRing, KeyStore
 from gatelog.secrets import ensure_secret, read_secret
 
@@ -85,6 +93,15 @@ class Keyring:
             return unwrap(key.wrapped, purpose, self._master_key(key.master_key_id))
         except ValueError as error:
             raise KeysUnavailable(f"{SETTING}: {error}") from error
+
+    async def derived(self, purpose: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+        """The current master key's id; and of each master key that is at hand, by its id, what is
+        derived from it for this purpose. Raises KeysUnavailable.
+        """
+        ring = await self.reload()
+        current = self._master_key(ring.master_key_id)
+        masters = self._read() | {ring.master_key_id: current}
+        return ring.master_key_id, {i: derive(key, purpose) for i, key in masters.items()}
 
     async def reload(self) -> KeyRing:
         """Read the ring again, and make it for a new database. Raises KeysUnavailable."""

@@ -162,6 +162,11 @@ class PersonalData:
             await self._keyring.reload()  # the master key may just have changed
         raise KeysUnavailable("The key of the day cannot be made.")
 
+    async def key_of(self, person: UUID) -> bytes | None:
+        """The key of a person; None when there is none (any more). Raises KeysUnavailable."""
+        keys = await self._open_keys([person], self._store.subject_keys, subject_purpose)
+        return keys.get(person)
+
     # --- finding
 
     async def address_index(self, address: str) -> bytes:

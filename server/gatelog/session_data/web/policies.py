@@ -35,23 +35,30 @@ class Identity(str):
 
 
 class SessionIdentityPolicy(AbstractIdentityPolicy):
-    """aiohttp-security's identity: the user whose active session the check has found."""
+    """The identity for aiohttp-security is the user whose active session the check has found."""
 
     async def identify(self, request: web.Request) -> str | None:
-        """The user's id; None for a visitor. Raises DatabaseUnavailable when nobody can tell."""
+        """The user's id; None for a visitor.
+
+        Raises DatabaseUnavailable when nobody can tell, RuntimeError outside of Gatelog.
+        """
         session = await active_session(request)
         return Identity.of(session) if session is not None else None
 
     async def remember(
         self, request: web.Request, response: web.StreamResponse, identity: str, **kwargs: Any
     ) -> None:
-        """Raises RuntimeError: a session begins with a password, at ``/v1/login_user``."""
+        """Refuse to log anybody in.
+
+        Raises RuntimeError: a session begins with a password, at ``/v1/login_user``.
+        """
         raise RuntimeError("log in at /v1/login_user: nobody is logged in without a password")
 
     async def forget(self, request: web.Request, response: web.StreamResponse) -> None:
         """End all sessions of the user, on every device, and forget the cookie.
 
-        It returns when no replica accepts any of them. Raises Unavailable if that is not known.
+        It returns when no replica accepts any of them. Raises Unavailable if that is not known,
+        RuntimeError outside of Gatelog.
         """
         session, caller = await active_session(request), caller_of(request)
         if session is not None:

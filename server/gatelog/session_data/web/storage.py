@@ -34,8 +34,7 @@ from gatelog.session_data.rules.data import Content, change_between
 from gatelog.session_data.service.data import Held
 from gatelog.session_data.web import SESSION_DATA
 from gatelog.session_data.web.active import active_session
-from gatelog.sessions.rules.record import Session, from_us, pack_session
-from gatelog.sessions.rules.state import ActiveSession
+from gatelog.sessions.rules.record import Session, from_us, packed
 
 COOKIE_NAME = "gatelog-data"
 VISITOR_MAX_AGE_S = 30 * 86_400
@@ -91,7 +90,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
     async def load_session(self, request: web.Request) -> aiohttp_session.Session:
         """What is kept for whoever sent the request.
 
-        Raises DatabaseUnavailable where that cannot be known.
+        Raises DatabaseUnavailable where that cannot be known, RuntimeError outside of Gatelog.
         """
         active = await active_session(request)
         cookie = request.cookies.get(self._name(is_local(request)), "")
@@ -150,7 +149,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
         """Write what the request changed, and tell the browser.
 
         Raises SessionDataTooLarge; NotAuthenticated when the session has ended meanwhile;
-        Unavailable when it is not known to be written.
+        Unavailable when it is not known to be written; RuntimeError outside of Gatelog.
         """
         kept, caller = cast(_Kept, session), caller_of(request)
         active = await active_session(request)
@@ -205,7 +204,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
         if caller.by_cookie:
             accounts = request.config_dict[ACCOUNTS]
             grant = await accounts.logins.renew(active, caller.client)
-            active = _renewed(grant.session)
+            active = Session(packed(grant.session))
             set_session_cookie(response, caller, grant.token, _left_s(active))
         else:
             before = await data.read(active.session_id, active.subject_id, None)
@@ -247,19 +246,7 @@ def _revision(cookie: str, active: Session) -> int | None:
     return int(number) if number.isascii() and number.isdigit() and len(number) < 19 else None
 
 
-def _renewed(session: ActiveSession) -> Session:
-    return Session(
-        pack_session(
-            session_id=session.session_id,
-            subject_id=session.subject_id,
-            started_at=session.started_at,
-            expires_at=session.expires_at,
-            roles=session.roles,
-        )
-    )
-
-
 def _left_s(active: Session) -> int:
     """For how many seconds the session lives at most."""
-    left = active.expires_at - from_us(time.time_ns() // 1000)
+    left = active.absolute_at - from_us(time.time_ns() // 1000)
     return max(0, int(left.total_seconds()))

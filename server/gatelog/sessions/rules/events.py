@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from gatelog.log.rules.events import UserEvent
+from gatelog.log.rules.events import UPCASTERS, Event, UserEvent
 
 EndReason = Literal[
     "logout",
@@ -21,17 +21,47 @@ EndReason = Literal[
 
 
 class SessionStarted(UserEvent, frozen=True, kw_only=True, tag="session_started"):
-    """A session is active from here on, until it ends or ``expires_at`` passes."""
+    """A session is active from here on, until it ends or ``expires_at`` passes.
 
+    ``idle_s``: it also ends when it is not used for so many seconds; None: it need not be used.
+    ``seen_at``: when it was used last, where that is not when it started.
+    """
+
+    VERSION: ClassVar[int] = 2
+
+    v: int = 2
     session_id: UUID
     token_digest: bytes
     expires_at: datetime
     roles: tuple[str, ...] = ()
+    idle_s: int | None = None
+    seen_at: datetime | None = None
+
+
+class SessionsRenewed(Event, frozen=True, kw_only=True, tag="sessions_renewed"):
+    """These sessions have been used, at ``occurred_at``: by the clock of the log.
+
+    One event for many, of different users: use is no deed of a person, and there is a lot of it.
+    """
+
+    subject_id: None = None
+    token_digests: tuple[bytes, ...]
 
 
 class SessionEnded(UserEvent, frozen=True, kw_only=True, tag="session_ended"):
-    """The session is over for good."""
+    """The session is over for good.
+
+    ``occurred_at`` of a timeout is when the session's time was over, which is recorded later.
+    """
 
     session_id: UUID
     token_digest: bytes
     reason: EndReason
+
+
+def _need_not_be_used(fields: dict[str, Any]) -> dict[str, Any]:
+    """Sessions that started before there were idle timeouts last as long as was said then."""
+    return fields
+
+
+UPCASTERS["session_started", 1] = _need_not_be_used

@@ -1,27 +1,44 @@
 """A session as everybody sees it who checks one: a packed record, read field by field.
 
 The record is what the replica stores and what a request carries; nothing is decoded that nobody
-asks for. Layout, big-endian::
+asks for. Layout, big-endian; times are microseconds since 1970::
 
     0   1  state: 1 active, 2 ended
-    1   8  expires_at, microseconds since the epoch
+    1   8  quiet_until
     9  16  session_id
     25 16  subject_id
-    41  8  started_at, microseconds since the epoch
-    49  …  roles, UTF-8, comma-separated
+    41  8  started_at
+    49  6  absolute_at, in microseconds since it started
+    55  4  idle_s, in seconds; 0: it need not be used, and ``quiet_until`` is when it is over
+    59  …  roles, UTF-8, comma-separated
+
+Before ``quiet_until`` there is nothing to do about a session; from then on its use is to be
+recorded, or it is over. So one comparison tells of nearly every session that it is active and that
+nobody needs to be told of it. It is over three quarters of ``idle_s`` later, or at ``absolute_at``.
+Of a session that has ended there are the first two fields; the second one says when it would have
+been over.
 """
 
 from __future__ import annotations
 
 import struct
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+from gatelog.sessions.rules.lifetimes import QUARTER_US, Idle
+
+if TYPE_CHECKING:
+    from gatelog.sessions.rules.state import ActiveSession
 
 ACTIVE = 1
 ENDED = 2
 
-_fields = struct.Struct(">xQ16s16sQ").unpack_from
-_ROLES_AT = 49
+_fields = struct.Struct(">xQ16s16sQHII").unpack_from
+_times = struct.Struct(">xQ32xQHII").unpack_from
+_ROLES_AT = 59
+_S = 1_000_000
+KEPT_AFTER_IDLING_US = 600 * _S
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _US = timedelta(microseconds=1)
 
@@ -39,7 +56,7 @@ class Session:
     """An active session: whose it is, since when, until when, and in which roles.
 
     A view of its packed record: a field costs something when it is read. Two are equal when all of
-    their fields are.
+    their fields are. It is as it was when the request was checked; use moves ``expires_at`` on.
     """
 
     __slots__ = ("record",)
@@ -49,13 +66,28 @@ class Session:
 
     @property
     def expires_us(self) -> int:
-        """When it is over at the latest, in microseconds since 1970 (UTC)."""
-        return int.from_bytes(self.record[1:9], "big")
+        """When it is over unless it is used, in microseconds since 1970 (UTC)."""
+        return _expires_us(*_times(self.record))
 
     @property
     def expires_at(self) -> datetime:
-        """When it is over at the latest (UTC)."""
+        """When it is over, unless it is used until then (UTC)."""
         return from_us(self.expires_us)
+
+    @property
+    def absolute_at(self) -> datetime:
+        """When it is over at the latest, however much it is used (UTC)."""
+        return from_us(_absolute_us(*_times(self.record)))
+
+    @property
+    def idle_s(self) -> int | None:
+        """How long it lasts without being used, in seconds; None: it need not be used."""
+        return int.from_bytes(self.record[55:59], "big") or None
+
+    @property
+    def quiet_until_us(self) -> int:
+        """From when on its use is to be recorded, in microseconds since 1970 (UTC)."""
+        return int.from_bytes(self.record[1:9], "big")
 
     @property
     def session_id(self) -> UUID:
@@ -95,12 +127,12 @@ class Session:
 
     def texts(self) -> tuple[str, str, datetime, datetime, str]:
         """User, session, start and expiry (UTC), and roles; quicker than one by one."""
-        expires_us, session, subject, started_us = _fields(self.record)
+        quiet_us, session, subject, started_us, *rest = _fields(self.record)
         return (
             _uuid_text(subject),
             _uuid_text(session),
             from_us(started_us),
-            from_us(expires_us),
+            from_us(_expires_us(quiet_us, started_us, *rest)),
             self.record[_ROLES_AT:].decode(),
         )
 
@@ -112,6 +144,16 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self.session_id}, subject {self.subject_id})"
+
+
+def _absolute_us(quiet_us: int, started_us: int, high: int, low: int, idle_s: int) -> int:
+    return started_us + (high << 32 | low) if idle_s else quiet_us
+
+
+def _expires_us(quiet_us: int, started_us: int, high: int, low: int, idle_s: int) -> int:
+    if not idle_s:
+        return quiet_us
+    return min(started_us + (high << 32 | low), quiet_us + 3 * QUARTER_US * idle_s)
 
 
 def _uuid_text(raw: bytes) -> str:
@@ -126,20 +168,64 @@ def pack_session(
     started_at: datetime,
     expires_at: datetime,
     roles: tuple[str, ...] = (),
+    idle: Idle | None = None,
 ) -> bytes:
     """The record of an active session."""
+    lifetime_us = to_us(idle.absolute_at) - to_us(started_at) if idle else 0
     return b"".join(
         (
             b"\x01",
-            to_us(expires_at).to_bytes(8, "big"),
+            to_us(min(idle.due_at, expires_at) if idle else expires_at).to_bytes(8, "big"),
             session_id.bytes,
             subject_id.bytes,
             to_us(started_at).to_bytes(8, "big"),
+            lifetime_us.to_bytes(6, "big"),
+            (idle.limit_s if idle else 0).to_bytes(4, "big"),
             ",".join(roles).encode(),
         )
     )
 
 
+def packed(session: ActiveSession) -> bytes:
+    """The record of this session."""
+    return pack_session(
+        session_id=session.session_id,
+        subject_id=session.subject_id,
+        started_at=session.started_at,
+        expires_at=session.expires_at,
+        roles=session.roles,
+        idle=session.idle,
+    )
+
+
+def seen(record: bytes, at: datetime) -> bytes:
+    """The record of the same active session after it was used then (``ActiveSession.seen``)."""
+    times = _times(record)
+    quiet_us: int = times[0]
+    idle_s: int = times[-1]
+    if not idle_s:
+        return record
+    due_us = min(to_us(at) + idle_s * QUARTER_US, _absolute_us(*times))
+    return record[:1] + max(quiet_us, due_us).to_bytes(8, "big") + record[9:]
+
+
+def over_by_idling(record: bytes) -> bool:
+    """Whether an active session whose time is over might have been used meanwhile."""
+    times = _times(record)
+    return _expires_us(*times) < _absolute_us(*times)
+
+
 def tombstone(record: bytes) -> bytes:
     """The record of the same session, ended: state and expiry are all that is kept."""
-    return b"\x02" + record[1:9]
+    return b"\x02" + _expires_us(*_times(record)).to_bytes(8, "big")
+
+
+def forgettable_us(record: bytes) -> int:
+    """From when on a replica needs this record no more, in microseconds since 1970.
+
+    Of one that may idle, a while after it has: its end is recorded by then as a rule.
+    """
+    if record[0] == ENDED:
+        return int.from_bytes(record[1:9], "big")
+    after_us = KEPT_AFTER_IDLING_US if over_by_idling(record) else 0
+    return _expires_us(*_times(record)) + after_us

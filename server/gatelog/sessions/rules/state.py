@@ -2,7 +2,7 @@
 
 ``evolve`` is the one place that says what an event does to sessions. Every sink uses it: the
 ``active_sessions`` table, the replica on each host, a rebuild, an as-of query. It answers with
-changes (put, drop), so that a sink never needs to know the rules.
+changes (put, drop, seen), so that a sink never needs to know the rules.
 """
 
 from __future__ import annotations
@@ -16,11 +16,21 @@ import msgspec
 from gatelog.errors import LogDamaged
 from gatelog.log.rules.events import Event, known
 from gatelog.log.rules.kinds import Need, State
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.events import (
+    EndReason,
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+)
+from gatelog.sessions.rules.lifetimes import Idle
 
 
 class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A session that has started and not ended (it may have expired)."""
+    """A session that has started and not ended (it may have expired).
+
+    ``expires_at``: when it is over, if it is not used until then. ``idle``: None for one that need
+    not be used.
+    """
 
     session_id: UUID
     subject_id: UUID
@@ -28,10 +38,37 @@ class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     expires_at: datetime
     roles: tuple[str, ...] = ()
+    idle: Idle | None = None
+
+    @property
+    def absolute_at(self) -> datetime:
+        """When it is over at the latest."""
+        return self.idle.absolute_at if self.idle else self.expires_at
+
+    @property
+    def last_seen_at(self) -> datetime:
+        """When it was used last, as far as that is recorded."""
+        return self.idle.seen_at if self.idle else self.started_at
+
+    @property
+    def timeout(self) -> EndReason:
+        """Why it is over when its time is."""
+        return "idle_timeout" if self.expires_at < self.absolute_at else "absolute_timeout"
+
+    def seen(self, at: datetime) -> ActiveSession:
+        """The same session after it was used then."""
+        if self.idle is None:
+            return self
+        idle = self.idle.seen(at)
+        return msgspec.structs.replace(self, idle=idle, expires_at=idle.expires_at)
 
 
 class PutSession(msgspec.Struct, frozen=True):
     session: ActiveSession
+
+    @property
+    def token_digest(self) -> bytes:
+        return self.session.token_digest
 
 
 class DropSession(msgspec.Struct, frozen=True):
@@ -39,7 +76,14 @@ class DropSession(msgspec.Struct, frozen=True):
     token_digest: bytes
 
 
-Change = PutSession | DropSession
+class SeenSession(msgspec.Struct, frozen=True):
+    """The session, where it is active, was used at that moment."""
+
+    token_digest: bytes
+    at: datetime
+
+
+Change = PutSession | DropSession | SeenSession
 
 
 def evolve(event: Event) -> tuple[Change, ...]:
@@ -52,27 +96,41 @@ def evolve(event: Event) -> tuple[Change, ...]:
             return (PutSession(_started(event)),)
         case SessionEnded():
             return (DropSession(event.session_id, event.token_digest),)
+        case SessionsRenewed():
+            return tuple(SeenSession(digest, event.occurred_at) for digest in event.token_digests)
     if not known(event):
         raise LogDamaged(f"evolve does not know {event!r}")
     return ()
 
 
-def evolve_session(
-    _: ActiveSession | None, event: SessionStarted | SessionEnded
-) -> ActiveSession | None:
-    """The same for one session, which the event concerns: None once it has ended."""
-    (change,) = evolve(event)
-    return change.session if isinstance(change, PutSession) else None
+def evolve_session(session: ActiveSession | None, change: Change) -> ActiveSession | None:
+    """The same for one session, which the change is about: None once it has ended.
+
+    Raises LogDamaged for the use of a session that is not active: nothing revives one.
+    """
+    match change:
+        case PutSession():
+            return change.session
+        case DropSession():
+            return None
+        case SeenSession():
+            if session is None:
+                raise LogDamaged("a session is renewed that is not active")
+            return session.seen(change.at)
 
 
 def _started(event: SessionStarted) -> ActiveSession:
+    idle = None
+    if event.idle_s is not None:
+        idle = Idle(event.idle_s, event.seen_at or event.occurred_at, event.expires_at)
     return ActiveSession(
         session_id=event.session_id,
         subject_id=event.subject_id,
         token_digest=event.token_digest,
         started_at=event.occurred_at,
-        expires_at=event.expires_at,
+        expires_at=idle.expires_at if idle else event.expires_at,
         roles=event.roles,
+        idle=idle,
     )
 
 
@@ -89,14 +147,22 @@ class CrowdOf(Need, frozen=True):
     most: int
 
 
+class SessionsBehind(Need, frozen=True):
+    """The active sessions behind these token digests."""
+
+    token_digests: tuple[bytes, ...]
+
+
 class Sessions(State):
     """Active sessions of some users, and what a batch changes of them."""
 
-    concerns = (SessionStarted, SessionEnded)
+    concerns = (SessionStarted, SessionEnded, SessionsRenewed)
 
     def __init__(self, sessions: Iterable[ActiveSession] = ()) -> None:
         self.put: dict[bytes, ActiveSession] = {}
         self.dropped: list[bytes] = []
+        self.seen: dict[bytes, ActiveSession] = {}
+        self._behind: dict[bytes, ActiveSession] = {}
         self._of: dict[UUID, dict[UUID, ActiveSession]] = {}
         for session in sessions:
             self.add(session)
@@ -104,6 +170,11 @@ class Sessions(State):
     def add(self, session: ActiveSession) -> None:
         """Take in a session that is active already."""
         self._of.setdefault(session.subject_id, {})[session.session_id] = session
+        self._behind[session.token_digest] = session
+
+    def behind(self, token_digest: bytes) -> ActiveSession | None:
+        """The active session with this token."""
+        return self._behind.get(token_digest)
 
     def of(self, subject_id: UUID) -> tuple[ActiveSession, ...]:
         """The active sessions of a user, oldest first."""
@@ -118,11 +189,20 @@ class Sessions(State):
 
     def apply(self, event: Event, position: int, trace: bytes | None) -> None:
         for change in evolve(event):
-            if isinstance(change, PutSession):
-                self.put[change.session.token_digest] = change.session
-                self.add(change.session)
+            digest = change.token_digest
+            before = self._behind.get(digest)
+            after = evolve_session(before, change)
+            if after is not None:
+                self.add(after)
+                changed = self.put if before is None or digest in self.put else self.seen
+                changed[digest] = after
             else:
-                if event.subject_id is not None:
-                    self._of.get(event.subject_id, {}).pop(change.session_id, None)
-                if self.put.pop(change.token_digest, None) is None:
-                    self.dropped.append(change.token_digest)
+                self._forget(before)
+                self.seen.pop(digest, None)
+                if self.put.pop(digest, None) is None:
+                    self.dropped.append(digest)
+
+    def _forget(self, session: ActiveSession | None) -> None:
+        if session is not None:
+            del self._behind[session.token_digest]
+            del self._of[session.subject_id][session.session_id]

@@ -6,7 +6,9 @@ Rules (the design's three steps):
 2. ``find`` asks the primary, batched; its answer is never older than the call.
 3. When neither can know, the answer is DatabaseUnavailable (503), never a guess.
 
-Both know about lifetimes: a session whose time is over is none.
+Both know about lifetimes: a session whose time is over is none. Who passes the check has used the
+session, and whoever records that is told when it is due; ``look`` and ``look_up`` ask the same for
+who only watches, for no use of it: a page that is left open keeps nobody logged in.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from gatelog.sessions.rules.record import Session
 from gatelog.sessions.service.metrics import CHECKS_REFUSED, PRIMARY_LOOKUPS, PRIMARY_TIME
 
 Peek = Callable[[bytes], Session | Literal[False] | None]
+Use = Callable[[bytes], None]
 
 
 class Primary(Protocol):
@@ -28,21 +31,38 @@ class Primary(Protocol):
     async def find(self, digest: bytes) -> Session | None: ...
 
 
+def tell_nobody(_: bytes) -> None:
+    """Nobody records that a session is used."""
+
+
 class Gate:
     """Finds the active session behind a token digest.
 
-    ``peek``: the session if memory knows it is active, False if it knows it is not, else None.
-    It is an attribute and not a method, which spares every request a call.
+    ``peek``: the session if memory knows it is active, False if it knows it is not, else None;
+    ``look``: the same, and no use. They are attributes and not methods, which spares every request
+    a call. ``on_use`` is told the digest of a session whose use is to be recorded; ``peek`` tells
+    it by itself.
     """
 
-    __slots__ = ("_primary", "peek")
+    __slots__ = ("_on_use", "_primary", "look", "peek")
 
-    def __init__(self, primary: Primary, peek: Peek) -> None:
+    def __init__(
+        self, primary: Primary, peek: Peek, *, look: Peek | None = None, on_use: Use = tell_nobody
+    ) -> None:
         self._primary = primary
+        self._on_use = on_use
         self.peek = peek
+        self.look = look or peek
 
     async def find(self, digest: bytes) -> Session | None:
         """The session if it is active, by the primary. Raises Unavailable when nobody can tell."""
+        session = await self.look_up(digest)
+        if session is not None and session.quiet_until_us <= utc_now_us():
+            self._on_use(digest)
+        return session
+
+    async def look_up(self, digest: bytes) -> Session | None:
+        """The same, and no use of the session. Raises Unavailable when nobody can tell."""
         PRIMARY_LOOKUPS.inc()
         try:
             with PRIMARY_TIME.time():

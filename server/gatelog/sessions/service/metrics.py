@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from prometheus_client import Counter, Histogram
 
@@ -20,6 +21,12 @@ BARRIER_WAIT = Histogram(
     ["outcome", "reason"],
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 3, 5, 10, 60),
 )
+REPLICA_CHECKS = Counter("gatelog_replica_checks_total", "Session checks answered from memory.")
+REPLICA_TIME = Histogram(
+    "gatelog_replica_check_seconds",
+    "How long memory took to answer a session check: one check a second of each worker.",
+    buckets=(1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2),
+)
 PRIMARY_LOOKUPS = Counter(
     "gatelog_primary_lookups_total", "Session checks that memory could not answer."
 )
@@ -32,6 +39,29 @@ PRIMARY_TIME = Histogram(
 CHECKS_REFUSED = Counter(
     "gatelog_checks_refused_total", "Session checks answered 503: nobody could know."
 )
+
+RENEWALS = Counter("gatelog_sessions_renewed_total", "Sessions whose use was recorded.")
+RENEWALS_DROPPED = Counter(
+    "gatelog_renewals_dropped_total", "Sessions whose use could not be recorded at that time."
+)
+
+
+class MemoryChecks:
+    """Tells now and then how many checks memory has answered; counting costs a check an addition.
+
+    ``answered`` says how many there were so far.
+    """
+
+    def __init__(self, answered: Callable[[], int]) -> None:
+        self._answered = answered
+        self._told = answered()
+
+    def tell(self) -> None:
+        """Count those that were answered since the last time."""
+        answered = self._answered()
+        if answered > self._told:
+            REPLICA_CHECKS.inc(answered - self._told)
+            self._told = answered
 
 
 def count_wait(waited: Waited) -> None:

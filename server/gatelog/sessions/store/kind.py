@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from gatelog.log.store.kinds import Column, Kind, Projection, Read, Row, Table, Write
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.lifetimes import Idle
 from gatelog.sessions.rules.state import (
     ActiveSession,
     CrowdOf,
     Sessions,
+    SessionsBehind,
     SessionsOf,
+    evolve,
     evolve_session,
 )
 from gatelog.sessions.store import sql
@@ -27,13 +31,16 @@ TABLE = Table(
         Column("started_at", "timestamptz"),
         Column("expires_at", "timestamptz"),
         Column("roles", "text[]"),
+        Column("absolute_at", "timestamptz"),
+        Column("idle_s", "integer"),
+        Column("seen_at", "timestamptz"),
     ),
 )
 
 
 def session_of(row: Row) -> ActiveSession:
     """The session in a row of the table, in the order of its columns."""
-    token_digest, session_id, subject_id, started_at, expires_at, roles = row
+    token_digest, session_id, subject_id, started_at, expires_at, roles, *idle = row
     return ActiveSession(
         token_digest=token_digest,
         session_id=session_id,
@@ -41,11 +48,22 @@ def session_of(row: Row) -> ActiveSession:
         started_at=started_at,
         expires_at=expires_at,
         roles=tuple(roles),
+        idle=idle_of(*idle),
     )
+
+
+def idle_of(
+    absolute_at: datetime | None, idle_s: int | None, seen_at: datetime | None
+) -> Idle | None:
+    """How a session may idle, by the last columns of its row: all NULL if it may for ever."""
+    if absolute_at is None or idle_s is None or seen_at is None:
+        return None
+    return Idle(idle_s, seen_at, absolute_at)
 
 
 def row_of(session: ActiveSession) -> tuple[Any, ...]:
     """The session as a row, in the order of the table's columns."""
+    idle = session.idle
     return (
         session.token_digest,
         session.session_id,
@@ -53,6 +71,9 @@ def row_of(session: ActiveSession) -> tuple[Any, ...]:
         session.started_at,
         session.expires_at,
         session.roles,
+        idle.absolute_at if idle else None,
+        idle.limit_s if idle else None,
+        idle.seen_at if idle else None,
     )
 
 
@@ -66,6 +87,10 @@ def _crowds(needs: Sequence[CrowdOf]) -> tuple[list[UUID], int]:
     return list(starting), min(need.most for need in needs) - max(starting.values())
 
 
+def _digests(needs: Sequence[SessionsBehind]) -> tuple[list[bytes]]:
+    return (list({digest for need in needs for digest in need.token_digests}),)
+
+
 def _enter(state: Sessions, rows: Sequence[Sequence[Any]]) -> None:
     for row in rows:
         state.add(session_of(row))
@@ -76,12 +101,22 @@ SESSIONS = Kind(
     reads=(
         Read(need=SessionsOf, expression=sql.SESSIONS_OF, arguments=_users, enter=_enter),
         Read(need=CrowdOf, expression=sql.CROWDS_OF, arguments=_crowds, enter=_enter),
+        Read(need=SessionsBehind, expression=sql.SESSIONS_BEHIND, arguments=_digests, enter=_enter),
     ),
     writes=(
         Write(
             name="sessions_put",
             statement=TABLE.insert(replacing=False),
             arguments=lambda state: TABLE.arrays([row_of(s) for s in state.put.values()]),
+        ),
+        Write(
+            name="sessions_seen",
+            statement=sql.SEE_SESSIONS,
+            arguments=lambda state: (
+                list(state.seen),
+                [session.expires_at for session in state.seen.values()],
+                [session.last_seen_at for session in state.seen.values()],
+            ),
         ),
         Write(
             name="sessions_dropped",
@@ -91,8 +126,9 @@ SESSIONS = Kind(
     ),
     projection=Projection(
         table=TABLE,
-        concerns=(SessionStarted, SessionEnded),
-        key=lambda event: event.token_digest,
+        concerns=(SessionStarted, SessionEnded, SessionsRenewed),
+        parts=evolve,
+        key=lambda change: change.token_digest,
         evolve=evolve_session,
         row=row_of,
         record=session_of,

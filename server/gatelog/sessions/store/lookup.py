@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,7 +25,7 @@ import msgspec
 from gatelog.errors import DatabaseUnavailable, GatelogError, Overloaded
 from gatelog.log.store.database import Database, translated_errors
 from gatelog.privacy.rules import WrappedKey
-from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.record import Session, packed
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.store import sql
 from gatelog.sessions.store.kind import session_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_DIGESTS = 1000  # in one query
+_SWEEP_LOCK = 0x677073776570  # an arbitrary constant
 
 
 class PrimaryLookup:
@@ -139,7 +141,7 @@ class PrimaryLookup:
                     self._connection = await self._connect()
                 self.queries += 1
                 rows = await self._connection.fetch(sql.FIND_SESSIONS, digests)
-        return {row[0]: _packed(row) for row in rows}
+        return {row[0]: Session(packed(session_of(row))) for row in rows}
 
     def _discard_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -152,19 +154,6 @@ def _fail(waiting: dict[bytes, asyncio.Future[Session | None]], error: BaseExcep
         if not waiter.done():
             waiter.set_exception(error)
             waiter.exception()  # who asked may be gone; that is no unhandled error
-
-
-def _packed(row: asyncpg.Record | Sequence[Any]) -> Session:
-    _, session_id, subject_id, started_at, expires_at, roles = row
-    return Session(
-        pack_session(
-            session_id=session_id,
-            subject_id=subject_id,
-            started_at=started_at,
-            expires_at=expires_at,
-            roles=tuple(roles),
-        )
-    )
 
 
 class FoundSession(msgspec.Struct, frozen=True):
@@ -225,8 +214,28 @@ class SessionList:
             rows = await connection.fetch(sql.SUBJECTS_WITH_SESSIONS, after, limit)
         return [row[0] for row in rows]
 
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[Sweep | None]:
+        """A turn at recording what is over by time; None while somebody else has it.
+
+        It has a connection of its own: with it goes the lock.
+        """
+        with translated_errors():
+            connection = await self._database.connect()
+            try:
+                sole = await connection.fetchval(sql.LOCK_SWEEP, _SWEEP_LOCK)
+                yield Sweep(connection) if sole else None
+            finally:
+                await connection.close()
+
+
+class Sweep:
+    """Somebody's turn, while nobody else has one."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
     async def expired_users(self, now: datetime, limit: int) -> list[UUID]:
         """Users some of whose sessions are over by time but not yet ended in the log."""
-        async with self._database.acquire() as connection:
-            rows = await connection.fetch(sql.EXPIRED_SUBJECTS, now, limit)
+        rows = await self._connection.fetch(sql.EXPIRED_SUBJECTS, now, limit)
         return [row[0] for row in rows]

@@ -16,6 +16,9 @@ lost or doubted is made anew from PostgreSQL. Rules:
 - Nothing is synced to a disk: after a crash of the machine the boot id differs and the files are
   not even opened.
 
+- That a session has idled too long is not answered from memory: it may have been used just now, and
+  memory not know of it yet. Only until its end is recorded, which is within a minute or so.
+
 Keys of 32 bytes are token digests; shorter ones are the lease and the state. Values of digests are
 the records of ``sessions.rules.record``: sessions that ended stay as tombstones until the time at
 which they would have expired, so that a dead cookie is refused from memory.
@@ -33,7 +36,7 @@ from weakref import WeakSet
 import lmdb
 
 from gatelog.sessions.rules.lease import lease_valid
-from gatelog.sessions.rules.record import ACTIVE, ENDED, Session
+from gatelog.sessions.rules.record import ACTIVE, ENDED, Session, over_by_idling
 from gatelog.sessions.store.replica_place import (
     LEASE_KEY,
     MAX_READERS,
@@ -50,6 +53,7 @@ LOOK_AGAIN_NS = 50_000_000  # how often a reader without a lease looks for anoth
 DIGEST_BYTES = 32
 _ACTIVE, _TOMBSTONE = bytes([ACTIVE]), bytes([ENDED])  # how a record of either begins
 Known = Session | Literal[False] | None
+Use = Callable[[bytes], None]
 readers_here: WeakSet[ReplicaReader] = WeakSet()
 
 
@@ -62,19 +66,27 @@ class ReplicaReader:
         *,
         clock_ns: Callable[[], int] = boottime_ns,
         wall_ns: Callable[[], int] = time.time_ns,
+        on_use: Use = lambda _: None,
     ) -> None:
+        """``on_use`` is told the digest of a session whose use is to be recorded."""
         self._place = place
         self._clock_ns = clock_ns
         self._wall_ns = wall_ns
+        self._on_use = on_use
+        self._looking = False
         self._path: Path | None = None
         self._environment: lmdb.Environment | None = None
         self._begin: Callable[[], lmdb.Transaction] = _no_environment
         self._looked_ns = -LOOK_AGAIN_NS
+        self.answered = 0  # how many times memory knew
         self._note_lease(b"")
         readers_here.add(self)
 
     def peek(self, digest: bytes) -> Known:
-        """The session if memory knows it is active, False if it knows it is not, else None."""
+        """The session if memory knows it is active, False if it knows it is not, else None.
+
+        It is for who uses the session; see ``look``.
+        """
         try:
             transaction = self._begin()
             get = transaction.get
@@ -90,23 +102,37 @@ class ReplicaReader:
             return self.peek(digest) if self._recover(error) else None
         if record is None:
             return None
-        if self._active_throughout < record < _TOMBSTONE:
+        self.answered += 1
+        if self._quiet_throughout < record < _TOMBSTONE:
             return Session(record)
-        return self._near_its_end(bytes(record))
+        return self._looked_at(digest, bytes(record))
+
+    def look(self, digest: bytes) -> Known:
+        """The same for who only wants to know: no use of the session."""
+        self._looking = True
+        try:
+            return self.peek(digest)
+        finally:
+            self._looking = False
 
     def _note_lease(self, lease: bytes) -> None:
-        """Work out, once per lease, which sessions cannot expire while it lasts."""
+        """Work out, once per lease, of which sessions there is nothing to do while it lasts."""
         self._lease = lease
         self._deadline_ns = int.from_bytes(lease, "big")
         ends_in_ns = max(0, self._deadline_ns - self._clock_ns())
         until_us = (self._wall_ns() + ends_in_ns) // 1000 + 1
-        self._active_throughout = _ACTIVE + until_us.to_bytes(8, "big") + b"\xff"
+        self._quiet_throughout = _ACTIVE + until_us.to_bytes(8, "big") + b"\xff"
 
-    def _near_its_end(self, record: bytes) -> Known:
-        expires_us = int.from_bytes(record[1:9], "big")
-        if record[0] == ACTIVE and expires_us * 1000 > self._wall_ns():
-            return Session(record)
-        return False
+    def _looked_at(self, digest: bytes, record: bytes) -> Known:
+        """What is known of a session that is over, soon will be, or whose use is to be told."""
+        if record[0] != ACTIVE:
+            return False
+        session, now_us = Session(record), self._wall_ns() // 1000
+        if session.expires_us <= now_us:
+            return None if over_by_idling(record) else False
+        if session.quiet_until_us <= now_us and not self._looking:
+            self._on_use(digest)
+        return session
 
     @property
     def leased(self) -> bool:

@@ -17,8 +17,8 @@ import lmdb
 import msgspec
 
 from gatelog.sessions.rules.lease import NO_LEASE
-from gatelog.sessions.rules.record import ACTIVE, pack_session, tombstone
-from gatelog.sessions.rules.state import Change, PutSession
+from gatelog.sessions.rules.record import ACTIVE, forgettable_us, packed, seen, tombstone
+from gatelog.sessions.rules.state import Change, PutSession, SeenSession
 from gatelog.sessions.store.replica import DIGEST_BYTES, readers_here, status_of
 from gatelog.sessions.store.replica_place import (
     DATA_FILE,
@@ -141,7 +141,7 @@ class ReplicaWriter:
                 if not found:
                     break
                 record = bytes(cursor.value())
-                if int.from_bytes(record[1:9], "big") <= now_us:
+                if forgettable_us(record) <= now_us:
                     active -= record[0] == ACTIVE
                     removed += 1
                     cursor.delete()  # and step to the next one, if there is one
@@ -194,19 +194,14 @@ def _open_to_write(path: Path, max_bytes: int) -> lmdb.Environment:
 def _apply(transaction: lmdb.Transaction, change: Change) -> int:
     """Make one change; returns by how much the number of active sessions grew."""
     if isinstance(change, PutSession):
-        session = change.session
-        record = pack_session(
-            session_id=session.session_id,
-            subject_id=session.subject_id,
-            started_at=session.started_at,
-            expires_at=session.expires_at,
-            roles=session.roles,
-        )
-        before = transaction.replace(session.token_digest, record)
+        before = transaction.replace(change.token_digest, packed(change.session))
         return int(before is None or before[0] != ACTIVE)
     record = bytes(transaction.get(change.token_digest, b""))
     if not record or record[0] != ACTIVE:
         return 0  # it had ended before the replica was loaded: the primary knows
+    if isinstance(change, SeenSession):
+        transaction.put(change.token_digest, seen(record, change.at))
+        return 0
     transaction.put(change.token_digest, tombstone(record))
     return -1
 

@@ -7,7 +7,8 @@ A test prepares each against the migrated schema. Moments and ids come in as par
 
 # The active sessions behind these token digests. $1 digests
 FIND_SESSIONS = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
+       absolute_at, idle_s, seen_at
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 """
 
@@ -15,7 +16,7 @@ FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 # user. $1 digests
 FIND_SESSIONS_AT_HEAD = """
 SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
-       k.wrapped_key, k.master_key_id
+       s.absolute_at, s.idle_s, s.seen_at, k.wrapped_key, k.master_key_id
 FROM log_head h
 LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
 LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
@@ -23,25 +24,30 @@ LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 
 # The active sessions of a user, oldest first. $1 user, $2 now
 LIST_SESSIONS_OF = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
+       absolute_at, idle_s, seen_at
 FROM active_sessions WHERE subject_id = $1 AND expires_at > $2
 ORDER BY started_at, session_id LIMIT 1000
 """
 
 # A page of active sessions by id. $1 after this id, $2 how many, $3 now
 LIST_SESSIONS = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
+       absolute_at, idle_s, seen_at
 FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
 """
 
 # The same for one session by its public id. $1 session
 FIND_SESSION = """
 SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
-       k.wrapped_key, k.master_key_id
+       s.absolute_at, s.idle_s, s.seen_at, k.wrapped_key, k.master_key_id
 FROM log_head h
 LEFT JOIN active_sessions s ON s.session_id = $1
 LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 """
+
+# One at a time in the cluster records whose time is over: true for who has the lock now. $1 key
+LOCK_SWEEP = "SELECT pg_try_advisory_lock($1)"
 
 # Users with sessions whose time is over. $1 now, $2 how many at most
 EXPIRED_SUBJECTS = """
@@ -59,21 +65,37 @@ ORDER BY subject_id LIMIT $2
 # --- the projection: what a batch reads, and where a purged log begins
 
 # Expressions of the row that is read under the head's lock. {0} users whose sessions are wanted;
-# {0} users whose sessions are wanted when there are more than {1} of them
+# {0} users whose sessions are wanted when there are more than {1} of them; {0} token digests
 SESSIONS_OF = """
-ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles)
+ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles,
+                 absolute_at, idle_s, seen_at)
       FROM active_sessions WHERE subject_id = ANY({0}::uuid[]))
 """
 CROWDS_OF = """
-ARRAY(SELECT ROW(token_digest, session_id, s.subject_id, started_at, expires_at, roles)
+ARRAY(SELECT ROW(token_digest, session_id, s.subject_id, started_at, expires_at, roles,
+                 absolute_at, idle_s, seen_at)
       FROM (SELECT subject_id FROM active_sessions WHERE subject_id = ANY({0}::uuid[])
             GROUP BY subject_id HAVING count(*) > {1}) crowded
       JOIN active_sessions s USING (subject_id))
 """
+SESSIONS_BEHIND = """
+ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles,
+                 absolute_at, idle_s, seen_at)
+      FROM active_sessions WHERE token_digest = ANY({0}::bytea[]))
+"""
+
+# Sessions that have been used. {0} digests, {1} expires_at, {2} seen_at
+SEE_SESSIONS = """
+UPDATE active_sessions SET expires_at = t.expires_at, seen_at = t.seen_at
+FROM unnest({0}::bytea[], {1}::timestamptz[], {2}::timestamptz[])
+     AS t (token_digest, expires_at, seen_at)
+WHERE active_sessions.token_digest = t.token_digest
+"""
 
 # The sessions at a cut, each with where it had started. $1 the cut
 SESSIONS_AT_CUT = """
-SELECT r.position, r.token_digest, r.session_id, r.subject_id, r.started_at, r.expires_at, r.roles
+SELECT r.position, r.token_digest, r.session_id, r.subject_id, r.started_at, r.expires_at, r.roles,
+       r.absolute_at, r.idle_s, r.seen_at
 FROM session_marks m, unnest(m.starts) AS t (start) JOIN retained_sessions r ON r.position = t.start
 WHERE m.position = $1
 """
@@ -173,9 +195,14 @@ SELECT set_config('enable_indexscan', 'off', true), set_config('enable_bitmapsca
 # 262968 hours lie between 1970, from which the record counts, and 2000, from which PostgreSQL does.
 COPY_SESSIONS = """
 SELECT token_digest,
-       '\\x01'::bytea || timestamptz_send(expires_at + interval '262968 hours')
+       '\\x01'::bytea
+       || timestamptz_send(LEAST(expires_at, seen_at + idle_s * interval '250 milliseconds')
+                           + interval '262968 hours')
        || uuid_send(session_id) || uuid_send(subject_id)
        || timestamptz_send(started_at + interval '262968 hours')
+       || substr(int8send(COALESCE(extract(epoch FROM absolute_at - started_at) * 1000000, 0)
+                          ::bigint), 3)
+       || int4send(COALESCE(idle_s, 0))
        || textsend(array_to_string(roles, ','))
 FROM active_sessions ORDER BY token_digest
 """

@@ -1,14 +1,14 @@
 """Brute-force limits: what was tried, failures in a row, known devices.
 
-Revision ID: 0010
+Revision ID: 0011
 
 New tables only: nobody waits. An older version beside it counts nothing.
 """
 
 from gatelog.migrations.script import run_script
 
-revision = "0010"
-down_revision = "0009"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,140 @@
+"""The types of settings, and what is written in their texts: networks, origins, hosts, roles.
+
+Rules: what is not usable raises ValueError, which says how it must be written.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from types import MappingProxyType
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from gatelog.text import SHORTEST_WORD
+
+Network = IPv4Network | IPv6Network
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+DAY_S = 86_400
+Seconds = Annotated[float, Meta(gt=0, le=DAY_S * 400)]
+IdleSeconds = Annotated[int, Meta(ge=0, le=DAY_S * 400)]
+RoleName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}$")]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Lifetimes(msgspec.Struct, frozen=True):
+    """How long a session lives at most and unused, in seconds; ``idle_s`` 0: it need not be."""
+
+    lifetime_s: float
+    idle_s: int
+
+    def exceeds(self, bound: Lifetimes) -> bool:
+        """Whether either is longer than this bound."""
+        longer = self.idle_s > bound.idle_s or self.idle_s == 0
+        return self.lifetime_s > bound.lifetime_s or (longer and bound.idle_s > 0)
+
+
+class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What holds for who has a role. What is None is as for everybody."""
+
+    lifetime_s: Seconds | None = None
+    idle_s: IdleSeconds | None = None
+
+
+ASSURANCE = {
+    # NIST SP 800-63B-4, sections 2.1.3, 2.2.3 and 2.3.3; it asks for no idle timeout of AAL1
+    "aal1": Lifetimes(30 * DAY_S, 0),
+    "aal2": Lifetimes(DAY_S, 3600),
+    "aal3": Lifetimes(DAY_S / 2, 900),
+}
+
+
+_read_roles = msgspec.json.Decoder(dict[RoleName, RoleSettings]).decode
+
+
+@lru_cache(maxsize=8)
+def parse_roles(text: str) -> Mapping[str, RoleSettings]:
+    """The settings of roles in this JSON, by their names. Raises ValueError."""
+    try:
+        return MappingProxyType(_read_roles(text) if text.strip() else {})
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+
+
+@lru_cache(maxsize=8)
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks in this text, separated by commas. Raises ValueError."""
+    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+@lru_cache(maxsize=8)
+def parse_origins(text: str) -> frozenset[str]:
+    """The origins in this text, separated by commas, as browsers write them. Raises ValueError."""
+    origins = [part.strip() for part in text.split(",") if part.strip()]
+    for origin in origins:
+        if _origin(origin) is None:
+            raise ValueError(f"{origin!r} is no origin: scheme, host, and a port that is not usual")
+    return frozenset(origins)
+
+
+_origin = re.compile(
+    r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
+).fullmatch
+
+
+@lru_cache(maxsize=8)
+def parse_login_url(text: str) -> frozenset[str]:
+    """The host of this address of a page, or nothing for none. Raises ValueError."""
+    if not text:
+        return frozenset()
+    match = _page(text)
+    if match is None:
+        raise ValueError("it must be like https://login.example/page, without a fragment")
+    return parse_hosts(match[1])
+
+
+@lru_cache(maxsize=8)
+def parse_hosts(text: str) -> frozenset[str]:
+    """The hosts in this text, separated by commas, as browsers write them. Raises ValueError."""
+    hosts = frozenset(part.strip() for part in text.split(",") if part.strip())
+    for host in hosts:
+        if _origin(f"https://{host}") is None:
+            raise ValueError(f"{host!r} is no host: lower case, and a port that is not usual")
+    return hosts
+
+
+@lru_cache(maxsize=8)
+def parse_words(text: str) -> frozenset[str]:
+    """The words in this text, separated by commas, NFKC and case-folded. Raises ValueError."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words = frozenset(part.strip() for part in folded.split(",") if part.strip())
+    for word in words:
+        if len(word) < SHORTEST_WORD:
+            raise ValueError(f"{word!r} is shorter than {SHORTEST_WORD} characters")
+    return words
+
+
+_page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch
+
+
+def check_url(text: str) -> None:
+    """See that it names a PostgreSQL database.
+
+    Raises ValueError, without any part of the URL in it: there may be a password.
+    """
+    try:
+        parts = urlsplit(text)
+        hosts = parts.netloc.rpartition("@")[2].split(",")  # a primary and its standbys
+        usable = parts.scheme in {"postgres", "postgresql"} and all(
+            (urlsplit(f"//{host}").port or 1) > 0 for host in hosts
+        )
+    except ValueError:
+        usable = False
+    if text and not usable:
+        raise ValueError("it must be like postgresql://user:password@host:5432/database")

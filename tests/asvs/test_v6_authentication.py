@@ -1,0 +1,295 @@
+"""OWASP ASVS 5.0, V6: passwords and logins."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.config import Config
+from gatelog.hosting.app import create_app
+from gatelog.testing.moving import MovedClock
+
+from tests.conftest import Dsns
+from tests.http.test_roles import WHOSE
+from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
+
+if TYPE_CHECKING:
+    from gatelog.log.store.database import Connection
+
+PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+TEN_YEARS_S = 86_400 * 3650
+ENOUGH = 3000
+SHORTEST = 15
+
+
+async def change(service: Service, token: str, new: str, current: str = PASSWORD) -> Answer:
+    body = {"current_password": current, "new_password": new}
+    return await service.post("/v1/change_password", json=body, cookie=token)
+
+
+async def refused_twice(alice: Service, password: str) -> str:
+    """Why this password is refused, at a registration and at a change."""
+    registered = await alice.register("bob", password)
+    changed = await change(alice, await alice.token(), password)
+    for refused in (registered, changed):
+        assert (refused.status, refused.code) == (422, "weak_password")
+    assert registered.json["detail"] == changed.json["detail"]
+    assert (await alice.log_in("bob", password)).status == 401
+    assert (await alice.log_in()).status == 200
+    return str(registered.json["detail"])
+
+
+async def taken_twice(service: Service, password: str) -> None:
+    """This password can be registered, changed to, and logged in with."""
+    assert (await service.register("bob", password)).status == 201
+    assert (await service.log_in("bob", password)).status == 200
+    await service.register()
+    assert (await change(service, await service.token(), password)).status == 200
+    assert (await service.log_in("alice", password)).status == 200
+
+
+def test_v6_1_2() -> None:
+    """[Security](security.md#passwords) lists the words and the settings from which more come; the
+    page has every one that a service has by default."""
+    words = context_words(Config())
+    assert words == {"gatelog", "admin", "auditor"}
+    for word in words:
+        assert f"`{word}`" in PAGE
+    named = Config(
+        app="bread", log_origin="rolls", trusted_origins="https://pies", cors_origins="https://buns",
+        login_url="https://cakes/", return_hosts="tarts", password_words="muffins",
+    )  # fmt: skip
+    changed = {f for f in Config.__struct_fields__ if getattr(named, f) != getattr(Config(), f)}
+    assert context_words(named) - words == {
+        *("bread", "rolls", "pies", "buns", "cakes", "tarts", "muffins")
+    }
+    for field in changed:
+        assert f"GATELOG_{field.upper()}" in PAGE
+
+
+async def test_v6_1_3(alice: Service) -> None:
+    """[Security](security.md#ways-in) lists the ways in, which take the same password by the same
+    check: a login and a change of the password. The routes that give a token are those."""
+    table = PAGE.partition("## Ways in")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+ /\S+)` \|", table, re.MULTILINE))
+    assert documented == {"POST /v1/login_user", "POST /v1/change_password"}
+    login = await alice.log_in()
+    given = {"POST /v1/login_user"} if login.token else set()
+    for route in WHOSE:
+        method, _, path = route.partition(" ")
+        if "{" in path or path == "/v1/login_user":
+            continue
+        body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+        sent = body if path == "/v1/change_password" else None
+        token = await alice.token()
+        answer = await alice.send(method.replace("*", "GET"), path, cookie=token, json=sent)
+        cookie = answer.headers.get("Set-Cookie", "; Max-Age=0;")
+        if "token" in answer.body.decode() or "; Max-Age=0;" not in cookie:
+            given.add(route)
+        if sent:
+            back = await alice.token(password=NEW_PASSWORD)
+            assert (await change(alice, back, PASSWORD, NEW_PASSWORD)).status == 200
+    assert given == documented
+
+
+async def test_v6_2_1(alice: Service) -> None:
+    """15 characters at least, by default; GATELOG_PASSWORD_MIN_LENGTH may ask for 8 and for no
+    less. Characters are counted, not bytes."""
+    assert Config().password_min_length == SHORTEST
+    fourteen = "".join(map(chr, range(0x4E00, 0x4E0E)))  # of three bytes each
+    for short in ("", "x1y2z3a", "x1y2z3a4b5c6d7", fourteen):
+        assert (await alice.register("bob", short)).status == 422
+    assert (await alice.register("bob", "x1y2z3a4b5c6d7e")).status == 201
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"password_min_length": 7}, Config)
+
+
+async def test_v6_2_2(alice: Service) -> None:
+    """``POST /v1/change_password``: from then on the new password is taken and the old one is
+    not."""
+    assert (await change(alice, await alice.token(), NEW_PASSWORD)).status == 200
+    assert (await alice.log_in(password=NEW_PASSWORD)).status == 200
+    assert (await alice.log_in()).code == "invalid_credentials"
+
+
+@pytest.mark.parametrize("missing", ["current_password", "new_password"])
+async def test_v6_2_3(alice: Service, missing: str) -> None:
+    """A change takes both: without one it is 422, with a wrong current one 401, and the password
+    stays what it was."""
+    token = await alice.token()
+    body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    del body[missing]
+    assert (await alice.post("/v1/change_password", json=body, cookie=token)).status == 422
+    wrong = await change(alice, token, NEW_PASSWORD, "a wrong phrase, though")
+    assert (wrong.status, wrong.code) == (401, "invalid_credentials")
+    assert (await alice.log_in()).status == 200
+
+
+def some_common(least: int) -> list[str]:
+    """Some of the listed passwords that have so many characters."""
+    listed = [word for word in common_passwords() if len(word) >= least]
+    assert len(listed) >= ENOUGH
+    return listed[:: len(listed) // 5]
+
+
+@pytest.mark.parametrize("password", some_common(SHORTEST))
+async def test_v6_2_4(alice: Service, password: str) -> None:
+    """Of the list that comes with the package 9,748 entries have the 15 characters that are asked
+    for by default; these, in any case, and what repeats one are refused at a registration and at a
+    change, which says why (422 ``weak_password``)."""
+    for spelling in (password, password.upper()):
+        assert "common" in await refused_twice(alice, spelling)
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "onlylowercaseletters",
+        "MITGROSSBUCHSTABENALLEIN",
+        "83619450276138",
+        "!§$%&/()=?`+*~#'-_.:,;<>|",
+        "words with  spaces\tand a tab ",
+        "пароль из русских слов",
+        "密码是一个很长的中文句子没有空格",
+        "🦀🐧🦊🐢🦉🐝🦋🐌🐞🦎🐍🦖🦕🐙🦑",
+        "\x07 bell and \x1b escape",
+    ],
+)
+async def test_v6_2_5(config: Config, database: Dsns, password: str) -> None:
+    """Any characters of Unicode will do, of one kind or many, control characters and outer spaces
+    too; only NUL and lone surrogates, which are no text, are refused."""
+    own = msgspec.structs.replace(config, password_min_length=14)
+    async with serving(create_app(own, database.app), own) as service:
+        await taken_twice(service, password)
+
+
+async def test_v6_2_8(alice: Service) -> None:
+    """Case counts, outer spaces count, and so does the last of 1,024 characters. One thing is done
+    to a password before it is hashed: Unicode's NFKC, as NIST SP 800-63B-4 (3.1.1.2) asks, so that
+    every keyboard writes the same one."""
+    password = " Case counts, and so does every one of 1,024: " + "xyz0" * 244 + "!)"
+    assert len(password) == 1024
+    assert (await alice.register("bob", password)).status == 201
+    changed = [
+        password.lower(),
+        password.strip(),
+        password[:-1],
+        password[:72],
+        password[:-1] + "]",
+    ]
+    for other in (*changed, password.swapcase(), password + " "):
+        assert (await alice.log_in("bob", other)).status in {401, 422}
+    assert (await alice.log_in("bob", password)).status == 200
+
+
+@pytest.mark.parametrize("length", [64, 65, 256, 1024])
+async def test_v6_2_9(service: Service, length: int) -> None:
+    """Passwords have up to 1,024 characters; a longer one is refused, never cut."""
+    password = ("correct horse battery staple, number 1, 2, 3 and so on; " * 20)[:length]
+    await taken_twice(service, password)
+    assert (await service.register("carol", "ab c" * 257)).status == 422
+
+
+async def test_v6_2_10(alice: Service, gatelog_clock: MovedClock) -> None:
+    """Ten years later the password is what it was, and nothing asks for another one."""
+    gatelog_clock.advance(TEN_YEARS_S)
+    login = await alice.log_in()
+    assert (login.status, login.json["status"]) == (200, "logged_in")
+    assert (await alice.get("/v1/me", cookie=login.token)).status == 200
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["Gatelog-Gatelog-1", "gatelog admin auditor", "Bakery2026!gatelog", "admin.alice@bob.1"],
+)
+async def test_v6_2_11(config: Config, database: Dsns, password: str) -> None:
+    """A new password is refused when it is the login, names of the service, roles or words of
+    GATELOG_PASSWORD_WORDS and fewer than 8 characters beside them, at a registration and at a
+    change."""
+    own = msgspec.structs.replace(config, password_words="bakery, alice")
+    async with serving(create_app(own, database.app), own) as service:
+        await service.register()
+        assert "little else" in await refused_twice(service, password)
+        assert (await service.register("bob", "my gatelog of shadows")).status == 201
+
+
+@pytest.mark.parametrize("password", ["q1w2e3r4t5y6u7i8", "30secondstomars", "zxcvbnm123456789"])
+async def test_v6_2_12(alice: Service, password: str) -> None:
+    """The list is one of breached passwords: the most common of "Pwned Passwords" and of ten
+    million collected from breaches. It is in the package, so no password is sent anywhere to be
+    looked up."""
+    assert password in common_passwords()
+    assert "common" in await refused_twice(alice, password)
+
+
+@pytest.mark.parametrize("login", ["root", "admin", "administrator", "sa", "gatelog", "auditor"])
+async def test_v6_3_2(service: Service, connection: Connection, login: str) -> None:
+    """A migrated database has no user at all; the first one is registered or added by command, with
+    a password that is theirs."""
+    assert await connection.fetchval("SELECT count(*) FROM users") == 0
+    assert await connection.fetchval("SELECT count(*) FROM credentials") == 0
+    for password in (login, "password", "admin", "changeme"):
+        assert (await service.log_in(login, password)).status == 401
+
+
+async def test_v6_3_4(service: Service) -> None:
+    """What is open to everybody is listed route by route, in a test that takes the routes from the
+    application itself; a login and nothing else of it gives a token. Every other route is refused
+    without one (401), with any method."""
+    opened = {route for route, whose in WHOSE.items() if whose == "everybody"}
+    assert {route for route in opened if " /v1/" in route} == {
+        "POST /v1/register_user",
+        "POST /v1/login_user",
+        "GET /v1/logout_user",
+        "POST /v1/logout_user",
+    }
+    await service.register()
+    for route, whose in WHOSE.items():
+        method, _, path = route.partition(" ")
+        for header in ({}, {"Authorization": "Basic YWxpY2U6eA=="}, {"X-Gatelog-User": "alice"}):
+            if whose != "everybody" and "{" not in path:
+                answer = await service.send(method.replace("*", "GET"), path, headers=header)
+                assert answer.status == 401
+
+
+async def test_v6_3_8(
+    config: Config, database: Dsns, root_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that nobody has, a wrong password and a disabled user get the same 401, byte for byte,
+    after the same work: one look-up, one hash of the configured cost, one event. Where registration
+    is closed, it is answered 403 before any look at the name."""
+    hashed: list[bool] = []
+    verify = PasswordPool.verify
+
+    async def counted(pool: PasswordPool, password_hash: str | None, *others: Any) -> bool:
+        hashed.append(password_hash is None)
+        return await verify(pool, password_hash, *others)
+
+    monkeypatch.setattr(PasswordPool, "verify", counted)
+    closed = msgspec.structs.replace(config, registration="closed")
+    async with serving(create_app(closed, database.app), closed) as service:
+        disabled = (await service.log_in("dora")).json["user_id"]
+        token = await service.token("root")
+        assert (await service.post(f"/v1/users/{disabled}/disable", cookie=token)).status == 200
+        hashed.clear()
+        tried = [("nobody", PASSWORD), ("alice", "a wrong phrase, though"), ("dora", PASSWORD)]
+        answers = [await service.log_in(*each) for each in tried]
+        assert hashed == [True, False, False]
+        told = {(a.status, a.body, tuple(n for n in a.headers if n != "Date")) for a in answers}
+        assert len(told) == 1
+        assert answers[0].code == "invalid_credentials"
+        names = [await service.register(name) for name in ("alice", "somebody")]
+        assert [(a.status, a.code) for a in names] == [(403, "registration_closed")] * 2
+        assert names[0].body == names[1].body
+
+
+@pytest.fixture
+async def root_of(alice: Service, root: str) -> str:
+    """An administrator, beside alice and dora."""
+    assert (await alice.register("dora")).status == 201
+    return root
