@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Actor, Ended
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.service.passwords import PasswordPool
-from gatelog.clock import utc_now
 from gatelog.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.log.store import sql
@@ -29,6 +27,7 @@ from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import acknowledge, read_leases, write_lease
 from gatelog.sessions.store.replica_place import boottime_ns
+from gatelog.testing.moving import MovedClock
 
 from tests.builders import CHEAP_CONFIG
 from tests.conftest import HELD_OPEN, Dsns
@@ -212,11 +211,10 @@ async def test_a_login_that_ends_nothing_does_not_wait(world: World) -> None:
     assert len(world.waits) == 1, "that of the command before"
 
 
-async def test_the_end_by_time_does_not_wait(world: World) -> None:
+async def test_the_end_by_time_does_not_wait(world: World, moved_clock: MovedClock) -> None:
     """Nobody is told of it, and memory knows by itself which sessions are over by time."""
     await world.replica()
-    later = timedelta(seconds=2 * CONFIG.session_lifetime_s)
-    world.accounts.sessions._acting.now = lambda: utc_now() + later
+    moved_clock.advance(2 * CONFIG.session_lifetime_s)
 
     assert await world.accounts.sessions.end_expired() == CONFIG.max_sessions_per_user
 
