@@ -438,9 +438,9 @@ async def test_v16_4_3(alice: Service, auditor: str) -> None:
 
 
 async def test_v16_5_1(fragile: Service, proxy: Proxy) -> None:
-    """What nobody expected is a 500 ``internal_error`` and nothing more than the id of its trace: no
-    type, message, stack,
-    statement or host. A failed login does not say what was wrong, and no error quotes the input."""
+    """What nobody expected is a 500 ``internal_error`` and nothing more than the id of its trace:
+    no type, message, stack, statement or host. A failed login does not say what was wrong, and no
+    error quotes the input."""
     token = await fragile.token()
     for path in ("/breaks?secret=x", "/inside"):
         broken = await fragile.get(path, cookie=token)
