@@ -163,6 +163,17 @@ async def test_many_accounts_from_one_prefix(serve: Serve, address: str) -> None
     assert (await log_in(service, address="2001:db8:1:3::1")).status == 401
 
 
+async def test_ones_own_password_forgives_nothing_at_other_accounts(serve: Serve) -> None:
+    """Whoever has an account cannot buy tries with it, from where it is."""
+    service = await serve()
+    await register(service, "mallory")
+    for n in range(100):
+        assert (await log_in(service, f"user{n}")).status == 401
+        if n % 25 == 0:
+            assert (await log_in(service, "mallory", PASSWORD)).status == 200
+    assert (await log_in(service, "another")).status == 429
+
+
 async def test_the_owner_gets_in_on_a_known_device(serve: Serve, clock: Clock) -> None:
     service = await serve()
     await register(service)
@@ -479,6 +490,30 @@ async def test_a_flood_leaves_room_for_others(
     assert (owner.status, guest.status) == (200, 200)
     statuses = Counter(answer.status for answer in await asyncio.gather(*flood))
     assert statuses.keys() == {401, 503}
+
+
+async def test_what_is_counted_for_operators(serve: Serve) -> None:
+    service = await serve()
+    await register(service)
+    before = await metrics(service)
+    device = (await log_in(service, password=PASSWORD)).device
+    for _ in range(7):
+        await log_in(service)
+    for _ in range(2):
+        await log_in(service, password=PASSWORD, device=device)
+    counted = {name: value - before[name] for name, value in (await metrics(service)).items()}
+    tries = 'gatelog_login_tries_total{outcome="%s",who="%s"}'
+    assert counted[tries % ("admitted", "stranger")] == 6
+    assert counted[tries % ("throttled", "stranger")] == 2
+    assert counted[tries % ("admitted", "known")] == 2
+    assert counted['gatelog_login_queue_seconds_count{known="true"}'] == 2
+    assert counted['gatelog_login_queue_seconds_count{known="false"}'] == 8
+
+
+async def metrics(service: Service) -> Counter[str]:
+    """The metrics by name and labels, those of the whole process."""
+    lines = (await service.get("/metrics")).body.decode().splitlines()
+    return Counter({n: float(v) for n, _, v in (x.rpartition(" ") for x in lines if x[0] != "#")})
 
 
 async def test_refusals_are_remembered_for_a_moment_only(

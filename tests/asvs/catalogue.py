@@ -21,8 +21,6 @@ NO_FEDERATION: Final = (
     " assertion that outlives a request. A proxy or application behind it asks for each request"
     " (docs/forward-auth.md), so there is one session with one life."
 )
-LIFETIMES: Final = "idle timeouts"
-THROTTLING: Final = "throttling of logins"
 FACTORS: Final = "second factors and recovery"
 
 
@@ -78,8 +76,6 @@ ASVS: Final = (
                 1,
                 "It is written down how guessing and stuffing are resisted, and how nobody is"
                 " locked out by others.",
-                planned=f"{THROTTLING}: the curve of delays, the budget of a known device, and the"
-                " settings; the test holds the page to the settings.",
             ),
             _of(
                 "V6.1.2", 2, "The words of the context that passwords may not use are written down."
@@ -118,8 +114,6 @@ ASVS: Final = (
                 "V6.3.1",
                 1,
                 "Guessing and stuffing are resisted as the documentation says.",
-                planned=f"{THROTTLING}: tries are admitted before a password is hashed, delayed and"
-                " then answered 429 `too_many_attempts`, on all hosts together.",
             ),
             _of("V6.3.2", 1, "There are no default accounts."),
             _of(
@@ -153,7 +147,7 @@ ASVS: Final = (
                 "V6.3.8",
                 3,
                 "Whether an account exists cannot be told from a failed login, by answer or time.",
-                planned=f"{THROTTLING}: the comparison of times over 1,000 tries. Open registration"
+                planned="the comparison of times over 1,000 tries. Open registration"
                 " says that a name is taken; it is closed, or open for the first user, by default.",
             ),
         ),
@@ -166,7 +160,6 @@ ASVS: Final = (
                 "V7.1.1",
                 2,
                 "Idle and absolute lifetimes are written down, and where they differ from NIST's.",
-                planned=f"{LIFETIMES}, and the presets for NIST's levels.",
             ),
             _of("V7.1.2", 2, "It is written down how many sessions one may have, and what then."),
             _of("V7.1.3", 2, "Systems of a federation are written down.", absent=NO_FEDERATION),
@@ -183,8 +176,6 @@ ASVS: Final = (
                 "V7.2.4",
                 1,
                 "Logging in, again too, gives a fresh token and ends the current one.",
-                planned=f"{LIFETIMES}: a login over a live cookie ends that session (`superseded`)."
-                " A change of the password does today.",
             ),
         ),
     ),
@@ -196,8 +187,6 @@ ASVS: Final = (
                 "V7.3.1",
                 2,
                 "Sessions end when they are idle.",
-                planned=f"{LIFETIMES}: with the clock moved beyond GATELOG_SESSION_IDLE_S a session"
-                " is answered 401 and ends with `idle_timeout`; one that is used does not.",
             ),
             _of("V7.3.2", 2, "Sessions end after a longest time."),
         ),
@@ -281,7 +270,6 @@ ASVS: Final = (
                 "V16.3.3",
                 2,
                 "What goes around controls is logged: of input, logic, and against robots.",
-                planned=f"{THROTTLING}: attempts beyond the limit, one event a minute.",
             ),
             _of("V16.3.4", 2, "Unexpected errors and failures of what is behind are logged."),
         ),
@@ -316,8 +304,6 @@ NIST: Final = (
                 "NIST 3.2.2",
                 0,
                 "Rate limiting: at most 100 failed attempts in a row on one account.",
-                planned=f"{THROTTLING}: after 100 failures in a row the password is unusable until"
-                " it is reset; a known device keeps a budget of its own.",
             ),
         ),
     ),
@@ -331,7 +317,6 @@ NIST: Final = (
                 0,
                 "Session Bindings: the secret is made by the service at the login, random, of 64"
                 " bits at least, gone with the logout, of limited life, and not for TLS to lose.",
-                planned=f"{LIFETIMES}: the limits of NIST's levels.",
             ),
             _of(
                 "NIST 5.1.1",
@@ -343,8 +328,6 @@ NIST: Final = (
                 0,
                 "Reauthentication: an overall and an inactivity timeout, written down; activity"
                 " resets one, a login both.",
-                planned=f"{LIFETIMES}: the inactivity timeout, and activity that renews it. The"
-                " overall timeout is there.",
             ),
         ),
     ),

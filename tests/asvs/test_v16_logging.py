@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
+import msgspec
 import psutil
 import pytest
 from aiohttp import web
@@ -61,7 +62,7 @@ async def auditor(alice: Service, add_user: AddUser) -> str:
 @pytest.fixture(autouse=True)
 def room_for_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of other tests have taken no room."""
-    for module in ("gatelog.http.guard", "gatelog.hosting.app"):
+    for module in ("gatelog.http.guard", "gatelog.hosting.server"):
         monkeypatch.setattr(f"{module}.refusals_here", refusals.Refusals())
 
 
@@ -143,7 +144,8 @@ def test_v16_2_3(processes: Processes) -> None:
     processes.register("written")
     processes.log_in("written", WRONG)
     processes.request("GET", "/v1/audit/events", cookie=processes.log_in("written").cookie)
-    assert {path.name for path in processes.data_dir.iterdir()} <= WRITTEN
+    found = {path.name for path in processes.data_dir.iterdir()}
+    assert {name for name in found if not name.startswith(".checkpoint.")} <= WRITTEN  # on its way
     root = processes.data_dir.resolve()
     for process in processes.everything():
         for opened in process.open_files():
@@ -264,10 +266,16 @@ async def test_v16_3_2(alice: Service, auditor: str, caplog: pytest.LogCaptureFi
     assert [event["what"] for event in reads.json["events"]] == ["events"]
 
 
-async def test_v16_3_3(alice: Service, caplog: pytest.LogCaptureFixture) -> None:
+async def test_v16_3_3(
+    alice: Service,
+    config: Config,
+    database: Dsns,
+    connection: Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Input that does not fit, credentials that contradict each other, requests of other sites and
     logins when too many wait leave lines by OWASP's vocabulary; a flood of them is counted, not
-    written out."""
+    written out. Tries to log in beyond the limit are one event a minute, ``logins_throttled``."""
     caplog.set_level(logging.INFO)
     one, two = await alice.token(), await alice.token()
     await alice.post("/v1/login_user", json={"login": "alice", "password": 7})
@@ -284,6 +292,18 @@ async def test_v16_3_3(alice: Service, caplog: pytest.LogCaptureFixture) -> None
         await alice.get("/v1/audit/events", cookie=one)
     await until(lambda: any("left_out=" in line for line in lines_of(caplog)))
     assert len(lines_of(caplog)) < 3 * refusals.LINES
+
+    caplog.clear()
+    own = msgspec.structs.replace(config, login_tries=2)
+    async with serving(create_app(own, database.app), own) as service:
+        for _ in range(8):
+            tried = await service.log_in("nobody", "a wrong phrase, though")
+        assert tried.code == "too_many_attempts"
+        throttled = "SELECT count(*) FROM events WHERE type = 'logins_throttled'"
+        assert await connection.fetchval(throttled) == 1
+    assert any(
+        "excess_rate_limit_exceeded code=too_many_attempts" in each for each in lines_of(caplog)
+    )
 
 
 @public
@@ -418,13 +438,14 @@ async def test_v16_4_3(alice: Service, auditor: str) -> None:
 
 
 async def test_v16_5_1(fragile: Service, proxy: Proxy) -> None:
-    """What nobody expected is a 500 ``internal_error`` and nothing more: no type, message, trace,
-    statement or host. A failed login does not say what was wrong, and no error quotes the input."""
+    """What nobody expected is a 500 ``internal_error`` and nothing more than the id of its trace:
+    no type, message, stack, statement or host. A failed login does not say what was wrong, and no
+    error quotes the input."""
     token = await fragile.token()
     for path in ("/breaks?secret=x", "/inside"):
         broken = await fragile.get(path, cookie=token)
         assert (broken.status, broken.code) == (500, "internal_error")
-        assert broken.json.keys() == {"type", "title", "status", "code"}
+        assert broken.json.keys() == {"type", "title", "status", "code", "trace_id"}
         assert not re.search(
             rb"Error|Trace|SELECT|line|\.py|secret",
             broken.body.replace(b"Internal error", b"").replace(b"internal_error", b""),
@@ -433,7 +454,7 @@ async def test_v16_5_1(fragile: Service, proxy: Proxy) -> None:
     assert b"script" not in wrong.body
     proxy.refuse(True)
     away = await fragile.get("/v1/me", cookie=token)
-    assert away.json.keys() == {"type", "title", "status", "code"}
+    assert away.json.keys() == {"type", "title", "status", "code", "trace_id"}
     assert str(proxy.port).encode() not in away.body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,9 @@ from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "security.md").read_text()
+WRONG = "a wrong phrase, though"
 TEN_YEARS_S = 86_400 * 3650
 ENOUGH = 3000
 SHORTEST = 15
@@ -51,6 +54,17 @@ async def taken_twice(service: Service, password: str) -> None:
     await service.register()
     assert (await change(service, await service.token(), password)).status == 200
     assert (await service.log_in("alice", password)).status == 200
+
+
+@pytest.mark.parametrize(
+    "variable", ["GATELOG_LOGIN_TRIES", "GATELOG_PASSWORD_FAILURES", "GATELOG_REGISTRATION_TRIES"]
+)
+def test_v6_1_1(variable: str) -> None:
+    """[Throttling](throttling.md) says how guesses are counted and delayed, what a known device has
+    for itself, so that nobody is locked out by others, and how it is configured."""
+    page = (DOCS / "throttling.md").read_text()
+    assert variable in page
+    assert "known device" in page
 
 
 def test_v6_1_2() -> None:
@@ -225,6 +239,33 @@ async def test_v6_2_12(alice: Service, password: str) -> None:
     looked up."""
     assert password in common_passwords()
     assert "common" in await refused_twice(alice, password)
+
+
+@pytest.mark.parametrize("login", ["alice", "nobody"])
+async def test_v6_3_1(config: Config, database: Dsns, login: str) -> None:
+    """After GATELOG_LOGIN_TRIES failures further tries wait, twice as long after each: 429
+    ``too_many_attempts`` with ``Retry-After``, the same for a name that nobody has, the right
+    password included, and on all hosts together, however many guess at once. A known device keeps
+    its own budget."""
+    own = msgspec.structs.replace(config, login_tries=5)
+    async with (
+        serving(create_app(own, database.app), own) as one,
+        serving(create_app(own, database.app), own) as other,
+    ):
+        await one.register()
+        known = (await one.log_in()).device
+        tried = await asyncio.gather(
+            *(service.log_in(login, WRONG) for service in (one, other) for _ in range(15))
+        )
+        told = [answer.status for answer in tried]
+        assert set(told) == {401, 429}
+        assert told.count(401) <= 6  # 5, and one whose second has passed
+        refused = next(answer for answer in tried if answer.status == 429)
+        assert refused.code == "too_many_attempts"
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert (await one.log_in(login)).status == 429
+        if login == "alice":
+            assert (await other.log_in(headers={"Cookie": known})).status == 200
 
 
 @pytest.mark.parametrize("login", ["root", "admin", "administrator", "sa", "gatelog", "auditor"])

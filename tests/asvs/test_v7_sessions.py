@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from tests.asvs.conftest import AddUser
 from tests.conftest import Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Service, serving
 from tests.stack.service import Service as Processes
+from tests.waiting import until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
 CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
@@ -50,7 +52,9 @@ async def statuses(*services: Service, token: str) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("variable", ["GATELOG_SESSION_LIFETIME_S"])
+@pytest.mark.parametrize(
+    "variable", ["GATELOG_SESSION_LIFETIME_S", "GATELOG_SESSION_IDLE_S", "GATELOG_ASSURANCE"]
+)
 def test_v7_1_1(variable: str) -> None:
     """[Security](security.md#sessions) has the settings with their defaults, which are those of the
     program, and says where and why they are not NIST's."""
@@ -122,17 +126,55 @@ def _decoded(token: str) -> bytes:
 
 async def test_v7_2_4(alice: Service) -> None:
     """Every login gives a fresh token, whatever cookie comes along, and never one that the client
-    has chosen; a change of the password gives one and ends the session that asked."""
+    has chosen, and ends the session of that cookie (``superseded``); a change of the password gives
+    one and ends the session that asked."""
     chosen = "A" * 43
     login = await alice.log_in(cookie=chosen)
     assert login.token != chosen
     assert await statuses(alice, token=chosen) == {401}
     again = await alice.log_in(cookie=login.token)
     assert again.token != login.token
+    assert await statuses(alice, token=login.token) == {401}
+    path = "/v1/me/events?type=session_ended"
+    ended = (await alice.get(path, cookie=again.token)).json["events"]
+    assert [each["reason"] for each in ended] == ["superseded"]
     change = await alice.post("/v1/change_password", json=CHANGE, cookie=again.token)
     assert change.token not in {login.token, again.token}
     assert await statuses(alice, token=again.token) == {401}
     assert await statuses(alice, token=change.token) == {200}
+
+
+async def test_v7_3_1(config: Config, database: Dsns, gatelog_clock: MovedClock) -> None:
+    """A session that is not used for GATELOG_SESSION_IDLE_S is refused, also by a service that was
+    started meanwhile, and its end is recorded as ``idle_timeout``; one that is used goes on."""
+    own = msgspec.structs.replace(config, session_idle_s=1000, session_lifetime_s=86_400)
+    async with serving(create_app(own, database.app), own) as service:
+        await service.register()
+        used, unused = await service.token(), await service.token()
+
+        async def is_renewed() -> bool:
+            """Whether the use is recorded that the look itself is."""
+            sessions = (await service.get("/v1/sessions", cookie=used)).json["sessions"]
+            (own,) = (each for each in sessions if each["current"])
+            seen = datetime.fromisoformat(own["last_seen_at"])
+            return gatelog_clock() - seen < timedelta(seconds=300)
+
+        for _ in range(3):
+            gatelog_clock.advance(600)
+            assert await statuses(service, token=used) == {200}
+            await until(is_renewed)
+        assert await statuses(service, token=unused) == {401}
+        await service.token()  # decides on what is over by now, and records it
+        gatelog_clock.advance(1001)
+        assert await statuses(service, token=used) == {401}
+    async with serving(create_app(own, database.app), own) as service:
+        assert await statuses(service, token=used) == {401}
+        async with open_services(own, database.app) as services:
+            assert await services.accounts.sessions.end_expired() >= 1
+        path = "/v1/me/events?type=session_ended"
+        ended = (await service.get(path, cookie=await service.token())).json["events"]
+        assert {each["reason"] for each in ended} == {"idle_timeout"}
+        assert len(ended) >= 2
 
 
 async def test_v7_3_2(config: Config, database: Dsns, gatelog_clock: MovedClock) -> None:

@@ -28,6 +28,7 @@ from tests.faults.guessing import (
     let_through,
     most_within,
 )
+from tests.waiting import until
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,31 @@ async def test_a_known_device_gets_in_while_strangers_flood(directory: Path) -> 
     assert {login.status for login in logins} == {200}
     # one hash of a stranger's before one's own; on a machine that does much else, it takes longer
     assert longest_s <= max(MOST_S, MOST_TIMES * alone_s)
+
+
+async def test_a_try_that_a_crash_cut_off_has_failed(directory: Path) -> None:
+    """A worker is killed while it hashes: whoever makes workers crash gets no tries by it."""
+    slow = {"GATELOG_LOGIN_TRIES": "1", "GATELOG_ARGON2_TIME_COST": "20"}
+    async with guessing(directory, hosts=1, **slow) as (cluster, clients):
+        connection = await connect(cluster.postgres.app_dsn("service"))
+        trying = asyncio.create_task(clients.log_in("nobody", WRONG, "192.0.2.1"))
+
+        async def admitted() -> bool:
+            count: int = await connection.fetchval("SELECT count(*) FROM login_tries")
+            return count > 0
+
+        await until(admitted, within_s=60)
+        (worker,) = cluster.hosts[0].workers
+        worker.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await trying
+        assert await connection.fetchval("SELECT bool_or(settled) FROM login_tries") is False
+        worker.start()
+        # a start takes longer than the second that a failure costs
+        await connection.execute("UPDATE login_tries SET at = at + interval '5 minutes'")
+        await connection.close()
+        assert (await clients.log_in("nobody", WRONG, "192.0.2.1")).status == 429
+        assert (await clients.log_in("somebody", WRONG, "192.0.2.1")).status == 401
 
 
 async def test_time_does_not_tell_who_exists(directory: Path) -> None:

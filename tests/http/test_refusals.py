@@ -48,7 +48,7 @@ async def service(config: Config, database: Dsns) -> AsyncIterator[Service]:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of other tests have taken no room."""
     fresh = Refusals()
-    for module in ("gatelog.http.guard", "gatelog.hosting.app"):
+    for module in ("gatelog.http.guard", "gatelog.hosting.server"):
         monkeypatch.setattr(f"{module}.refusals_here", fresh)
 
 

@@ -154,7 +154,7 @@ async def test_a_line_of_json_says_which(service: Service, lines: Lines) -> None
 async def test_a_line_of_text_says_which(service: Service, lines: Lines) -> None:
     await ids(service, GOOD)
     logger.warning("elsewhere")
-    assert f"tests.traced: here trace_id={TRACE}\nand below\n" in lines.text
+    assert f"tests.traced: here trace_id={TRACE}\n    and below\n" in lines.text
     assert "tests.traced: elsewhere\n" in lines.text
 
 
