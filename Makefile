@@ -10,7 +10,7 @@ ARGS ?=
 JOBS ?= $(shell expr $$(nproc) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench bench-connections faults stack-test clean
+.PHONY: help run demo test lint bench bench-connections faults fuzz stack-test clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 - \2/p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench-connections: $(VENV)/installed-dev ## Keep 10,000 connections, and let slo
 
 faults: $(VENV)/installed-dev ## Run the fault tests, longer than 'make test' does
 	@FAULTS=long $(BIN)/python -m pytest tests/faults tests/sessions/test_lease_model.py $(ARGS)
+
+fuzz: $(VENV)/installed-dev ## Try every operation with what schemathesis makes up, longer than 'make test' does
+	@FUZZ=long $(BIN)/python -m pytest tests/openapi/test_fuzz.py $(ARGS)
 
 stack-test: $(VENV)/installed-dev ## Build the image and try the whole stack; needs a Docker engine
 	@docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1 || \

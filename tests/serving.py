@@ -15,6 +15,8 @@ from gatelog.hosting.app import OpenServices, build_app, make_runner
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from tests.contract import Contract, contract
+
 PASSWORD = "a rather long phrase"
 NEW_PASSWORD = "an even longer phrase"
 DEVICE = "gatelog-device"
@@ -62,10 +64,19 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Service:
-    """A running service and a client without a cookie jar."""
+    """A running service and a client without a cookie jar.
 
-    def __init__(self, runner: web.AppRunner, client: aiohttp.ClientSession) -> None:
+    ``contract``: what every answer has to keep to; None where something stands in between.
+    """
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        client: aiohttp.ClientSession,
+        contract: Contract | None = None,
+    ) -> None:
         self.runner = runner
+        self._contract = contract
         self.host, self.port = runner.addresses[0]
         self._client = client
 
@@ -90,7 +101,10 @@ class Service:
         async with self._client.request(
             method, url, json=json, data=data, headers=sent, allow_redirects=False
         ) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        if self._contract is not None:
+            self._contract.check(method, path, answer.status, answer.headers, answer.body)
+        return answer
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.send("GET", path, **options)
@@ -124,7 +138,7 @@ async def serving(app: web.Application, config: Config) -> AsyncIterator[Service
         client = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
-        yield Service(runner, client)
+        yield Service(runner, client, contract(config))
 
 
 @asynccontextmanager

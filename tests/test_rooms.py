@@ -40,7 +40,7 @@ WHOLE = {
     "migrations": "store",
 }
 # Of the ground, what may be imported by rules.
-PURE = {"errors", "ids", "master_keys", "settings", "text"}
+PURE = {"errors", "ids", "master_keys", "moments", "settings", "text"}
 # No clock, no randomness, no I/O in the rules: they come in as arguments.
 IMPURE = {
     "asyncio",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gatelog.hosting.program import create_app as create_app
     from gatelog.hosting.program import run as run
     from gatelog.hosting.program import setup as setup
+    from gatelog.http.bodies import read_body as read_body
+    from gatelog.http.described import describes as describes
     from gatelog.http.guard import SESSION as SESSION
     from gatelog.http.guard import changes_nothing as changes_nothing
     from gatelog.http.guard import changes_state as changes_state
@@ -40,8 +42,10 @@ _HOMES = {
     "changes_nothing": "gatelog.http.guard",
     "changes_state": "gatelog.http.guard",
     "create_app": "gatelog.hosting.program",
+    "describes": "gatelog.http.described",
     "load_config": "gatelog.config",
     "public": "gatelog.http.guard",
+    "read_body": "gatelog.http.bodies",
     "recent_login": "gatelog.http.roles",
     "requires": "gatelog.http.roles",
     "run": "gatelog.hosting.program",
@@ -59,8 +63,10 @@ __all__ = [
     "changes_nothing",
     "changes_state",
     "create_app",
+    "describes",
     "load_config",
     "public",
+    "read_body",
     "recent_login",
     "requires",
     "run",

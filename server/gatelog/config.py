@@ -40,6 +40,7 @@ from gatelog.settings import (
 )
 
 PREFIX = "GATELOG_"
+MIN_PASSWORD_LENGTH = 8  # whatever is configured (NIST SP 800-63B-4, section 3.1.1.2)
 MASK = "********"
 _COMMENTED = re.compile(r"^    # (.+)\n    (\w+):", re.MULTILINE)
 
@@ -95,7 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     # A login beyond them ends the oldest session (supersede), or is refused with 409 (refuse).
     too_many_sessions: Literal["supersede", "refuse"] = "supersede"
     # Shortest password accepted, in characters.
-    password_min_length: Annotated[int, Meta(ge=8, le=64)] = 15
+    password_min_length: Annotated[int, Meta(ge=MIN_PASSWORD_LENGTH, le=64)] = 15
     # Words that a password may not be made of, with commas: names of your company and products.
     password_words: Annotated[str, Meta(max_length=4096)] = ""
     # Failed logins of an address at an account, or of a known device, before delays begin.
@@ -172,6 +173,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
     # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
     metrics: Literal["local", "direct", "open", "off"] = "local"
+    # Whether the API's document (/openapi.json) and its page (/docs) are served, to everybody.
+    docs: Literal["on", "off"] = "on"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.

@@ -19,6 +19,7 @@ import psutil
 from gatelog.host.nursery import ROLES
 from gatelog.host.processes import running
 
+from tests.contract import contract
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parent.parent.parent
@@ -170,9 +171,11 @@ class Service:
         try:
             connection.request(method, path, json.dumps(body) if body else None, sent)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            content = answer.read()
         finally:
             connection.close()
+        contract().check(method, path, answer.status, dict(answer.headers), content)
+        return Answer(answer.status, answer.headers, content)
 
     def register(self, login: str = "ada", password: str = PASSWORD) -> int:
         body = {"login": login, "password": password}

@@ -20,6 +20,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from gatelog.hosting.docs import PAGE
 
 from tests.scratch import in_temporary_directory
 from tests.stack.service import (
@@ -218,6 +219,8 @@ def assert_hosts_the_project(url: str, project: Path, product: Path) -> None:
     assert ask(url, "/health/ready")[0] == 200
     assert ask(url, "/v1/me")[0] == 401
     assert ask(url, "/api/orders")[0] == 401
+    for path in ("/openapi.json", *(path for path, _ in PAGE.values())):
+        assert ask(url, path)[0] == 200
     status, body = ask(url, "/api/places")
     assert status == 200, body
     places = {name: Path(place) for name, place in json.loads(body).items()}

@@ -10,33 +10,44 @@ from aiohttp.typedefs import Handler
 
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.config import Config
-from gatelog.errors import GatelogError
+from gatelog.errors import ConfigError, GatelogError, LogDamaged, SchemaMismatch
 from gatelog.http.answers import answer
+from gatelog.http.described import describes
 from gatelog.http.guard import public
 from gatelog.http.problems import problem
 
 
 class Alive(msgspec.Struct):
+    """Which worker answers, and how many there are."""
+
     worker: int
     workers: int
     status: str = "alive"
 
 
 class Ready(msgspec.Struct):
+    """It can do its work."""
+
     status: str = "ready"
+
+
+_says_alive = describes(returns={200: Alive})
 
 
 def alive(config: Config) -> Handler:
     """The handler that says which worker answers."""
 
     @public
+    @_says_alive
     async def health_alive(_: web.Request) -> web.StreamResponse:
+        """Whether the service runs."""
         return _now(Alive(os.getpid(), config.worker_count))
 
     return health_alive
 
 
 @public
+@describes(returns={200: Ready}, raises=(ConfigError, SchemaMismatch, LogDamaged))
 async def ready(request: web.Request) -> web.StreamResponse:
     """Whether the service can do its work, and why not."""
     try:

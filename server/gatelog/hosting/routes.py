@@ -12,6 +12,7 @@ from gatelog.audit.web.events import audit_routes
 from gatelog.audit.web.export import export_routes
 from gatelog.audit.web.stream import stream_routes
 from gatelog.config import Config
+from gatelog.hosting.docs import docs_routes
 from gatelog.hosting.health import health_routes
 from gatelog.http.identity import identity_routes
 from gatelog.http.metrics import metrics_routes
@@ -20,7 +21,7 @@ from gatelog.proofs.web import log_routes
 
 
 def own_routes(config: Config) -> list[web.RouteDef]:
-    """All of them; those of metrics and keys where the configuration has them."""
+    """All of them; those of keys, metrics and the document where the configuration has them."""
     return [
         *identity_routes(),
         *key_routes(config),
@@ -34,4 +35,5 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *asof_routes(),
         *health_routes(config),
         *metrics_routes(config),
+        *docs_routes(config),
     ]

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from aiohttp import hdrs, web
 from multidict import istr
 
 from gatelog.errors import GatelogError
-from gatelog.http.caller import RECEIPT, Caller
+from gatelog.http.caller import PREFER, RECEIPT, Caller
 from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
+from gatelog.http.described import Reply
 from gatelog.http.encoded import Encoded
 from gatelog.http.problems import VARY_BY_CREDENTIALS
 
@@ -89,6 +91,22 @@ class Outcome(msgspec.Struct, omit_defaults=True, kw_only=True):
     receipt: Receipt | None = None
 
 
+# Of handlers that answer with ``told``, to describe them.
+PREFERENCE: Final[Mapping[str, Any]] = {
+    PREFER: Annotated[
+        str,
+        msgspec.Meta(description="`receipt`: where the log says so, with a proof (RFC 7240)."),
+    ]
+}
+
+
+def told_reply(outcome: type[Outcome], **sometimes: str) -> Reply:
+    """What ``told`` answers with, and headers that may come along."""
+    content: dict[str, Any] = {JSON[hdrs.CONTENT_TYPE]: outcome}
+    applied: dict[str, str] = {PREFERENCE_APPLIED: "`receipt`, where there is one."}
+    return Reply(content=content, sometimes=applied | sometimes)
+
+
 async def told(
     request: web.Request, caller: Caller, outcome: Outcome, position: int | None
 ) -> web.Response:
@@ -113,6 +131,11 @@ async def _receipt(request: web.Request, position: int) -> Receipt:
 
 
 # --- the cookie
+
+COOKIE_IS_FORGOTTEN: Final[Mapping[str, str]] = {
+    hdrs.SET_COOKIE: "The session cookie, emptied, if one was sent.",
+    CLEAR_SITE_DATA: "What pages have kept in the browser goes too (over TLS, with the cookie).",
+}
 
 
 def set_session_cookie(

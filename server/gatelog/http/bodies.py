@@ -43,10 +43,10 @@ class SlowBody(web.RequestPayloadError, TimeoutError):
 
 
 async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
-    """The request's body as this type.
+    """The request's body as this struct: JSON of at most 16 KiB, all its fields known.
 
-    Raises UnsupportedMediaType, BodyTooLarge, BadRequest, RequestTimedOut, MalformedJson,
-    InvalidInput.
+    Raises UnsupportedMediaType (415), BodyTooLarge (413), RequestTimedOut (408), BadRequest and
+    MalformedJson (400), and InvalidInput (422), which names the field and does not quote it.
     """
     if _json_type.fullmatch(request.headers.get(hdrs.CONTENT_TYPE, "")) is None:
         raise UnsupportedMediaType()

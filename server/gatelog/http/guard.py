@@ -205,6 +205,14 @@ def _harmless_methods(marks: Container[str]) -> frozenset[str]:
     return frozenset() if _CHANGES_STATE in marks else _SAFE_METHODS
 
 
+def is_public(handler: Handler | type[AbstractView]) -> bool:
+    """Whether a handler, with the check before it or not, is marked as answering everybody."""
+    marks = vars(handler)
+    if _GUARDED in marks:
+        marks = vars(marks["__wrapped__"])
+    return _PUBLIC in marks
+
+
 def refuse_unguarded(app: web.Application, mounted: web.AbstractResource | None = None) -> None:
     """See that no handler can be reached past the check. Raises RuntimeError.
 

@@ -15,22 +15,24 @@ before it lets a request through (forward authentication). Rules of ``auth``:
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from msgspec import Meta
 from multidict import istr
 from yarl import URL
 
 from gatelog.errors import Forbidden, InvalidInput
 from gatelog.http.answers import keep_private
+from gatelog.http.described import Reply, describes
 from gatelog.http.encoded import Template
 from gatelog.http.guard import AROUND, SESSION, changes_nothing
-from gatelog.http.login_redirect import LOGIN_PARAMETER, sent_to_login
+from gatelog.http.login_redirect import LOGIN_HEADER, LOGIN_PARAMETER, sent_to_login
 from gatelog.http.signed_identity import token_for
+from gatelog.moments import Moment
 from gatelog.sessions.rules.record import Session
 
 ME_PATH: Final = "/v1/me"
@@ -44,16 +46,21 @@ IDENTITY_HEADER: Final = istr("X-Gatelog-Identity")  # ``gatelog.http.signed_ide
 
 ROLE_PARAMETER: Final = "role"
 AUDIENCE_PARAMETER: Final = "audience"
-_is_audience = re.compile(r"[!#-\[\]-~]{1,255}").fullmatch  # printable ASCII, as it is in JSON
+_AUDIENCE: Final = r"[!#-\[\]-~]{1,255}"  # printable ASCII, as it is in JSON
+_is_audience = re.compile(_AUDIENCE).fullmatch
 
 _encode = msgspec.json.Encoder().encode
 
+Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+
 
 class Me(msgspec.Struct):
-    user_id: str
-    session_id: str
-    started_at: datetime
-    expires_at: datetime
+    """The session of who asks."""
+
+    user_id: Id
+    session_id: Id
+    started_at: Moment
+    expires_at: Moment
     roles: tuple[str, ...]
 
 
@@ -68,6 +75,7 @@ _EMPTY = _private()
 _JSON = _private(**{hdrs.CONTENT_TYPE: "application/json"})
 
 
+@describes(returns={200: Me})
 async def me(request: web.Request) -> web.StreamResponse:
     """Who is asking, and how long the session lasts."""
     return _JSON.response(_content(request[SESSION]))
@@ -89,12 +97,52 @@ def _roles(text: str) -> tuple[str, ...]:
 
 
 @changes_nothing
+@describes(
+    query={
+        ROLE_PARAMETER: Annotated[
+            list[Annotated[str, Meta(min_length=1)]],
+            Meta(description="A role that the user must have; of several, one."),
+        ],
+        AUDIENCE_PARAMETER: Annotated[
+            str,
+            Meta(
+                pattern=f"^{_AUDIENCE}$",
+                description="The API that a signed identity is for; only proxies get it.",
+            ),
+        ],
+        LOGIN_PARAMETER: Annotated[
+            Literal["header"],
+            Meta(description=f"A 401 stays one, with the login page's address in {LOGIN_HEADER}."),
+        ],
+    },
+    returns={
+        200: Reply(
+            says="Let it through.",
+            headers={
+                USER_HEADER: "The user's id.",
+                SESSION_HEADER: "The session's id.",
+                ROLES_HEADER: "The user's roles, with commas.",
+                EXPIRES_HEADER: "When the session ends, in seconds since 1970.",
+                IDENTITY_HEADER: "A signed identity (a JSON Web Token, RFC 7519), or empty.",
+            },
+        ),
+        401: Reply(
+            says="Nobody is logged in.",
+            sometimes={LOGIN_HEADER: "The login page, if that is asked for."},
+        ),
+        303: Reply(
+            says="A browser's navigation without a session, where a login page is configured.",
+            headers={hdrs.LOCATION: "The login page."},
+        ),
+    },
+    raises=(Forbidden,),
+)
 async def auth(request: web.Request) -> web.StreamResponse:
-    """Whether to let the request through that a proxy asks about, and whose it is.
+    """Whether to let the request through that a proxy asks about, and whose it is. The method is
+    that of the request in question.
 
-    ``?role=``: only if the user has it, or one of them where there are several. ``?audience=``:
-    with a signed identity, for this API. Raises Forbidden, and InvalidInput for a parameter that
-    is not known: no proxy takes a 422 for a yes.
+    With a signed identity for the API that is named, if one is. Raises Forbidden, and InvalidInput
+    for a parameter that is not known: no proxy takes a 422 for a yes.
     """
     return _EMPTY.response(more=await _told(request, request.app))
 

@@ -17,9 +17,12 @@ from prometheus_client.registry import REGISTRY, Collector
 from gatelog.config import Config
 from gatelog.errors import NotFound
 from gatelog.http.credentials import is_forwarded, is_local
+from gatelog.http.described import Reply, describes
 from gatelog.http.gauges import GAUGES
 from gatelog.http.guard import public
 from gatelog.http.requests import requests_here
+
+_described = describes(returns={200: Reply(content={CONTENT_TYPE_LATEST: str})}, raises=(NotFound,))
 
 
 def metrics_routes(config: Config) -> list[web.RouteDef]:
@@ -28,7 +31,9 @@ def metrics_routes(config: Config) -> list[web.RouteDef]:
         return []
 
     @public
+    @_described
     async def metrics(request: web.Request) -> web.StreamResponse:
+        """The metrics of this host, for Prometheus. Not found for who may not read them."""
         if config.metrics == "local" and not is_local(request):
             raise NotFound()
         if config.metrics == "direct" and is_forwarded(request):

@@ -6,7 +6,7 @@ Recording is a capability of its own: the application says who does it (``READ_R
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -17,6 +17,7 @@ from aiohttp import web
 from gatelog.clock import utc_now
 from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired
 from gatelog.http.caller import caller_of
+from gatelog.http.described import RECENT, ROLES
 from gatelog.http.guard import SESSION
 from gatelog.http.settings import CONFIG
 from gatelog.privacy.rules import Client
@@ -49,7 +50,7 @@ def requires(*roles: str) -> Callable[[HandlerT], HandlerT]:
         if not wanted & session.roles:
             raise Forbidden(f"This needs the role {' or '.join(roles)}.")
 
-    return _refusing(refuse)
+    return _refusing(refuse, lambda asked: {ROLES: (*asked.get(ROLES, ()), wanted)})
 
 
 def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
@@ -67,7 +68,7 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
         if utc_now() - session.started_at > longest:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
 
-    return _refusing(refuse)
+    return _refusing(refuse, lambda _: {RECENT: True})
 
 
 def refuse_old_login(request: web.Request) -> None:
@@ -81,8 +82,13 @@ def refuse_old_login(request: web.Request) -> None:
         raise RecentLoginRequired("This needs a more recent login: log in again.")
 
 
-def _refusing(refuse: Callable[[Session], None]) -> Callable[[HandlerT], HandlerT]:
-    """The mark that has this called with the session before a handler."""
+def _refusing(
+    refuse: Callable[[Session], None], say: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> Callable[[HandlerT], HandlerT]:
+    """The mark that has this called with the session before a handler.
+
+    ``say``: what it adds to the marks that the handler has, for who describes it.
+    """
 
     def mark(handler: HandlerT) -> HandlerT:
         @wraps(handler, updated=() if isinstance(handler, type) else ("__dict__",))
@@ -94,6 +100,8 @@ def _refusing(refuse: Callable[[Session], None]) -> Callable[[HandlerT], Handler
             refuse(session)
             return cast(web.StreamResponse, await handler(target))
 
+        for name, value in say(vars(handler)).items():
+            setattr(checked, name, value)
         return cast(HandlerT, checked)
 
     return mark

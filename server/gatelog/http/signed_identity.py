@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from gatelog.config import Config, variable
 from gatelog.errors import Forbidden
 from gatelog.http.credentials import is_from_proxy
+from gatelog.http.described import describes
 from gatelog.http.guard import public
 from gatelog.http.settings import CONFIG
 from gatelog.sessions.rules.identity_tokens import PublicKey
@@ -52,6 +53,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 @public
+@describes(returns={200: KeySet})
 async def keys(request: web.Request) -> web.Response:
     """The keys by which signed identities are checked."""
     listed = await request.app[IDENTITY_SIGNER].keys()

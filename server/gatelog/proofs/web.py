@@ -12,14 +12,16 @@ Each one needs the role ``auditor`` or ``admin``. Rules:
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
 
 from aiohttp import hdrs, web
+from msgspec import Meta
 
-from gatelog.errors import InvalidInput, MalformedProof, NotFound
+from gatelog.errors import InvalidInput, MalformedProof, NotFound, NotSealed, Purged
+from gatelog.http.described import Reply, describes
 from gatelog.http.roles import record_read, requires
 from gatelog.proofs.rules.merkle import MAX_TREE_SIZE
-from gatelog.proofs.rules.tlog import parse_tile_path
+from gatelog.proofs.rules.tlog import TILE_PATTERN, parse_tile_path
 from gatelog.proofs.service.proofs import Proofs
 
 PROOFS: Final = web.AppKey("proofs", Proofs)
@@ -31,11 +33,23 @@ FOR_GOOD = "private, max-age=31536000, immutable"
 _number = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
 
 
+_Text = Reply(content={TEXT: str})
+_TILE = Annotated[
+    str,
+    Meta(
+        description="As C2SP's tlog-tiles writes it after `tile/`; its slashes stand as they are.",
+        extra_json_schema={"pattern": f"^{TILE_PATTERN}$", "examples": ["0/000", "entries/000"]},
+    ),
+]
+_Size = Annotated[int, Meta(ge=1, le=MAX_TREE_SIZE)]
+
+
 def _text(body: bytes) -> web.Response:
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: TEXT})
 
 
 @requires("auditor", "admin")
+@describes(returns={200: _Text}, raises=(NotSealed,))
 async def checkpoint(request: web.Request) -> web.StreamResponse:
     """The newest signed checkpoint."""
     await record_read(request, "log")
@@ -43,6 +57,16 @@ async def checkpoint(request: web.Request) -> web.StreamResponse:
 
 
 @requires("auditor", "admin")
+@describes(
+    path={"path": _TILE},
+    returns={
+        200: Reply(
+            content={BYTES: bytes},
+            headers={hdrs.CACHE_CONTROL: "Hashes may be kept for good, entries may not."},
+        )
+    },
+    raises=(NotSealed, Purged),
+)
 async def tile(request: web.Request) -> web.StreamResponse:
     """A tile of hashes, or a bundle of entries."""
     try:
@@ -59,8 +83,16 @@ async def tile(request: web.Request) -> web.StreamResponse:
 
 
 @requires("auditor", "admin")
+@describes(
+    query={
+        "position": Annotated[_Size, Meta(description="The event that is to be proved.")],
+        "from": Annotated[_Size, Meta(description="The size of an older tree of this log.")],
+    },
+    returns={200: _Text},
+    raises=(NotSealed,),
+)
 async def proof(request: web.Request) -> web.StreamResponse:
-    """The proof of an event (``position``), or of an extension of an older tree (``from``)."""
+    """The proof of an event, or of an extension of an older tree. Takes one of the parameters."""
     name, number = _asked(request)
     await record_read(request, "log")
     proofs = request.app[PROOFS]

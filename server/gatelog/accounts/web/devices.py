@@ -25,6 +25,9 @@ from gatelog.sessions.rules.tokens import is_well_formed
 MAX_ACCOUNTS = 4
 SECURE_NAME = "__Host-gatelog-device"
 LOCAL_NAME = "gatelog-device"
+COOKIES_ARE_SET = {
+    hdrs.SET_COOKIE: f"The session cookie, and `{SECURE_NAME}`, by which the device is known."
+}
 
 _values_of = {
     name: re.compile(rf"(?:^|;)[ \t]*{name}=([A-Za-z0-9_.-]*)").findall

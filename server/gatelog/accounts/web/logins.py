@@ -2,45 +2,101 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from gatelog.accounts.rules.credentials import MAX_LOGIN_LENGTH, MAX_PASSWORD_LENGTH
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.accounts.web.devices import device_tokens, set_device_cookie
-from gatelog.http.answers import Outcome, private, set_session_cookie, told
+from gatelog.accounts.web.devices import COOKIES_ARE_SET, device_tokens, set_device_cookie
+from gatelog.config import MIN_PASSWORD_LENGTH
+from gatelog.errors import (
+    InvalidCredentials,
+    LoginTaken,
+    RegistrationClosed,
+    TooManyAttempts,
+    TooManySessions,
+    WeakPassword,
+)
+from gatelog.http.answers import (
+    PREFERENCE,
+    Outcome,
+    private,
+    set_session_cookie,
+    told,
+    told_reply,
+)
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
+from gatelog.http.described import describes
 from gatelog.http.guard import SESSION, public
+from gatelog.moments import Moment
 
 Carrier = Literal["cookie", "bearer"]
 
 
+Granting = Literal["logged_in", "password_changed"]
+# What texts must be is for the rules to say, in words of their own (accounts.rules.credentials);
+# lengths are of what they normalise to.
+LoginName = Annotated[
+    str,
+    Meta(
+        description="Without white space and what cannot be seen; the case does not matter.",
+        extra_json_schema={
+            "format": "login",
+            "minLength": 1,
+            "maxLength": MAX_LOGIN_LENGTH,
+            "examples": ["ada"],
+        },
+    ),
+]
+_PASSWORD = {
+    "format": "password",
+    "minLength": 1,
+    "maxLength": MAX_PASSWORD_LENGTH,
+    "examples": ["correct horse battery staple"],
+}
+Password = Annotated[str, Meta(extra_json_schema=_PASSWORD)]
+NewPassword = Annotated[
+    str,
+    Meta(
+        description="Long, and none that many have; 15 characters, if the service does not differ.",
+        extra_json_schema=_PASSWORD | {"minLength": MIN_PASSWORD_LENGTH},
+    ),
+]
+
+
 class Registration(msgspec.Struct, forbid_unknown_fields=True):
-    login: str
-    password: str
+    """A new user."""
+
+    login: LoginName
+    password: NewPassword
 
 
 class Login(msgspec.Struct, forbid_unknown_fields=True):
     """``token`` says how the token shall travel: in a cookie, or in the body for a bearer."""
 
-    login: str
-    password: str
+    login: LoginName
+    password: Password
     carrier: Carrier = msgspec.field(name="token", default="cookie")
 
 
 class PasswordChange(msgspec.Struct, forbid_unknown_fields=True):
-    current_password: str
-    new_password: str
+    """The password, and the one that it shall be."""
+
+    current_password: Password
+    new_password: NewPassword
 
 
 class Registered(msgspec.Struct):
+    """The new user's id."""
+
     user_id: UUID
-    status: str = "registered"
+    status: Literal["registered"] = "registered"
 
 
 class Granted(Outcome):
@@ -49,17 +105,22 @@ class Granted(Outcome):
     ``expires_at``: when it is over unless it is used; ``absolute_at``: at the latest.
     """
 
-    status: str
+    status: Granting
     user_id: UUID
     session_id: UUID
-    expires_at: datetime
-    absolute_at: datetime
+    expires_at: Moment
+    absolute_at: Moment
     position: int
     token: str | None = None
-    token_type: str | None = None
+    token_type: Literal["Bearer"] | None = None
 
 
 @public
+@describes(
+    body=Registration,
+    returns={201: Registered},
+    raises=(RegistrationClosed, LoginTaken, TooManyAttempts, WeakPassword),
+)
 async def register(request: web.Request) -> web.StreamResponse:
     """Create a user."""
     body = await read_body(request, Registration)
@@ -70,6 +131,12 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 
 @public
+@describes(
+    body=Login,
+    headers=PREFERENCE,
+    returns={200: told_reply(Granted, **COOKIES_ARE_SET)},
+    raises=(InvalidCredentials, TooManyAttempts, TooManySessions),
+)
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one.
 
@@ -85,6 +152,12 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
+@describes(
+    body=PasswordChange,
+    headers=PREFERENCE,
+    returns={200: told_reply(Granted, **COOKIES_ARE_SET)},
+    raises=(InvalidCredentials, TooManyAttempts, WeakPassword),
+)
 async def change_password(request: web.Request) -> web.StreamResponse:
     """Replace the password and every session; the fresh token travels as the old one did."""
     body = await read_body(request, PasswordChange)
@@ -101,7 +174,7 @@ async def change_password(request: web.Request) -> web.StreamResponse:
 
 
 async def _granted(
-    request: web.Request, caller: Caller, status: str, grant: Grant, carrier: Carrier
+    request: web.Request, caller: Caller, status: Granting, grant: Grant, carrier: Carrier
 ) -> web.StreamResponse:
     session = grant.session
     content = Granted(

@@ -7,28 +7,41 @@ be the one that locks its owner out.
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from gatelog.accounts.rules.names import MAX_NAME_LENGTH
 from gatelog.accounts.service.acting import Ended
 from gatelog.accounts.service.sessions import DescribedSession
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.http.answers import Outcome, answer, forget_session_cookie, told
+from gatelog.errors import NotAuthenticated, RecentLoginRequired
+from gatelog.http.answers import (
+    COOKIE_IS_FORGOTTEN,
+    PREFERENCE,
+    Outcome,
+    answer,
+    forget_session_cookie,
+    told,
+    told_reply,
+)
 from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import Caller, caller_of
+from gatelog.http.described import describes
 from gatelog.http.guard import SESSION, changes_state, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
 from gatelog.http.roles import refuse_old_login
+from gatelog.moments import Moment
 from gatelog.sessions.rules.record import Session
 
 
 class Ending(Outcome):
-    """``position`` is where the log says so; None when the log was not asked."""
+    """How many sessions ended; ``position``: where the log says so, if it was asked."""
 
-    status: str
+    status: Literal["logged_out", "ended"]
     ended: int
     position: int | None
 
@@ -46,11 +59,11 @@ class ListedSession(msgspec.Struct):
     """
 
     session_id: UUID
-    started_at: datetime
-    expires_at: datetime
+    started_at: Moment
+    expires_at: Moment
     current: bool
-    last_seen_at: datetime
-    absolute_at: datetime
+    last_seen_at: Moment
+    absolute_at: Moment
     name: str | None
     device: str | None
     address: str | None
@@ -59,21 +72,33 @@ class ListedSession(msgspec.Struct):
 class SessionName(msgspec.Struct, forbid_unknown_fields=True):
     """What the user calls a session; null: nothing."""
 
-    name: str | None
+    name: (
+        Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_LENGTH})]
+        | None
+    )
 
 
 class NamedSession(msgspec.Struct):
+    """The name that it has from now on."""
+
     session_id: UUID
     name: str | None
-    status: str = "named"
+    status: Literal["named"] = "named"
 
 
 class Sessions(msgspec.Struct):
+    """The user's active sessions."""
+
     sessions: list[ListedSession]
+
+
+_ENDING = {200: told_reply(Ending, **COOKIE_IS_FORGOTTEN)}
+_SESSION = {"session_id": UUID}
 
 
 @public
 @changes_state
+@describes(headers=PREFERENCE, returns=_ENDING, raises=(NotAuthenticated,))
 async def log_out(request: web.Request) -> web.StreamResponse:
     """End the session that the request presents, if there is one; forget its cookie anyway."""
     caller, ending = caller_of(request), Ending("logged_out", 0, None)
@@ -88,6 +113,7 @@ async def log_out(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@describes(returns={200: Sessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     here = request[SESSION]
@@ -110,6 +136,7 @@ def _listed(described: DescribedSession, here: Session) -> ListedSession:
     )
 
 
+@describes(body=SessionName, path=_SESSION, returns={200: NamedSession})
 async def name_session(request: web.Request) -> web.StreamResponse:
     """Give one of the user's own sessions a name, or none."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
@@ -119,6 +146,7 @@ async def name_session(request: web.Request) -> web.StreamResponse:
     return answer(NamedSession(session_id, name))
 
 
+@describes(path=_SESSION, headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
 async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
@@ -132,6 +160,7 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     return response
 
 
+@describes(headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
     refuse_old_login(request)
@@ -140,6 +169,7 @@ async def end_others(request: web.Request) -> web.StreamResponse:
     return await _ended(request, caller, ended)
 
 
+@describes(headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all of the user's sessions, this one too."""
     refuse_old_login(request)

@@ -7,29 +7,40 @@ where, is recorded with it.
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from gatelog.accounts.rules.users import ROLES
 from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.errors import InvalidInput, LastAdmin
 from gatelog.http.answers import answer
 from gatelog.http.bodies import id_in_path
 from gatelog.http.caller import caller_of
+from gatelog.http.described import describes
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
+from gatelog.moments import Moment
+
+Change = Literal["ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked"]
 
 
 class UserSession(msgspec.Struct):
+    """An active session, and the roles that it has."""
+
     session_id: UUID
-    started_at: datetime
-    expires_at: datetime
+    started_at: Moment
+    expires_at: Moment
     roles: tuple[str, ...]
 
 
 class UserSessions(msgspec.Struct):
+    """The active sessions of a user."""
+
     user_id: UUID
     sessions: list[UserSession]
 
@@ -37,9 +48,14 @@ class UserSessions(msgspec.Struct):
 class Changed(msgspec.Struct):
     """What was done to a user, how many sessions it ended, and where the log says so."""
 
-    status: str
+    status: Change
     ended: int
     position: int
+
+
+_USER = {"user_id": UUID}
+_ROLE = _USER | {"role": Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]}
+_CHANGED = {200: Changed}
 
 
 def _user(request: web.Request) -> UUID:
@@ -50,11 +66,12 @@ def _actor(request: web.Request) -> Actor:
     return Actor(request[SESSION].subject_id, caller_of(request).client)
 
 
-def _changed(status: str, ended: Ended) -> web.Response:
+def _changed(status: Change, ended: Ended) -> web.Response:
     return answer(Changed(status, ended.ended, ended.position))
 
 
 @requires("admin")
+@describes(path=_USER, returns={200: UserSessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
     user_id = _user(request)
@@ -69,6 +86,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
 async def end_all(request: web.Request) -> web.StreamResponse:
     """End all sessions of the user."""
     sessions = request.app[ACCOUNTS].sessions
@@ -76,6 +94,7 @@ async def end_all(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED, raises=(LastAdmin,))
 async def disable(request: web.Request) -> web.StreamResponse:
     """Keep the user from logging in, and end all sessions."""
     users = request.app[ACCOUNTS].users
@@ -83,6 +102,7 @@ async def disable(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
 async def enable(request: web.Request) -> web.StreamResponse:
     """Let the user log in again."""
     users = request.app[ACCOUNTS].users
@@ -90,6 +110,7 @@ async def enable(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
 async def unlock(request: web.Request) -> web.StreamResponse:
     """Forgive the user's failed logins, which have locked the password or may soon."""
     users = request.app[ACCOUNTS].users
@@ -98,6 +119,7 @@ async def unlock(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED, raises=(LastAdmin,))
 async def erase(request: web.Request) -> web.StreamResponse:
     """Forget the user for good."""
     users = request.app[ACCOUNTS].users
@@ -105,6 +127,7 @@ async def erase(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
@@ -112,6 +135,7 @@ async def grant_role(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput, LastAdmin))
 async def revoke_role(request: web.Request) -> web.StreamResponse:
     """Take a role away, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from gatelog.log.rules import events as ev
+from gatelog.moments import Moment
 from gatelog.privacy.rules import Personal
 
 NOTHING = Personal()
@@ -66,20 +67,20 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: int
     event_id: UUID
     type: str
-    recorded_at: datetime
-    occurred_at: datetime
+    recorded_at: Moment
+    occurred_at: Moment
     user_id: UUID | None = None
     session_id: UUID | None = None
     actor_id: UUID | None = None
     reason: str | None = None
     role: str | None = None
     what: str | None = None
-    expires_at: datetime | None = None
+    expires_at: Moment | None = None
     idle_s: int | None = None
     sessions: int | None = None
     count: int | None = None
     up_to: int | None = None
-    before: datetime | None = None
+    before: Moment | None = None
     login: str | None = None
     address: str | None = None
     user_agent: str | None = None

@@ -21,6 +21,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from gatelog import moments
 from gatelog.audit.store import sql
 from gatelog.audit.store.marks import mark_before
 from gatelog.errors import InvalidInput, LogDamaged, Purged
@@ -59,7 +60,7 @@ class Moment(msgspec.Struct, frozen=True):
 class End(msgspec.Struct, frozen=True):
     """When and why a session ended; no ``position``: its time is over, and that is not recorded."""
 
-    at: datetime
+    at: moments.Moment
     reason: EndReason
     position: int | None = None
 

@@ -6,20 +6,30 @@ link is the position of a session's start. A page may be short; what has no ``ne
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Meta
 
+from gatelog.audit.rules.shown import MAX_POSITION
 from gatelog.audit.service.asof import AsOf
 from gatelog.audit.store.asof import End, SessionPage, SessionThen
-from gatelog.audit.web.events import parse_filter, position_parameter, time_parameter
-from gatelog.errors import InvalidInput
-from gatelog.http.answers import answer
+from gatelog.audit.web.events import (
+    PAGE_LINKS,
+    Time,
+    parameters,
+    parse_filter,
+    position_parameter,
+    time_parameter,
+)
+from gatelog.errors import InvalidInput, Purged
+from gatelog.http.answers import JSON, answer
+from gatelog.http.described import Reply, describes
 from gatelog.http.roles import record_read, requires
+from gatelog.moments import Moment
 
 AS_OF: Final = web.AppKey("as_of", AsOf)
 
@@ -37,17 +47,17 @@ class ShownSession(msgspec.Struct, frozen=True):
     session_id: UUID
     user_id: UUID
     position: int
-    started_at: datetime
-    expires_at: datetime
+    started_at: Moment
+    expires_at: Moment
     roles: tuple[str, ...]
     ended: End | None
 
 
-class Sessions(msgspec.Struct, omit_defaults=True):
+class SessionsThen(msgspec.Struct, omit_defaults=True):
     """A page: the sessions that were active after the event at ``position``, at the time ``at``."""
 
     position: int
-    at: datetime
+    at: Moment
     sessions: list[ShownSession]
     next: str | None = None
 
@@ -66,9 +76,24 @@ def shown_session(then: SessionThen) -> ShownSession:
     )
 
 
+def _parameters() -> dict[str, Any]:
+    return parameters(FILTERS, "limit") | {
+        "at": Annotated[Time, Meta(description="Who was logged in at this time?")],
+        "position": Annotated[
+            int, Meta(ge=1, le=MAX_POSITION, description="Who was logged in after this event?")
+        ],
+    }
+
+
 @requires("auditor", "admin")
+@describes(
+    query=_parameters,
+    returns={200: Reply(content={JSON[hdrs.CONTENT_TYPE]: SessionsThen}, sometimes=PAGE_LINKS)},
+    raises=(Purged,),
+)
 async def sessions_as_of(request: web.Request) -> web.StreamResponse:
-    """A page of the sessions that were active then."""
+    """A page of the sessions that were active then, the last that started first. Takes one of
+    `at` and `position`."""
     wanted = parse_filter(request.query, names=FILTERS, also=OTHERS)
     at = time_parameter(request.query, "at")
     position = position_parameter(request.query, "position")
@@ -86,7 +111,7 @@ async def sessions_as_of(request: web.Request) -> web.StreamResponse:
 def _paged(request: web.Request, page: SessionPage) -> web.Response:
     target = _link(request, page.before)
     shown = [shown_session(then) for then in page.sessions]
-    response = answer(Sessions(page.moment.position, page.moment.at, shown, target))
+    response = answer(SessionsThen(page.moment.position, page.moment.at, shown, target))
     if target is not None:
         response.headers.add(hdrs.LINK, f'<{target}>; rel="next"')
     return response

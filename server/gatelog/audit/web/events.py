@@ -14,23 +14,33 @@ Rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Meta
 from multidict import MultiMapping
 
-from gatelog.audit.rules.shown import MAX_PAGE, MAX_POSITION, AuditFilter, Cursor, ShownEvent
+from gatelog.audit.rules.shown import (
+    MAX_PAGE,
+    MAX_POSITION,
+    AuditFilter,
+    Cursor,
+    Order,
+    ShownEvent,
+)
 from gatelog.audit.service.audit import Audit, ShownPage
 from gatelog.errors import InvalidInput, NotFound, NotSealed
-from gatelog.http.answers import OWN_EVENTS_PATH, answer
+from gatelog.http.answers import JSON, OWN_EVENTS_PATH, answer
+from gatelog.http.described import Reply, describes
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.log.rules.events import EVENT_TYPES
+from gatelog.moments import Moment
 from gatelog.privacy.rules import normalise_address
 from gatelog.proofs.web import PROOFS, TEXT
 
@@ -68,6 +78,24 @@ class _Malformed(Exception):
     """What is wrong with a parameter's value; the value is not repeated."""
 
 
+IpAddress = Annotated[
+    str,
+    Meta(
+        description="From this IP address.",
+        extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
+    ),
+]
+PageCursor = Annotated[
+    str,
+    Meta(
+        description="The page that a link leads to.",
+        extra_json_schema={"pattern": "^(before|after)-[0-9]{1,18}$"},
+    ),
+]
+Position = Annotated[int, Meta(ge=0, le=MAX_POSITION)]
+Time = Annotated[Moment, Meta(description="A plus sign is written %2B.")]
+
+
 def parse_filter(
     query: MultiMapping[str], *, names: Sequence[str] = FILTERS, also: Sequence[str] = ()
 ) -> AuditFilter:
@@ -89,7 +117,7 @@ def parse_filter(
         elif len(given) > 1:
             raise InvalidInput(f"The parameter {name} is given twice.")
         elif name in _PARAMETERS:
-            field, reader = _PARAMETERS[name]
+            field, reader, _ = _PARAMETERS[name]
             fields[field] = _read(name, reader, given[0])
     wanted = AuditFilter(**fields)
     if wanted.since is not None and wanted.until is not None and wanted.since > wanted.until:
@@ -177,21 +205,36 @@ def position_parameter(query: MultiMapping[str], name: str) -> int | None:
     return _read(name, _position, query[name]) if name in query else None
 
 
-_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "user": ("user", _uuid),
-    "session": ("session", _uuid),
-    "from": ("since", _time),
-    "to": ("until", _time),
-    "address": ("address", _address),
-    "after": ("after", _position),
-    "before": ("before", _position),
-    "order": ("order", _order),
-    "limit": ("limit", _limit),
-    "cursor": ("cursor", _page_cursor),
+# Of each its field in the question, how it is read, and what it is said to be.
+_PARAMETERS: dict[str, tuple[str, Callable[[str], Any], Any]] = {
+    "user": ("user", _uuid, Annotated[UUID, Meta(description="Whom they are about.")]),
+    "session": ("session", _uuid, Annotated[UUID, Meta(description="Which session.")]),
+    "from": ("since", _time, Annotated[Time, Meta(description="Recorded then or later.")]),
+    "to": ("until", _time, Annotated[Time, Meta(description="Recorded earlier.")]),
+    "address": ("address", _address, IpAddress),
+    "after": ("after", _position, Annotated[Position, Meta(description="Behind this position.")]),
+    "before": ("before", _position, Annotated[Position, Meta(description="Before this position.")]),
+    "order": ("order", _order, Annotated[Order, Meta(description="The newest first, or last.")]),
+    "limit": ("limit", _limit, Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Of a page.")]),
+    "cursor": ("cursor", _page_cursor, PageCursor),
 }
 
 
+def parameters(*names: str | Sequence[str]) -> dict[str, Any]:
+    """What parameters of these names are, to describe a handler that reads them."""
+    flat = [name for each in names for name in ((each,) if isinstance(each, str) else each)]
+    kinds = {REPEATABLE: _types(), **{name: kind for name, (*_, kind) in _PARAMETERS.items()}}
+    return {name: kinds[name] for name in flat}
+
+
+def _types() -> Any:
+    one = Annotated[str, Meta(extra_json_schema={"enum": sorted(EVENT_TYPES)})]
+    return Annotated[list[one], Meta(description="Of these types.")]
+
+
 # --- pages
+
+PAGE_LINKS: Final[Mapping[str, str]] = {hdrs.LINK: "The pages beside this one (RFC 8288)."}
 
 
 def _paged(request: web.Request, page: ShownPage) -> web.Response:
@@ -214,8 +257,11 @@ def _link(request: web.Request, cursor: Cursor | None) -> str | None:
 
 # --- handlers
 
+_PAGE = {200: Reply(content={JSON[hdrs.CONTENT_TYPE]: Events}, sometimes=PAGE_LINKS)}
+
 
 @requires("auditor", "admin")
+@describes(query=lambda: parameters(FILTERS, PAGING), returns=_PAGE)
 async def events(request: web.Request) -> web.StreamResponse:
     """A page of the events that fit."""
     wanted = parse_filter(request.query, also=PAGING)
@@ -223,6 +269,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     return _paged(request, await request.app[AUDIT].page(wanted))
 
 
+@describes(query=lambda: parameters(OWN_FILTERS, PAGING), returns=_PAGE)
 async def own_events(request: web.Request) -> web.StreamResponse:
     """A page of what is recorded about the caller."""
     wanted = parse_filter(request.query, names=OWN_FILTERS, also=PAGING)
@@ -230,6 +277,11 @@ async def own_events(request: web.Request) -> web.StreamResponse:
     return _paged(request, await audit.page_of_own(request[SESSION].subject_id, wanted))
 
 
+@describes(
+    path={"position": Position},
+    returns={200: Reply(content={TEXT: str})},
+    raises=(InvalidInput, NotSealed),
+)
 async def own_proof(request: web.Request) -> web.StreamResponse:
     """The proof that an event about the caller is in the log, once it is sealed."""
     if request.query:

@@ -21,15 +21,18 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import Final, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from aiohttp import hdrs, web
+from msgspec import Meta
 from multidict import istr
 
+from gatelog.audit.rules.shown import ShownEvent
 from gatelog.audit.service.export import ExportFormat, Exports
-from gatelog.audit.web.events import FILTERS, parse_filter
-from gatelog.errors import GatelogError, InvalidInput
+from gatelog.audit.web.events import FILTERS, parameters, parse_filter
+from gatelog.errors import GatelogError, InvalidInput, Purged
 from gatelog.http.answers import keep_private
+from gatelog.http.described import Lines, Needed, Reply, describes
 from gatelog.http.recheck import Asker
 from gatelog.http.roles import record_read, requires
 from gatelog.http.settings import CONFIG
@@ -84,7 +87,33 @@ async def end_exports(app: web.Application) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + share_s)
 
 
+def _parameters() -> dict[str, Any]:
+    return parameters(FILTERS) | {
+        "format": Needed(
+            Annotated[ExportFormat, Meta(description="A line of JSON for each, or of CSV.")]
+        ),
+        "personal": Annotated[
+            Literal["open", "sealed"],
+            Meta(description="`sealed`: without logins, addresses and user agents; quicker."),
+        ],
+    }
+
+
 @requires("auditor", "admin")
+@describes(
+    query=_parameters,
+    returns={
+        200: Reply(
+            says="A stream of any size. One that is not whole does not end: it is broken off.",
+            content={_TYPES["ndjson"]: Lines(ShownEvent), _TYPES["csv"]: str},
+            headers={
+                hdrs.CONTENT_DISPOSITION: "A name for the file.",
+                POSITION_HEADER: "The position up to which it goes.",
+            },
+        )
+    },
+    raises=(Purged,),
+)
 async def export(request: web.Request) -> web.StreamResponse:
     """All events that fit, oldest first."""
     form, opened = _asked(request)

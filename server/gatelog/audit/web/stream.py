@@ -20,17 +20,19 @@ import logging
 import re
 import socket
 import time
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from aiohttp import hdrs, web
+from msgspec import Meta
 
-from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter
+from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter, ShownEvent
 from gatelog.audit.service.follow import Follower, Stream
-from gatelog.audit.web.events import parse_filter
+from gatelog.audit.web.events import parameters, parse_filter
 from gatelog.audit.web.export import reset
-from gatelog.errors import GatelogError, InvalidInput
+from gatelog.errors import GatelogError, InvalidInput, Purged
 from gatelog.http.answers import keep_private
+from gatelog.http.described import Lines, Reply, describes
 from gatelog.http.guard import SESSION
 from gatelog.http.recheck import Asker
 from gatelog.http.roles import record_read, requires
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 FOLLOWER: Final = web.AppKey("follower", Follower)
 
+LAST_EVENT_ID = "Last-Event-ID"
+EVENT_STREAM = "text/event-stream"
 RECHECK_S = 1.0
 PATIENCE_S = 30.0
 SEND_BUFFER_BYTES = 128 * 1024  # of the kernel's for one client: else it takes megabytes
@@ -50,6 +54,25 @@ _position = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
 
 
 @requires("auditor", "admin")
+@describes(
+    query=lambda: parameters(FILTERS),
+    headers={
+        LAST_EVENT_ID: Annotated[
+            str,
+            Meta(
+                description="Resume behind this position; counts before `after`.",
+                extra_json_schema={"pattern": "^[0-9]{1,18}$"},
+            ),
+        ]
+    },
+    returns={
+        200: Reply(
+            says="Server-sent events without an end; an event's id is its position, its data this.",
+            content={EVENT_STREAM: Lines(ShownEvent)},
+        )
+    },
+    raises=(Purged,),
+)
 async def stream(request: web.Request) -> web.StreamResponse:
     """The events that fit, as they are recorded."""
     wanted, after = _asked(request)
@@ -136,7 +159,7 @@ def _bound_buffer(request: web.Request) -> None:
 def _asked(request: web.Request) -> tuple[AuditFilter, int | None]:
     """What is wanted, and after which position: ``Last-Event-ID`` counts before ``after``."""
     wanted = parse_filter(request.query, names=FILTERS)
-    last = request.headers.get("Last-Event-ID")
+    last = request.headers.get(LAST_EVENT_ID)
     if last is None:
         return wanted, wanted.after
     if not _position(last) or int(last) > MAX_POSITION:
@@ -147,7 +170,7 @@ def _asked(request: web.Request) -> tuple[AuditFilter, int | None]:
 def _response() -> web.StreamResponse:
     response = web.StreamResponse(
         headers={
-            hdrs.CONTENT_TYPE: "text/event-stream",
+            hdrs.CONTENT_TYPE: EVENT_STREAM,
             hdrs.CACHE_CONTROL: "no-store",
             hdrs.X_CONTENT_TYPE_OPTIONS: "nosniff",
             "X-Accel-Buffering": "no",

@@ -34,10 +34,10 @@ MAX_PROOF_BYTES = 2_000_000
 MAX_ENTRY_BYTES = 65_535
 MAX_TILE_LEVEL = 63
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
-_tile_path = re.compile(
-    r"tile/(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?",
-    re.ASCII,
-).fullmatch
+TILE_PATTERN = (  # of what follows ``tile/``
+    r"(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?"
+)
+_tile_path = re.compile(f"tile/{TILE_PATTERN}", re.ASCII).fullmatch
 
 
 # --- checkpoints (tlog-checkpoint)
