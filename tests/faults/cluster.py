@@ -38,7 +38,7 @@ START_WITHIN_S = 120.0
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_joined = re.compile(r"^(\S+ \S+) .*: replica \S+ has joined at position", re.MULTILINE)
+_joined = re.compile(r"^(\S+) .*: replica \S+ has joined at position", re.MULTILINE)
 
 
 class Server(EmbeddedPostgres):

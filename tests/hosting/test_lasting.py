@@ -263,7 +263,9 @@ async def test_more_of_them_than_may_wait_for_the_primary(
     config: Config, database: Dsns, tmp_path: Path
 ) -> None:
     """Memory knows none, and few may wait: all of them stay, and nobody else is refused."""
-    strict = msgspec.structs.replace(config, check="strict", lookup_queue=20)
+    strict = msgspec.structs.replace(
+        config, check="strict", lookup_queue=20, max_sessions_per_user=40
+    )
     async with host(handed_over, strict, database, tmp_path / "own") as service:
         await service.register()
         tokens = [await service.token() for _ in range(40)]
