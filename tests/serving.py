@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 from gatelog.config import Config
 from gatelog.hosting.app import OpenServices, build_app, make_runner
+from gatelog.http.settings import CONFIG
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -138,7 +139,8 @@ async def serving(app: web.Application, config: Config) -> AsyncIterator[Service
         client = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
-        yield Service(runner, client, contract(config))
+        # (some are of others: what a storage is compared with)
+        yield Service(runner, client, contract(config) if CONFIG in app else None)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aiohttp import hdrs, web, web_response
 from aiohttp.abc import AbstractAccessLogger
@@ -184,6 +184,7 @@ def make_runner(app: web.Application, config: Config) -> web.AppRunner:
     """What serves the application on its sites, as configured."""
     return _Runner(
         app,
+        config,
         access_log_class=AccessLog,
         access_log=access_logger if config.access_log else None,
         keepalive_timeout=KEEPALIVE_S,
@@ -242,6 +243,10 @@ def _shortcut(app: web.Application, routed: _Answering) -> _Answering:
 class _Runner(web.AppRunner):
     """aiohttp's runner, with shortcuts and with connections that have limits."""
 
+    def __init__(self, app: web.Application, config: Config, **settings: Any) -> None:
+        super().__init__(app, **settings)
+        self._config = config
+
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         answer = _shortcut(self.app, server.request_handler)
@@ -250,7 +255,7 @@ class _Runner(web.AppRunner):
             answer = counted(spanned(answer))
         return BoundedServer(
             answer,
-            limits_of(self.app[CONFIG]),
+            limits_of(self._config),
             request_factory=server.request_factory,
             loop=server._loop,
             **server._kwargs,
