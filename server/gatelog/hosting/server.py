@@ -61,6 +61,8 @@ CUT = Counter(
     "Connections closed by the service: a slow head or body, made room, or no room (see the docs).",
     ["reason"],
 )
+for _reason in ("head", "body", "crowded", "full"):
+    CUT.labels(_reason)  # a rate begins at 0
 
 CONNECTIONS = Gauge(
     "gatelog_connections", "Connections that are open.", multiprocess_mode="livesum"
