@@ -18,7 +18,6 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import lease_terms
 from gatelog.sessions.service.barrier import Barrier
-from gatelog.testing.moving import MovedClock
 from gatelog.testing.postgres import TEMPLATE, Dsns, template_postgres
 from gatelog.testing.postgres import make_database as make_one
 from hypothesis import settings
@@ -118,7 +117,7 @@ async def barrier(database: Dsns) -> AsyncIterator[Barrier]:
 class Clock:
     """A wall clock that moves when it is told to; it begins at noon of today.
 
-    What the log's clock decides on, it does not move (``moved_clock`` does).
+    What the log's clock decides on, it does not move (``gatelog_clock`` does).
     """
 
     def __init__(self) -> None:
@@ -134,14 +133,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def moved_clock() -> Iterator[MovedClock]:
-    """A clock that is ahead of the machine's when it is told to be, and with it the log's."""
-    clock = MovedClock()
-    yield clock
-    clock.reset()
 
 
 @pytest.fixture

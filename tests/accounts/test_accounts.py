@@ -48,7 +48,7 @@ CONFIG = msgspec.structs.replace(
 
 @pytest.fixture
 async def accounts(
-    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
+    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
 ) -> AsyncIterator[Accounts]:
     pool = Database(database.app, timeout_s=5, pool_size=4)
     passwords = PasswordPool(CONFIG)
@@ -58,7 +58,7 @@ async def accounts(
         appender=appender,
         passwords=passwords,
         barrier=barrier,
-        now=moved_clock,
+        now=gatelog_clock,
     )
     passwords.close()
     await pool.close()
@@ -86,36 +86,38 @@ async def reasons(database: Dsns) -> list[str]:
 
 
 async def test_expired_sessions_are_swept_into_the_log_once(
-    database: Dsns, accounts: Accounts, moved_clock: MovedClock
+    database: Dsns, accounts: Accounts, gatelog_clock: MovedClock
 ) -> None:
     await accounts.logins.register("ada", PASSWORD)
     await accounts.logins.log_in("ada", PASSWORD)
-    moved_clock.advance(1800)
+    gatelog_clock.advance(1800)
     await accounts.logins.log_in("ada", PASSWORD)
     assert await accounts.sessions.end_expired() == 0
-    moved_clock.advance(1800)
+    gatelog_clock.advance(1800)
     assert sum(await asyncio.gather(*(accounts.sessions.end_expired() for _ in range(3)))) == 1
     assert await reasons(database) == ["absolute_timeout"]
-    moved_clock.advance(1800)
+    gatelog_clock.advance(1800)
     assert await accounts.sessions.end_expired() == 1
 
 
-async def test_expired_sessions_are_not_listed(accounts: Accounts, moved_clock: MovedClock) -> None:
+async def test_expired_sessions_are_not_listed(
+    accounts: Accounts, gatelog_clock: MovedClock
+) -> None:
     user = await accounts.logins.register("ada", PASSWORD)
     await accounts.logins.log_in("ada", PASSWORD)
     assert len(await accounts.sessions.list_sessions(user)) == 1
-    moved_clock.advance(3600)
+    gatelog_clock.advance(3600)
     assert await accounts.sessions.list_sessions(user) == []
 
 
 async def test_the_oldest_session_gives_way(
-    database: Dsns, accounts: Accounts, moved_clock: MovedClock
+    database: Dsns, accounts: Accounts, gatelog_clock: MovedClock
 ) -> None:
     user = await accounts.logins.register("ada", PASSWORD)
     grants = []
     for _ in range(5):
         grants.append(await accounts.logins.log_in("ada", PASSWORD))
-        moved_clock.advance(1)
+        gatelog_clock.advance(1)
     listed = [session.session_id for session in await accounts.sessions.list_sessions(user)]
     assert listed == [grant.session.session_id for grant in grants[-3:]]
     assert await reasons(database) == ["superseded", "superseded"]
@@ -178,7 +180,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
     appender: Appender,
     barrier: Barrier,
     accounts: Accounts,
-    moved_clock: MovedClock,
+    gatelog_clock: MovedClock,
 ) -> None:
     await accounts.logins.register("ada", PASSWORD)
     config = msgspec.structs.replace(CONFIG, argon2_memory_kib=16)
@@ -190,7 +192,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
         appender=appender,
         passwords=passwords,
         barrier=barrier,
-        now=moved_clock,
+        now=gatelog_clock,
     )
     old = (await later.users.find_user("ada")).password_hash
     await later.logins.log_in("ada", PASSWORD)
@@ -203,7 +205,7 @@ async def test_a_password_is_hashed_anew_when_the_parameters_changed(
 
 
 async def test_only_the_first_registers(
-    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
+    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
 ) -> None:
     config = msgspec.structs.replace(CONFIG, registration="first")
     pool = Database(database.app, timeout_s=5, pool_size=4)
@@ -214,7 +216,7 @@ async def test_only_the_first_registers(
         appender=appender,
         passwords=passwords,
         barrier=barrier,
-        now=moved_clock,
+        now=gatelog_clock,
     )
     results = await asyncio.gather(
         *(accounts.logins.register(f"user{n}", PASSWORD) for n in range(5)), return_exceptions=True
@@ -245,7 +247,7 @@ async def test_what_is_not_there_is_not_found(accounts: Accounts) -> None:
     assert (await accounts.sessions.log_out(b"\0" * 32)).ended == 0
 
 
-async def test_without_a_database_nothing_is_claimed(moved_clock: MovedClock) -> None:
+async def test_without_a_database_nothing_is_claimed(gatelog_clock: MovedClock) -> None:
     async def nowhere() -> Connection:
         return await connect("postgresql://nobody@127.0.0.1:1/nothing")
 
@@ -261,7 +263,7 @@ async def test_without_a_database_nothing_is_claimed(moved_clock: MovedClock) ->
             appender=appender,
             passwords=passwords,
             barrier=barrier,
-            now=moved_clock,
+            now=gatelog_clock,
         )
         for attempt in (
             accounts.ready(),

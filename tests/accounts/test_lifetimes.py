@@ -97,7 +97,7 @@ async def a_world(
 
 @pytest.fixture
 async def world(
-    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
+    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
 ) -> AsyncIterator[World]:
     async with a_world(CONFIG, database, appender, barrier) as world:
         await world.accounts.logins.register("ada", PASSWORD)
@@ -122,13 +122,13 @@ async def agreed(database: Dsns) -> None:
 
 
 async def test_a_session_that_is_not_used_is_over(
-    world: World, moved_clock: MovedClock, connection: Connection, database: Dsns
+    world: World, gatelog_clock: MovedClock, connection: Connection, database: Dsns
 ) -> None:
     grant = await world.log_in()
     assert grant.session.expires_at == grant.session.started_at + timedelta(seconds=IDLE_S)
-    moved_clock.advance(IDLE_S - 5)
+    gatelog_clock.advance(IDLE_S - 5)
     assert await world.is_active(grant), "looking at it is no use of it"
-    moved_clock.advance(5)
+    gatelog_clock.advance(5)
     assert not await world.is_active(grant)
     assert await world.use(grant) == 0, "and nothing brings it back"
     assert not await world.is_active(grant)
@@ -140,16 +140,16 @@ async def test_a_session_that_is_not_used_is_over(
 
 
 async def test_use_keeps_it_until_its_absolute_end(
-    world: World, moved_clock: MovedClock, connection: Connection, database: Dsns
+    world: World, gatelog_clock: MovedClock, connection: Connection, database: Dsns
 ) -> None:
     grant = await world.log_in()
     events = 0
     for _ in range(int(CONFIG.session_lifetime_s) // 300 - 1):
-        moved_clock.advance(300)
+        gatelog_clock.advance(300)
         assert await world.is_active(grant)
         events += await world.use(grant)
     assert events == 23
-    moved_clock.advance(300)
+    gatelog_clock.advance(300)
     assert not await world.is_active(grant)
     assert await world.use(grant) == 0
     assert await world.accounts.sessions.end_expired() == 1
@@ -158,14 +158,14 @@ async def test_use_keeps_it_until_its_absolute_end(
 
 
 async def test_use_is_recorded_once_in_a_quarter_whoever_asks(
-    world: World, moved_clock: MovedClock, database: Dsns
+    world: World, gatelog_clock: MovedClock, database: Dsns
 ) -> None:
     grant = await world.log_in()
     digest = grant.session.token_digest
-    moved_clock.advance(IDLE_S / 4 - 5)
+    gatelog_clock.advance(IDLE_S / 4 - 5)
     assert await world.use(grant) == 0, "it is too soon"
     assert len((await world.renew((digest,))).events) == 0, "whoever says that it is not"
-    moved_clock.advance(5)
+    gatelog_clock.advance(5)
     async with Appender(lambda: connect(database.app), timeout_s=10) as other_process:
         command = [RenewSessions(event_id=new_event_id(), token_digests=(digest,)) for _ in "abcd"]
         recorded = await asyncio.gather(
@@ -181,10 +181,10 @@ async def test_use_is_recorded_once_in_a_quarter_whoever_asks(
 
 
 async def test_a_retry_of_a_renewal_is_no_second_one(
-    world: World, moved_clock: MovedClock, connection: Connection
+    world: World, gatelog_clock: MovedClock, connection: Connection
 ) -> None:
     grant = await world.log_in()
-    moved_clock.advance(IDLE_S / 2)
+    gatelog_clock.advance(IDLE_S / 2)
     command = RenewSessions(event_id=new_event_id(), token_digests=(grant.session.token_digest,))
     first = await world.appender.submit(command)
     again = await world.appender.submit(command)
@@ -192,9 +192,9 @@ async def test_a_retry_of_a_renewal_is_no_second_one(
     assert sum(isinstance(event, SessionsRenewed) for event in await told(connection)) == 1
 
 
-async def test_what_has_ended_is_not_renewed(world: World, moved_clock: MovedClock) -> None:
+async def test_what_has_ended_is_not_renewed(world: World, gatelog_clock: MovedClock) -> None:
     grant = await world.log_in()
-    moved_clock.advance(IDLE_S / 2)
+    gatelog_clock.advance(IDLE_S / 2)
     logout = world.accounts.sessions.log_out(grant.session.token_digest)
     renewal = world.renew((grant.session.token_digest,))
     await asyncio.gather(logout, renewal)
@@ -234,17 +234,17 @@ async def test_roles_have_their_own_lifetimes(world: World) -> None:
 
 
 async def test_without_an_idle_time_a_session_need_not_be_used(
-    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
+    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
 ) -> None:
     config = msgspec.structs.replace(CONFIG, session_idle_s=0)
     async with a_world(config, database, appender, barrier) as world:
         await world.accounts.logins.register("ada", PASSWORD)
         grant = await world.log_in()
-        moved_clock.advance(7000)
+        gatelog_clock.advance(7000)
         assert await world.use(grant) == 0
         assert await world.is_active(grant)
         assert len((await world.renew((grant.session.token_digest,))).events) == 0
-        moved_clock.advance(200)
+        gatelog_clock.advance(200)
         assert not await world.is_active(grant)
 
 
@@ -252,20 +252,20 @@ async def test_without_an_idle_time_a_session_need_not_be_used(
 
 
 async def test_a_new_token_makes_a_session_neither_longer_nor_unused(
-    world: World, moved_clock: MovedClock, database: Dsns
+    world: World, gatelog_clock: MovedClock, database: Dsns
 ) -> None:
     grant = await world.log_in()
     for _ in range(3):
-        moved_clock.advance(IDLE_S - 10)
+        gatelog_clock.advance(IDLE_S - 10)
         await world.use(grant)
-    moved_clock.advance(IDLE_S - 10)
+    gatelog_clock.advance(IDLE_S - 10)
     session = await world.gate.find(grant.session.token_digest)
     assert session is not None
     fresh = await world.accounts.logins.renew(session)
     assert fresh.session.absolute_at == grant.session.absolute_at
     assert fresh.session.started_at == grant.session.started_at
     assert await world.is_active(fresh), "that it is old does not make it unused"
-    moved_clock.advance(IDLE_S)
+    gatelog_clock.advance(IDLE_S)
     assert not await world.is_active(fresh)
     with pytest.raises(NotAuthenticated):
         await world.accounts.logins.renew(Session(packed(fresh.session)))
@@ -291,7 +291,7 @@ async def test_a_login_over_a_live_session_supersedes_it(
 
 
 async def test_too_many_sessions_can_be_refused(
-    database: Dsns, appender: Appender, barrier: Barrier, moved_clock: MovedClock
+    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
 ) -> None:
     config = msgspec.structs.replace(CONFIG, too_many_sessions="refuse")
     async with a_world(config, database, appender, barrier) as world:
@@ -300,15 +300,15 @@ async def test_too_many_sessions_can_be_refused(
         with pytest.raises(TooManySessions):
             await world.log_in()
         await world.log_in(over=grants[0].session.token_digest)
-        moved_clock.advance(IDLE_S)
+        gatelog_clock.advance(IDLE_S)
         await world.log_in()  # those that are over do not count, swept or not
 
 
-async def test_only_live_sessions_give_way(world: World, moved_clock: MovedClock) -> None:
+async def test_only_live_sessions_give_way(world: World, gatelog_clock: MovedClock) -> None:
     over = await world.log_in()
-    moved_clock.advance(IDLE_S - 10)
+    gatelog_clock.advance(IDLE_S - 10)
     live = [await world.log_in(), await world.log_in()]
-    moved_clock.advance(10)
+    gatelog_clock.advance(10)
     live.append(await world.log_in())
     assert [await world.is_active(grant) for grant in [over, *live]] == [False, True, True, True]
     await world.log_in()
@@ -339,10 +339,10 @@ async def test_one_sweeps_at_a_time_and_leaves_nothing(
 
 
 async def test_what_was_over_by_time_has_ended_of_that(
-    world: World, moved_clock: MovedClock, connection: Connection
+    world: World, gatelog_clock: MovedClock, connection: Connection
 ) -> None:
     grant = await world.log_in()
-    moved_clock.advance(IDLE_S)
+    gatelog_clock.advance(IDLE_S)
     await world.accounts.sessions.log_out(grant.session.token_digest)
     assert await reasons(connection) == ["idle_timeout"]
 

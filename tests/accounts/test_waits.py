@@ -211,10 +211,10 @@ async def test_a_login_that_ends_nothing_does_not_wait(world: World) -> None:
     assert len(world.waits) == 1, "that of the command before"
 
 
-async def test_the_end_by_time_does_not_wait(world: World, moved_clock: MovedClock) -> None:
+async def test_the_end_by_time_does_not_wait(world: World, gatelog_clock: MovedClock) -> None:
     """Nobody is told of it, and memory knows by itself which sessions are over by time."""
     await world.replica()
-    moved_clock.advance(2 * CONFIG.session_lifetime_s)
+    gatelog_clock.advance(2 * CONFIG.session_lifetime_s)
 
     assert await world.accounts.sessions.end_expired() == CONFIG.max_sessions_per_user
 

@@ -40,7 +40,7 @@ async def wait_for(request: web.Request) -> web.WebSocketResponse:
 
 @pytest.fixture(params=[False, True], ids=["primary", "memory"])
 async def alice(
-    config: Config, database: Dsns, moved_clock: MovedClock, request: pytest.FixtureRequest
+    config: Config, database: Dsns, gatelog_clock: MovedClock, request: pytest.FixtureRequest
 ) -> AsyncIterator[Service]:
     """A service in which alice has registered; checks ask the primary, or memory."""
     app = create_app(
@@ -51,7 +51,7 @@ async def alice(
         yield service
 
 
-async def test_a_session_lives_while_it_is_used(alice: Service, moved_clock: MovedClock) -> None:
+async def test_a_session_lives_while_it_is_used(alice: Service, gatelog_clock: MovedClock) -> None:
     login = await alice.log_in()
     assert f"Max-Age={LIFETIME_S}" in login.set_cookie, "use need not send the token again"
     started = datetime.fromisoformat(
@@ -61,7 +61,7 @@ async def test_a_session_lives_while_it_is_used(alice: Service, moved_clock: Mov
     absolute_at = datetime.fromisoformat(login.json["absolute_at"])
     assert absolute_at == started + timedelta(seconds=LIFETIME_S)
     for _ in range(8):
-        moved_clock.advance(600)
+        gatelog_clock.advance(600)
         before = (await alice.get("/v1/me", cookie=login.token)).json["expires_at"]
 
         async def is_renewed(before: str = before) -> bool:
@@ -70,25 +70,25 @@ async def test_a_session_lives_while_it_is_used(alice: Service, moved_clock: Mov
             return bool(answer.json["expires_at"] > before)
 
         await until(is_renewed)
-    moved_clock.advance(IDLE_S + 1)
+    gatelog_clock.advance(IDLE_S + 1)
 
     async def is_over() -> bool:
         return (await alice.get("/v1/me", cookie=login.token)).status == 401
 
     await until(is_over)
-    moved_clock.advance(1)
+    gatelog_clock.advance(1)
     assert await is_over()
 
 
 async def test_a_page_that_is_left_open_keeps_nobody_logged_in(
-    alice: Service, moved_clock: MovedClock
+    alice: Service, gatelog_clock: MovedClock
 ) -> None:
     token = await alice.token()
     url = f"http://{alice.host}:{alice.port}/left_open"
     headers = {"Cookie": f"gatelog={token}"}
     async with alice._client.ws_connect(url, headers=headers) as socket:
         for _ in range(4):
-            moved_clock.advance(IDLE_S / 4 + 1)
+            gatelog_clock.advance(IDLE_S / 4 + 1)
             await asyncio.sleep(0.5)  # some looks at it
         message = await asyncio.wait_for(socket.receive(), 5)
     assert message.data == 4401
