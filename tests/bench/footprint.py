@@ -284,9 +284,10 @@ def idle_cpu(host: Host, seconds: float) -> dict[str, list[float]]:
     result: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for process, (used, slept) in after.items():
         used_before, slept_before = before.get(process, (0.0, 0))
-        role = result[role_of(process, supervisor)]
-        role[0] += (used - used_before) / lasted * 100
-        role[1] += (slept - slept_before) / lasted
+        with suppress(psutil.NoSuchProcess):  # it has ended since
+            role = result[role_of(process, supervisor)]
+            role[0] += (used - used_before) / lasted * 100
+            role[1] += (slept - slept_before) / lasted
     return result
 
 

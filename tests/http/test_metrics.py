@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.http.metrics import exposition
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from tests.conftest import Dsns
 from tests.serving import SECURE_HOST, Service, serving
@@ -40,3 +44,17 @@ async def test_they_can_be_for_who_comes_through_no_proxy(config: Config, databa
         for name in ("X-Forwarded-For", "Forwarded", "Via"):
             forwarded = SECURE_HOST | {name: "192.0.2.1"}
             assert (await service.get("/metrics", headers=forwarded)).status == 404
+
+
+def test_a_process_that_just_starts_does_not_keep_others_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is there and has no size yet; another is a link to what has gone since."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    key = mmap_key("asked", "asked_total", [], [], "How often.")
+    counted = MmapedDict(str(tmp_path / "counter_1.db"))  # type: ignore[no-untyped-call]
+    counted.write_value(key, 3.0, 0.0)  # type: ignore[no-untyped-call]
+    counted.close()  # type: ignore[no-untyped-call]
+    (tmp_path / "counter_2.db").touch()
+    (tmp_path / "gauge_livesum_3.db").symlink_to(tmp_path / "gone")
+    assert b"asked_total 3.0" in exposition()

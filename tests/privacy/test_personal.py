@@ -50,6 +50,7 @@ CONFIG = msgspec.structs.replace(
     CHEAP_CONFIG,
     registration="open",
     failed_login_retention_days=3,
+    hashing_threads=2,  # two logins are at it at the same time
 )
 HOME = Client("192.0.2.1", "firefox")
 WORK = Client("198.51.100.2", "chrome")

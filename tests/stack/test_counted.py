@@ -33,7 +33,10 @@ class Kept:
 
     def get(self, path: str, cookie: str = "") -> bytes:
         self._connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
-        return self._connection.getresponse().read()
+        answer = self._connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+        return body
 
     def value(self, name: str) -> float:
         """The value of this one metric, with its labels in its name; 0 where there is none."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest, multiprocess
@@ -68,5 +70,27 @@ def _registry() -> CollectorRegistry:
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    _Shared(registry)
     return registry
+
+
+class _Shared(multiprocess.MultiProcessCollector):
+    """What all processes have counted into their files.
+
+    A process that starts makes a file before it gives it a size, and the library's own reader fails
+    on what it finds in between: a file without a size has nothing to tell yet.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        files = [str(file) for file in Path(self._path).glob("*.db") if _says_something(file)]
+        return cast("Iterable[Metric]", self.merge(files))  # type: ignore[no-untyped-call]
+
+
+def _says_something(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # gauges of a process that has ended
+        return False
