@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
@@ -32,6 +34,10 @@ COMMAND_TIMEOUT_S = 10.0
 AFTERMATH_TTLS = 1.5  # for how long a session is still tried after its end was answered
 WAYS = ["log out", "log out twice", "revoke", "others", "all", "password"]
 LINGERING = 4  # clients
+GUESSING = 3  # clients, at one account
+WRONG = "the phrase of nobody"
+# Where requests of this client come from, where a trusted proxy may say so.
+ADDRESS: ContextVar[str | None] = ContextVar("address", default=None)
 MAX_FOLLOWED = 150  # sessions of all clients that are being tried at a time
 
 
@@ -46,19 +52,29 @@ class Load:
         seed: int,
         idle_s: float | None = None,
         over: bool = True,
+        cap: int | None = None,
     ) -> None:
         """``idle_s``: how long sessions may idle, where that is so short that it matters.
 
         ``over``: a login over a live session ends it, as not every version of before does.
+        ``cap``: how many sessions a user may have, where that is so few that it matters; then the
+        workers trust us to say where clients come from, too, and passwords are guessed.
         """
         self._ways = [*WAYS, "log in over"] if over else WAYS
+        if cap is not None:
+            self._ways = [*self._ways, "crowd"]
+        self._cap = cap
+        self._loose: Counter[str] = Counter()  # sessions of users that may be there, unknown to us
+        self.guesses: list[tuple[float, int]] = []  # when they were answered, in s, and how
         self._idle_s = idle_s
         self.history = History([])
         self.tokens: dict[str, str] = {}
         self.workers = workers
         self._lease_ttl_s = lease_ttl_s
         self._random = random.Random(seed)
+        self._left: dict[str, list[Followed]] = {}  # by user, as long as somebody is that user
         self.refused_logins = 0
+        self.crowded_out = 0  # sessions, by one more than may be
         self._names = f"{seed:x}"  # so that no user is known from an earlier run
         self._passwords: dict[str, str] = {}  # of users, as long as it is certain
         self._http: aiohttp.ClientSession | None = None
@@ -77,6 +93,9 @@ class Load:
             if self._idle_s is not None:
                 lingering = (self._linger(f"idle-{n}", self._idle_s) for n in range(LINGERING))
                 tasks += [asyncio.create_task(each) for each in lingering]
+            if self._cap is not None:
+                await self._register(self._user("guessed"))
+                tasks += [asyncio.create_task(self._guess(number)) for number in range(GUESSING)]
             try:
                 yield
             finally:
@@ -98,14 +117,21 @@ class Load:
 
     async def _client(self, name: str) -> None:
         """One user after the other: who does not know the password any more is somebody new."""
+        self._come_from(f"10.0.0.{int(name) + 1}")
         for number in count():
+            user = self._user(f"{name}-{number}")
             with suppress(LoginRefused):
-                await self._be(self._user(f"{name}-{number}"))
+                await self._be(user)
+            for session in self._left.pop(user, ()):  # nobody goes on with them
+                session.over.set()
 
     async def _be(self, user: str) -> None:
-        """Two sessions at a time, ended in turn in one of the ways, while the password is known."""
+        """Two sessions at a time, ended in turn in one of the ways, while the password is known.
+
+        Where there may not be many, also while all of them are known.
+        """
         await self._register(user)
-        while user in self._passwords:
+        while user in self._passwords and not (self._cap and self._loose[user]):
             first = await self._log_in(user)
             second = await self._log_in(user)
             await asyncio.sleep(self._random.uniform(0, 0.2))
@@ -131,6 +157,8 @@ class Load:
         elif way == "log in over":
             await self._log_in_over(user, first)
             await self._log_out(user, second)
+        elif way == "crowd":
+            await self._crowd(user, first, second)
         else:
             path = "/v1/sessions/end_all"
             await self._command(user, first, "all", "POST", path, ended=(first, second))
@@ -148,6 +176,42 @@ class Load:
         )
         if started is not None:
             await self._log_out(user, started)
+
+    async def _crowd(self, user: str, first: Followed, second: Followed) -> None:
+        """As many sessions as may be, and one more, which ends the oldest."""
+        assert self._cap is not None
+        others = [second]
+        while len(others) < self._cap - 1:
+            others.append(await self._log_in(user))
+        if not self._loose[user]:  # else it may be another one that is the oldest
+            body = {"login": user, "password": self._passwords[user], "token": "bearer"}
+            request = ("POST", "/v1/login_user")
+            _, started = await self._command(
+                user, first, "one", *request, ended=(first,), body=body
+            )
+            if started is not None:
+                others.append(started)
+                self.crowded_out += 1
+        path = "/v1/sessions/end_all"
+        await self._command(user, others[-1], "all", "POST", path, ended=(first, *others))
+
+    def _crowded(self, user: str) -> bool:
+        """Whether a login might end a session that nobody has asked to end."""
+        return self._cap is not None and self._loose[user] + 3 > self._cap
+
+    def _come_from(self, address: str) -> None:
+        if self._cap is not None:
+            ADDRESS.set(address)
+
+    async def _guess(self, number: int) -> None:
+        """Guess at one account, together with others and on all workers, without a pause."""
+        self._come_from("192.0.2.1")
+        body = {"login": self._user("guessed"), "password": WRONG, "token": "bearer"}
+        while True:
+            status, _ = await self._ask(self._any_worker(), "POST", "/v1/login_user", body=body)
+            if status is not None:
+                self.guesses.append((time.monotonic(), status))
+            await asyncio.sleep(self._random.uniform(0.02, 0.2))
 
     async def _change_password(self, user: str, first: Followed, second: Followed) -> None:
         """It ends every session and starts one."""
@@ -192,6 +256,8 @@ class Load:
                 end = msgspec.structs.replace(end, started=granted["session_id"])
             self.history.add(end)
         started = self._started(user, granted, began, answered) if granted else None
+        if status != 200:
+            self._loose[user] += len(ended) + 1
         for each in ended:
             each.over.set()
         if status == 200:
@@ -208,18 +274,23 @@ class Load:
                 return
 
     async def _linger(self, name: str, idle_s: float) -> None:
-        """Use a session for longer than it may idle, leave it alone, and try it everywhere."""
-        user = self._user(name)
-        await self._register(user)
-        while True:
-            session = await self._log_in(user, follow=False)
-            until = time.monotonic() + self._random.uniform(1.2, 2.5) * idle_s
-            while time.monotonic() < until:
-                await self._check(session, self._any_worker())
-                await asyncio.sleep(self._random.uniform(0.02, 0.4))
-            await asyncio.sleep(idle_s + RECORDED_WITHIN_S + 0.1)
-            for _ in range(3):
-                await asyncio.gather(*(self._check(session, worker) for worker in self.workers))
+        """Use sessions for longer than they may idle, leave them alone, and try them everywhere."""
+        self._come_from("10.0.1.1")
+        for number in count():
+            with suppress(LoginRefused):
+                user = self._user(f"{name}-{number}")
+                await self._register(user)
+                while True:
+                    await self._outlast(await self._log_in(user, follow=False), idle_s)
+
+    async def _outlast(self, session: Followed, idle_s: float) -> None:
+        until = time.monotonic() + self._random.uniform(1.2, 2.5) * idle_s
+        while time.monotonic() < until:
+            await self._check(session, self._any_worker())
+            await asyncio.sleep(self._random.uniform(0.02, 0.4))
+        await asyncio.sleep(idle_s + RECORDED_WITHIN_S + 0.1)
+        for _ in range(3):
+            await asyncio.gather(*(self._check(session, worker) for worker in self.workers))
 
     async def _log_in(self, user: str, *, follow: bool = True) -> Followed:
         """A new session. Raises LoginRefused."""
@@ -233,11 +304,15 @@ class Load:
             if status == 401:
                 self.refused_logins += 1
                 raise LoginRefused
+            self._loose[user] += status != 429
+            if self._crowded(user):
+                raise LoginRefused
             await asyncio.sleep(0.05)  # what refuses needs no hurry
 
     def _started(self, user: str, granted: Any, began: int, answered: int) -> Followed:
         """Note a session that an answer has brought, and follow it."""
         session = self._noted(user, granted, began, answered)
+        self._left.setdefault(user, []).append(session)
         task = asyncio.create_task(self._follow(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -287,9 +362,11 @@ class Load:
         """
         what = f"{method} {path.removeprefix('/v1/').partition('/')[0]}"
         assert self._http is not None
-        headers = {"Authorization": f"Bearer {token}"} if token else None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         if cookie:
             headers = {"Cookie": f"__Host-gatelog={token}"}
+        if (address := ADDRESS.get()) is not None:
+            headers |= {"X-Forwarded-For": address}
         try:
             async with self._http.request(
                 method,
@@ -313,7 +390,9 @@ class Load:
 
 
 class LoginRefused(Exception):
-    """The password is another one, or there is no such user; only lost events can do that."""
+    """The password is another one, or there is no such user, which only lost events can do; or the
+    user may have too many sessions that nobody knows of.
+    """
 
 
 class Followed:

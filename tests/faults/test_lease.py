@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.cluster import Cluster, running_cluster
+from tests.faults.guessing import most_within
 from tests.faults.history import Check, End
 from tests.faults.load import Load
 from tests.faults.nemesis import POSTGRES_IS_BACK, POSTGRES_IS_KILLED, Nemesis
@@ -33,6 +35,12 @@ FAULTS_S = float(os.environ.get("FAULTS_S") or (600 if os.environ.get("FAULTS") 
 HISTORY = os.environ.get("FAULTS_HISTORY")
 TTL_S = 1.0
 IDLE_S = 5
+CAP = 3  # sessions of a user
+SETTINGS = {
+    "GATELOG_MAX_SESSIONS_PER_USER": str(CAP),
+    "GATELOG_LOGIN_TRIES": "5",
+    "GATELOG_TRUSTED_PROXIES": "127.0.0.0/8",
+}
 EVERYTHING_WITHIN_S = 150.0  # beyond that: one round of all harms, on a busy machine
 SHORT_TTL_S = 0.5
 CONTROL_S = 15.0  # and until so many logouts have been answered
@@ -52,21 +60,21 @@ def words(cluster: Cluster) -> str:
     return "\n".join(f"--- {host.name}\n{host.log()[-3000:]}" for host in cluster.hosts)
 
 
-async def do_harm(nemesis: Nemesis, is_enough: Callable[[], bool]) -> None:
-    """For as long as it shall be, and until it is enough."""
+async def do_harm(nemesis: Nemesis, missing: Callable[[], list[str]]) -> None:
+    """For as long as it shall be, and until nothing is missing."""
     harms = [
         asyncio.create_task(nemesis.harm_processes()),
         asyncio.create_task(nemesis.harm_connections()),
     ]
 
     def is_over() -> bool:  # a harm that ends has failed
-        return any(harm.done() for harm in harms) or is_enough()
+        return any(harm.done() for harm in harms) or not missing()
 
     try:
         await asyncio.wait(harms, timeout=FAULTS_S, return_when=asyncio.FIRST_COMPLETED)
         await until(is_over, within_s=EVERYTHING_WITHIN_S)
     except AssertionError:
-        raise AssertionError(f"not everything was tried: {nemesis.done}") from None
+        raise AssertionError(f"{missing()} missing after {nemesis.done}") from None
     finally:
         for harm in harms:
             harm.cancel()
@@ -79,24 +87,30 @@ async def do_harm(nemesis: Nemesis, is_enough: Callable[[], bool]) -> None:
 @pytest.mark.timeout(FAULTS_S + EVERYTHING_WITHIN_S + 2 * START_S)
 async def test_no_session_outlives_its_logout(directory: Path) -> None:
     seed = random.randrange(1 << 32)
-    async with running_cluster(directory, lease_ttl_s=TTL_S, idle_s=IDLE_S) as cluster:
-        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=seed, idle_s=IDLE_S)
+    async with running_cluster(
+        directory, lease_ttl_s=TTL_S, idle_s=IDLE_S, settings=SETTINGS
+    ) as cluster:
+        load = Load(cluster.workers, lease_ttl_s=TTL_S, seed=seed, idle_s=IDLE_S, cap=CAP)
         history = load.history
         nemesis = Nemesis(cluster, load, lease_ttl_s=TTL_S, seed=seed)
 
-        def everything_was_tried() -> bool:
-            return (
-                not nemesis.missing
-                and any(isinstance(r, End) and r.started for r in history.records)
-                and history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK) > 0
-                and history.joined_while_ending(cluster.joins()) > 0
-                and history.lingered() > 0
-                and history.idled() > 0
-            )
+        def missing() -> list[str]:
+            seen = {
+                "replaced": any(isinstance(r, End) and r.started for r in history.records),
+                "away": history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK),
+                "joined while ending": history.joined_while_ending(cluster.joins()),
+                "lingered": history.lingered(),
+                "idled": history.idled(),
+                "crowded out": load.crowded_out,
+                "throttled": sum(status == 429 for _, status in load.guesses),
+            }
+            return [*nemesis.missing, *(what for what, times in seen.items() if not times)]
 
         try:
+            began_s = time.monotonic()
             async with load.running(clients=10):
-                await do_harm(nemesis, everything_was_tried)
+                await do_harm(nemesis, missing)
+            guessed_s = time.monotonic() - began_s
         finally:
             if HISTORY:
                 history.write(Path(HISTORY))
@@ -111,6 +125,9 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         assert not load.refused_logins, f"{report}\n{words(cluster)}"
 
     logger.info("%s", report)
+    told = Counter(status for _, status in load.guesses)
+    logger.info("guesses at one account in %.0f s: %s", guessed_s, told)
+    assert 5 <= told[401] <= most_within(guessed_s) and told[429] and not told[200], told
     checks = [r for r in history.records if isinstance(r, Check)]
     ends = [r for r in history.records if isinstance(r, End)]
     assert sum(c.status == 200 for c in checks) > FAULTS_S, report

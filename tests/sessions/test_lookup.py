@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
+from gatelog.clock import utc_now, utc_now_us
 from gatelog.errors import DatabaseUnavailable, Overloaded
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
+from gatelog.log.store.sql import LOCK_HEAD
 from gatelog.sessions.store.lookup import PrimaryLookup
 
 from tests.builders import registration, start
@@ -69,6 +72,48 @@ async def test_nobody_takes_the_answer_of_a_query_sent_before(database: Dsns) ->
         assert await after is None
         assert lookup.queries == 3
         await owner.close()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_nobody_is_told_that_a_session_idled_while_its_use_is_being_recorded(
+    database: Dsns, appender: Appender, lookup: PrimaryLookup, *, committed: bool
+) -> None:
+    """It is over by what can be read. An append that holds the log's head may say otherwise."""
+    user = registration("ada")
+    await appender.submit(user)
+    seen_at = utc_now() - timedelta(seconds=61)
+    command = start(user.event.subject_id, idle_s=60, at=seen_at, lifetime_s=3600)
+    await appender.submit(command)
+    digest = command.event.token_digest
+    renewing = await connect(database.app)
+    transaction = renewing.transaction()
+    await transaction.start()
+    await renewing.fetchval(LOCK_HEAD)
+    now = utc_now()
+    await renewing.execute(
+        "UPDATE active_sessions SET seen_at = $1, expires_at = $2", now, now + timedelta(minutes=1)
+    )
+    told = asyncio.create_task(lookup.find(digest))
+    await asyncio.sleep(0.2)
+    assert not told.done()
+    await (transaction.commit() if committed else transaction.rollback())
+    session = await told
+    assert (session is not None) == committed
+    await renewing.close()
+
+
+async def test_that_a_session_idled_is_for_the_clock_of_the_log_to_say(
+    appender: Appender, lookup: PrimaryLookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This host is two seconds ahead."""
+    user = registration("ada")
+    await appender.submit(user)
+    seen_at = utc_now() - timedelta(seconds=59)
+    command = start(user.event.subject_id, idle_s=60, at=seen_at, lifetime_s=3600)
+    await appender.submit(command)
+    ahead_us = 2_000_000 + utc_now_us()
+    monkeypatch.setattr("gatelog.sessions.store.lookup.utc_now_us", lambda: ahead_us)
+    assert await lookup.find(command.event.token_digest) is not None
 
 
 async def test_a_lost_connection_costs_one_more_try(database: Dsns, lookup: PrimaryLookup) -> None:

@@ -77,7 +77,12 @@ class Session:
     @property
     def absolute_at(self) -> datetime:
         """When it is over at the latest, however much it is used (UTC)."""
-        return from_us(_absolute_us(*_times(self.record)))
+        return from_us(self.absolute_us)
+
+    @property
+    def absolute_us(self) -> int:
+        """The same in microseconds since 1970 (UTC)."""
+        return _absolute_us(*_times(self.record))
 
     @property
     def idle_s(self) -> int | None:

@@ -3,7 +3,8 @@
 Rules (the design's three steps):
 
 1. ``peek`` answers from memory where memory can know, without an ``await``.
-2. ``find`` asks the primary, batched; its answer is never older than the call.
+2. ``find`` asks the primary, batched; its answer is never older than the call. Whether a session
+   has idled too long is for the primary to say.
 3. When neither can know, the answer is DatabaseUnavailable (503), never a guess.
 
 Both know about lifetimes: a session whose time is over is none. Who passes the check has used the
@@ -70,7 +71,7 @@ class Gate:
         except GatelogError:
             CHECKS_REFUSED.inc()
             raise
-        if session is None or session.expires_us <= utc_now_us():
+        if session is None or session.absolute_us <= utc_now_us():
             return None
         return session
 

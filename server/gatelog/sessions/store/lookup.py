@@ -5,6 +5,9 @@ Rules:
 - One query is in flight at a time; the next one takes all who wait then. A check therefore never
   takes the answer of a query that was sent before the check arrived: that answer may predate a
   logout which has been reported already.
+- A session that has idled too long by the clock of this host may be in use elsewhere, and an append
+  that says so under way. Nobody is told that it is over before that append is done, and then by the
+  clock of the log, which decides on use: what was told to be over stays so.
 - The primary is asked, by a connection of its own. No answer within the limit is
   DatabaseUnavailable, never "no such session".
 """
@@ -22,10 +25,11 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from gatelog.clock import moved_ahead, utc_now_us
 from gatelog.errors import DatabaseUnavailable, GatelogError, Overloaded
 from gatelog.log.store.database import Database, translated_errors
 from gatelog.privacy.rules import WrappedKey
-from gatelog.sessions.rules.record import Session, packed
+from gatelog.sessions.rules.record import Session, over_by_idling, packed
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.store import sql
 from gatelog.sessions.store.kind import session_of
@@ -72,7 +76,8 @@ class PrimaryLookup:
     async def find(self, digest: bytes) -> Session | None:
         """The active session behind this digest, as of a moment after this call, or None.
 
-        An expired session is returned as it is. Raises DatabaseUnavailable or Overloaded.
+        One that is over at the latest is returned as it is, one that has idled too long is not.
+        Raises DatabaseUnavailable or Overloaded.
         """
         waiter = self._waiting.get(digest)
         if waiter is None:
@@ -141,12 +146,31 @@ class PrimaryLookup:
                     self._connection = await self._connect()
                 self.queries += 1
                 rows = await self._connection.fetch(sql.FIND_SESSIONS, digests)
-        return {row[0]: Session(packed(session_of(row))) for row in rows}
+                found = _sessions(rows)
+                now_us = utc_now_us()
+                idled = [d for d, session in found.items() if _has_idled(session, now_us)]
+                if idled:
+                    async with self._connection.transaction():
+                        await self._connection.fetchval(sql.HOLD_HEAD)
+                        rows = await self._connection.fetch(
+                            sql.FIND_LIVE_SESSIONS, idled, moved_ahead()
+                        )
+                    found = {d: session for d, session in found.items() if d not in idled}
+                    found |= _sessions(rows)
+        return found
 
     def _discard_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.terminate()
+
+
+def _sessions(rows: Sequence[asyncpg.Record]) -> dict[bytes, Session]:
+    return {row[0]: Session(packed(session_of(row))) for row in rows}
+
+
+def _has_idled(session: Session, now_us: int) -> bool:
+    return session.expires_us <= now_us and over_by_idling(session.record)
 
 
 def _fail(waiting: dict[bytes, asyncio.Future[Session | None]], error: BaseException) -> None:

@@ -12,6 +12,17 @@ SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 """
 
+# Waits for the append that is under way, and keeps others out until the transaction is over.
+HOLD_HEAD = "SELECT position FROM log_head FOR SHARE"
+
+# Which of these sessions live by the log's clock. $1 digests, $2 how far that is moved (in tests)
+FIND_LIVE_SESSIONS = """
+SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
+       absolute_at, idle_s, seen_at
+FROM active_sessions WHERE token_digest = ANY($1::bytea[])
+      AND expires_at > clock_timestamp() + $2
+"""
+
 # One session by its digest together with the head's position, in one snapshot, and the key of its
 # user. $1 digests
 FIND_SESSIONS_AT_HEAD = """
