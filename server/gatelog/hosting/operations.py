@@ -61,6 +61,8 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.http.identity": Tag("identity", "Who is asking."),
     "gatelog.http.signed_identity": Tag("identity", "Who is asking."),
     "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
+    "gatelog.accounts.web.second_steps": Tag("logins", "Register, log in, change the password."),
+    "gatelog.accounts.web.factors": Tag("factors", "One's own second factors."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),

@@ -26,7 +26,9 @@ from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
 
-Change = Literal["ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked"]
+Change = Literal[
+    "ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked", "factors_removed"
+]
 
 
 class UserSession(msgspec.Struct):
@@ -127,6 +129,14 @@ async def erase(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
+async def remove_factors(request: web.Request) -> web.StreamResponse:
+    """Remove all second factors of a user who has lost them, and end all sessions."""
+    factors = request.app[ACCOUNTS].factors
+    return _changed("factors_removed", await factors.reset(_user(request), _actor(request)))
+
+
+@requires("admin")
 @describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
@@ -153,6 +163,7 @@ def user_routes() -> list[web.RouteDef]:
         web.post(f"{user}/enable", enable),
         web.post(f"{user}/unlock", unlock),
         web.post(f"{user}/erase", erase),
+        web.post(f"{user}/remove_factors", remove_factors),
         web.post(role, grant_role),
         web.delete(role, revoke_role),
     ]

@@ -64,18 +64,19 @@ WHERE type = ANY($3::text[]) AND position > $1 AND position <= $2 ORDER BY posit
 # These users as the marks have them. $1 users
 MARKED_USERS = """
 SELECT DISTINCT ON (subject_id)
-       subject_id, registered_at, disabled, credential_version, roles, erased
+       subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM user_marks WHERE subject_id = ANY($1::uuid[]) ORDER BY subject_id, position DESC
 """
 
-# Write users at a mark. $1 position, $2-$7 columns; roles as comma-separated text
+# Write users at a mark. $1 position, $2-$8 columns; roles as comma-separated text
 MARK_USERS = """
 INSERT INTO user_marks (position, subject_id, registered_at, disabled, credential_version, roles,
-                        erased)
+                        erased, factors)
 SELECT $1, subject_id, registered_at, disabled, credential_version, string_to_array(roles, ','),
-       erased
-FROM unnest($2::uuid[], $3::timestamptz[], $4::boolean[], $5::integer[], $6::text[], $7::boolean[])
-     AS t (subject_id, registered_at, disabled, credential_version, roles, erased)
+       erased, factors
+FROM unnest($2::uuid[], $3::timestamptz[], $4::boolean[], $5::integer[], $6::text[], $7::boolean[],
+            $8::integer[])
+     AS t (subject_id, registered_at, disabled, credential_version, roles, erased, factors)
 ON CONFLICT DO NOTHING
 """
 
@@ -84,7 +85,7 @@ NEXT_SESSION_MARK = """
 SELECT position, starts FROM session_marks WHERE position >= $1 ORDER BY position LIMIT 1
 """
 USERS_AT_MARK = """
-SELECT subject_id, registered_at, disabled, credential_version, roles, erased
+SELECT subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM user_marks WHERE position = $1
 """
 
