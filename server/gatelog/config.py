@@ -23,6 +23,7 @@ from gatelog.master_keys import parse_master_keys
 from gatelog.settings import (
     ASSURANCE,
     DAY_S,
+    ROLES,
     Count,
     IdleSeconds,
     Lifetimes,
@@ -90,7 +91,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_lifetime_s: Seconds = 30 * DAY_S
     # How long it lives unused, in seconds; 0: it need not be used. The default: as with lifetimes.
     session_idle_s: IdleSeconds = 7 * DAY_S
-    # The same by role, and where a factor is required: {"admin": {"idle_s": 900, "factors": true}}.
+    # Own roles, and what holds for a role, as JSON: {"editor": {}, "admin": {"factors": true}}.
     roles: Annotated[str, Meta(max_length=65_536)] = ""
     # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
     recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
@@ -176,6 +177,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     failed_login_retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
     # Who may read /metrics: this machine (local), not through proxies (direct), all (open) or off.
     metrics: Literal["local", "direct", "open", "off"] = "local"
+    # How long browsers keep to TLS once they have come by it (RFC 6797), in seconds; 0: not told.
+    hsts_s: Annotated[int, Meta(ge=0, le=126_144_000)] = 31_536_000
     # Whether the API's document (/openapi.json) and its page (/docs) are served, to everybody.
     docs: Literal["on", "off"] = "on"
     # Requests are logged (to standard error) when on.
@@ -224,6 +227,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def role_settings(self) -> Mapping[str, RoleSettings]:
         """What holds for roles, by their names."""
         return parse_roles(self.roles)
+
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        """The roles that a user can be given."""
+        return (*ROLES, *sorted(self.role_settings.keys() - set(ROLES)))
+
+    def permits(self, roles: Iterable[str], permission: str) -> bool:
+        """Whether one of these roles has this permission, or is called like it."""
+        settings = self.role_settings
+        return any(
+            role == permission or (role in settings and permission in settings[role].permissions)
+            for role in roles
+        )
 
     def lifetimes_of(self, roles: Iterable[str]) -> Lifetimes:
         """How long the sessions of a user with these roles live: the least that any role says."""

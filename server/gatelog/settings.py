@@ -24,7 +24,9 @@ Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 DAY_S = 86_400
 Seconds = Annotated[float, Meta(gt=0, le=DAY_S * 400)]
 IdleSeconds = Annotated[int, Meta(ge=0, le=DAY_S * 400)]
-RoleName = Annotated[str, Meta(pattern=r"^[a-z]{1,32}$")]
+RoleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+Permission = Annotated[str, Meta(min_length=1, max_length=128)]
+ROLES = ("admin", "auditor")  # those that the product itself knows
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
@@ -43,11 +45,13 @@ class Lifetimes(msgspec.Struct, frozen=True):
 class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What holds for who has a role. What is None is as for everybody.
 
+    ``permissions``: what its users may do, by the names that the application gives.
     ``factors``: a session has the role only where it began with a second factor, or a passkey.
     """
 
     lifetime_s: Seconds | None = None
     idle_s: IdleSeconds | None = None
+    permissions: tuple[Permission, ...] = ()
     factors: bool = False
 
 

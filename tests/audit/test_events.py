@@ -31,6 +31,8 @@ from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
 EVENTS = "/v1/audit/events"
 OWN = "/v1/me/events"
 RECEIPT = {"Prefer": "receipt"}
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"  # the example of W3C Trace Context, section 3.2
+TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 LINK = re.compile(r'<([^>]*)>; rel="(next|prev)"')
 
 
@@ -87,7 +89,8 @@ def shown(*pages: Answer) -> list[dict[str, Any]]:
 
 
 async def test_a_page(proxied: Service, auditor: str) -> None:
-    login = await proxied.log_in(headers={"X-Forwarded-For": "192.0.2.7", "User-Agent": "firefox"})
+    headers = {"X-Forwarded-For": "192.0.2.7", "User-Agent": "firefox", "traceparent": TRACEPARENT}
+    login = await proxied.log_in(headers=headers)
     answer = await page(proxied, f"{EVENTS}?limit=1", auditor)
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["Cache-Control"] == "no-store"
@@ -109,6 +112,7 @@ async def test_a_page(proxied: Service, auditor: str) -> None:
         "login": "alice",
         "address": "192.0.2.7",
         "user_agent": "firefox",
+        "trace_id": TRACE_ID,
     }
     assert links(answer) == {
         "next": f"{EVENTS}?limit=1&type=session_started&cursor=before-{event['position']}"

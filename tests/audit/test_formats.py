@@ -90,7 +90,7 @@ def test_a_sealed_event_is_shown_as_one_that_nobody_opened(
 
 
 def test_every_field_but_what_is_personal_has_its_place_in_a_sealed_event() -> None:
-    opened = {"login", "address", "user_agent"}
+    opened = {"login", "address", "user_agent", "trace_id"}
     fields = [name for name in ShownEvent.__struct_fields__ if name not in opened]
     assert list(formats.SealedEvent.__struct_fields__) == fields
 
@@ -165,7 +165,7 @@ def test_csv_lines_end_as_rfc_4180_says() -> None:
     )
     assert csv_rows([event, event]) == 2 * (
         b"7,00000000-0000-0000-0000-000000000001,login_failed,2026-01-01T00:00:00Z,"
-        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,,,"a ""b"",\r\nc",,\r\n'
+        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,,,"a ""b"",\r\nc",,,\r\n'
     )
 
 
@@ -190,7 +190,7 @@ def test_a_server_sent_event_is_one_event(event: ShownEvent) -> None:
 # Of the extension dictionary: those that need a label, and those that have a meaning.
 FAILURES = {"login_failed", "logins_throttled"}
 USER_DEFINED = {
-    *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4"),
+    *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4", "cs5"),
     *("deviceCustomDate1", "deviceCustomDate2"),
 }
 CEF_KEYS = {
@@ -267,6 +267,7 @@ def test_cef_reads_back(event: ShownEvent) -> None:
     assert agent == (None if event.user_agent is None else cleaned(event.user_agent))
     address = [fields[key] for key in ("src", "c6a2", "cs4") if key in fields]
     assert address == ([] if event.address is None else [cleaned(event.address)])
+    assert fields.get("cs5") == (None if event.trace_id is None else cleaned(event.trace_id))
     assert fields.get("duid") == (str(event.user_id) if event.user_id else None)
     assert fields["outcome"] == ("failure" if event.type in FAILURES else "success")
     number = event.sessions or event.idle_s
@@ -325,6 +326,7 @@ def test_ocsf_is_of_its_class(event: ShownEvent) -> None:
     assert document["metadata"]["sequence"] == event.position
     assert document["metadata"]["uid"] == str(event.event_id)
     assert document["status_id"] == (2 if event.type in FAILURES else 1)
+    assert document["metadata"].get("correlation_uid") == event.trace_id
     assert document.get("count") == event.count
     assert document.get("http_request", {}).get("user_agent") == event.user_agent
     endpoint = document.get("src_endpoint", {})

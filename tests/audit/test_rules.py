@@ -97,14 +97,16 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
     if name in {"log_purged", "logins_throttled", "sessions_renewed"}:
         fields["subject_id"] = None
     event = msgspec.convert(fields | {"type": name}, cls)
-    found = msgspec.to_builtins(shown(5, LATER, event, Personal("alice", "192.0.2.1", "firefox")))
+    personal = Personal("alice", "192.0.2.1", "firefox", bytes(range(16)))
+    found = msgspec.to_builtins(shown(5, LATER, event, personal))
     assert found.pop("position") == 5
     assert found.pop("type") == name
     assert found.pop("recorded_at") == "2026-01-03T00:00:00Z"
-    assert [found.pop(key) for key in ("login", "address", "user_agent")] == [
+    assert [found.pop(key) for key in ("login", "address", "user_agent", "trace_id")] == [
         "alice",
         "192.0.2.1",
         "firefox",
+        "000102030405060708090a0b0c0d0e0f",
     ]
     hidden = {"token_digest", "token_digests", "roles"}
     expected = {

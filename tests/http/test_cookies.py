@@ -22,6 +22,7 @@ FORWARDED = [
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"])
 async def test_the_cookie_on_loopback(alice: Service, host: str) -> None:
     login = await alice.log_in(headers={"Host": host})
+    assert "Strict-Transport-Security" not in login.headers, "there is no TLS here"
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"gatelog={login.token}"
     assert attributes == ["Max-Age=2592000", "Path=/", "HttpOnly", "SameSite=Lax"]
@@ -45,6 +46,7 @@ async def test_the_cookie_everywhere_else(alice: Service, headers: Mapping[str, 
     name, *attributes = login.set_cookie.split("; ")
     assert name == f"__Host-gatelog={login.token}"
     assert attributes == ["Max-Age=2592000", "Path=/", "Secure", "HttpOnly", "SameSite=Lax"]
+    assert login.headers["Strict-Transport-Security"] == "max-age=31536000"
     secure = {**headers, "Cookie": f"__Host-gatelog={login.token}"}
     assert (await alice.get("/v1/me", headers=secure)).status == 200
     assert (await alice.get("/v1/me", headers=headers, cookie=login.token)).status == 401

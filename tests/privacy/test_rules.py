@@ -36,10 +36,12 @@ KEY, OTHER_KEY, NONCE = b"k" * 32, b"o" * 32, b"n" * 12
 ID = UUID("01900000-0000-7000-8000-000000000001")
 USER, ADMIN = UUID(int=10), UUID(int=11)
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-ADA = Personal("ada", "192.0.2.1", "curl/8")
+TRACE = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")  # of W3C Trace Context, section 3.2
+ADA = Personal("ada", "192.0.2.1", "curl/8", TRACE)
 
 texts = st.none() | st.text(max_size=600)
-personals = st.builds(Personal, texts, texts, texts)
+traces = st.none() | st.binary(min_size=16, max_size=16)
+personals = st.builds(Personal, texts, texts, texts, traces)
 
 
 def sealed(personal: Personal = ADA, key: bytes = KEY) -> UserEnabled:
@@ -63,9 +65,9 @@ def test_the_format_is_the_documented_one() -> None:
     assert len(plain) % 32 == 0
     packed, end, padding = plain.rpartition(b"\x80")
     assert (end, set(padding)) == (b"\x80", {0})
-    assert msgspec.msgpack.decode(packed) == ["ada", "192.0.2.1", "curl/8"]
+    assert msgspec.msgpack.decode(packed) == ["ada", "192.0.2.1", "curl/8", TRACE]
     assert hashlib.sha256(field).hexdigest() == (
-        "2dfec2365f0e3b02ad42c7769e6becb521bec34dbbea083e47d3058c586c9de4"
+        "f66735f9be16cf43474bd840ab9d8a89297517626e9ac44c38f33ef2c441891a"
     )
 
 
@@ -87,8 +89,9 @@ def test_what_is_sealed_but_no_array_opens_to_nothing() -> None:
     assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) is None
 
 
-def test_fields_that_come_later_are_no_obstacle() -> None:
-    plain = msgspec.msgpack.encode(["ada", None, None, "more"]) + b"\x80"
+@pytest.mark.parametrize("fields", [["ada", None, None], ["ada", None, None, None, "more"]])
+def test_fields_that_came_later_and_will_come_are_no_obstacle(fields: list[str | None]) -> None:
+    plain = msgspec.msgpack.encode(fields) + b"\x80"
     field = NONCE + AESGCM(KEY).encrypt(NONCE, plain, ID.bytes + b"user_enabled")
     assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) == Personal("ada")
 

@@ -11,9 +11,10 @@ from aiohttp import web
 from gatelog import RolesAuthorizationPolicy, SessionIdentityPolicy, public
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
 
 from tests.conftest import Dsns
-from tests.serving import Service, serving
+from tests.serving import PASSWORD, Service, serving
 
 
 class Permission(Enum):
@@ -59,8 +60,9 @@ async def service(config: Config, database: Dsns) -> AsyncIterator[Service]:
         app.router.add_get(f"/{handler.__name__}", handler)
     permissions = {"write": ["admin", "editor"], "nobody": []}
     aiohttp_security.setup(app, SessionIdentityPolicy(), RolesAuthorizationPolicy(permissions))
+    async with open_services(config, database.app) as services:
+        await services.accounts.logins.add_user("alice", PASSWORD, ("admin",))
     async with serving(create_app(config, database.app, app), config) as service:
-        await service.register()  # the first user is an administrator
         await service.register("bob")
         yield service
 
@@ -90,6 +92,13 @@ async def test_who_has_logged_out_is_anonymous(service: Service) -> None:
 async def test_what_no_role_may_is_refused(service: Service, name: str) -> None:
     token = await service.token()
     assert (await service.get(f"/api/permitted?permission={name}", cookie=token)).status == 403
+
+
+async def test_what_a_role_may_is_permitted(service: Service) -> None:
+    path = "/api/permitted?permission=write"
+    assert (await service.get(path, cookie=await service.token())).status == 200
+    assert (await service.get(path, cookie=await service.token("bob"))).status == 403
+    assert (await service.get(path)).status == 401
 
 
 async def test_forget_ends_all_sessions(service: Service) -> None:

@@ -11,7 +11,6 @@ from uuid import UUID
 import click
 import msgspec
 
-from gatelog.accounts.rules.users import ROLES
 from gatelog.cli.output import json_option, limit_option, print_json, print_table
 from gatelog.config import Config
 from gatelog.errors import OperatorError
@@ -35,7 +34,7 @@ def user() -> None:
 
 @user.command("add")
 @click.argument("login")
-@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="May be repeated.")
+@click.option("--role", "roles", multiple=True, help="May be repeated.")
 @click.option(
     "--password-file",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -156,7 +155,7 @@ def unlock(config: Config, login: str, as_json: bool) -> None:
 
 @user.command("grant")
 @click.argument("login")
-@click.argument("role", type=click.Choice(ROLES))
+@click.argument("role")
 @json_option
 @click.pass_obj
 def grant(config: Config, login: str, role: str, as_json: bool) -> None:
@@ -172,7 +171,7 @@ def grant(config: Config, login: str, role: str, as_json: bool) -> None:
 
 @user.command("revoke")
 @click.argument("login")
-@click.argument("role", type=click.Choice(ROLES))
+@click.argument("role")
 @json_option
 @click.pass_obj
 def revoke(config: Config, login: str, role: str, as_json: bool) -> None:

@@ -28,6 +28,8 @@ from aiohttp.typedefs import Handler
 
 from gatelog.config import Config
 from gatelog.hosting.openapi import document
+from gatelog.http.answers import insist_on_tls
+from gatelog.http.credentials import is_local
 from gatelog.http.described import Reply, describes
 from gatelog.http.guard import public
 
@@ -124,7 +126,9 @@ def _page(name: str, media: str) -> Handler:
     @public
     async def page(request: web.Request) -> web.StreamResponse:
         """The page on which this document is read and tried."""
-        return _file(name).answer(request, media, _OF_THE_PAGE)
+        response = _file(name).answer(request, media, _OF_THE_PAGE)
+        insist_on_tls(request, response, local=is_local(request))
+        return response
 
     return _answers_page(page) if name == _FIRST else page  # what it loads is its own affair
 

@@ -30,6 +30,7 @@ from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
 from gatelog.http.described import Reply
 from gatelog.http.encoded import Encoded
 from gatelog.http.problems import VARY_BY_CREDENTIALS
+from gatelog.http.settings import CONFIG
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ JSON: Final = {hdrs.CONTENT_TYPE: "application/json"}
 OWN_EVENTS_PATH: Final = "/v1/me/events"
 PREFERENCE_APPLIED: Final = istr("Preference-Applied")
 CLEAR_SITE_DATA: Final = istr("Clear-Site-Data")
+STRICT_TRANSPORT_SECURITY: Final = istr("Strict-Transport-Security")
 PATIENCE_S = 0.1  # for the look at whether there is a proof already
 
 
@@ -103,7 +105,10 @@ PREFERENCE: Final[Mapping[str, Any]] = {
 def told_reply(outcome: type[Outcome], **sometimes: str) -> Reply:
     """What ``told`` answers with, and headers that may come along."""
     content: dict[str, Any] = {JSON[hdrs.CONTENT_TYPE]: outcome}
-    applied: dict[str, str] = {PREFERENCE_APPLIED: "`receipt`, where there is one."}
+    applied: dict[str, str] = {
+        PREFERENCE_APPLIED: "`receipt`, where there is one.",
+        STRICT_TRANSPORT_SECURITY: "To callers elsewhere, unless it is switched off.",
+    }
     return Reply(content=content, sometimes=applied | sometimes)
 
 
@@ -111,12 +116,24 @@ async def told(
     request: web.Request, caller: Caller, outcome: Outcome, position: int | None
 ) -> web.Response:
     """The answer to a caller for whom something was done; None: nothing, which has no receipt."""
-    if position is None or not caller.wants_receipt:
-        return private(outcome)
-    outcome.receipt = await _receipt(request, position)
+    receipt = position if caller.wants_receipt else None
+    if receipt is not None:
+        outcome.receipt = await _receipt(request, receipt)
     response = private(outcome)
-    response.headers[PREFERENCE_APPLIED] = RECEIPT
+    if receipt is not None:
+        response.headers[PREFERENCE_APPLIED] = RECEIPT
+    insist_on_tls(request, response, local=caller.local)
     return response
+
+
+def insist_on_tls(request: web.Request, response: web.StreamResponse, *, local: bool) -> None:
+    """Tell the browser to come by TLS only from now on: HTTP Strict Transport Security (RFC 6797).
+
+    For this host alone: what lies below it is not ours. A browser heeds it over TLS alone.
+    """
+    lasts_s = request.config_dict[CONFIG].hsts_s
+    if lasts_s and not local:
+        response.headers[STRICT_TRANSPORT_SECURITY] = f"max-age={lasts_s}"
 
 
 async def _receipt(request: web.Request, position: int) -> Receipt:

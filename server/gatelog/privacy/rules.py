@@ -7,7 +7,7 @@ Formats (nothing else is needed to open a sealed field, given the key)::
 
     sealed   nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, AAD) with its 16-byte tag
     AAD      event id (16 bytes) ‖ event type (ASCII)
-    plain    MessagePack array [login, address, agent], nil where unknown ‖ 0x80 ‖ 0x00 …
+    plain    MessagePack array [login, address, agent, trace], nil where unknown ‖ 0x80 ‖ 0x00 …
              up to a multiple of 32 bytes, so that its length tells little of a name's
 
     wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
@@ -60,11 +60,21 @@ class UserErased(ev.UserEvent, frozen=True, kw_only=True, tag="user_erased"):
 
 
 class Personal(msgspec.Struct, frozen=True, array_like=True):
-    """What an event may say of a person. New fields are added at the end."""
+    """What an event may say of a person. New fields are added at the end.
+
+    ``trace`` is the 16 bytes of the request's trace id (W3C Trace Context): lines of other logs
+    have it, too, and may say whose request it was. So it is forgotten with the rest.
+    """
 
     login: str | None = None
     address: str | None = None
     agent: str | None = None
+    trace: bytes | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace id as lines of logs have it: 32 hexadecimal digits."""
+        return self.trace.hex() if self.trace is not None else None
 
 
 class Client(msgspec.Struct, frozen=True):

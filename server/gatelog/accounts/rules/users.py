@@ -24,8 +24,6 @@ from gatelog.log.rules.kinds import Need, State
 from gatelog.privacy.rules import UserErased
 from gatelog.sessions.rules.events import SessionEnded
 
-ROLES = ("admin", "auditor")
-
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
     """A user, without anything personal.

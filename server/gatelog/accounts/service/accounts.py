@@ -92,7 +92,7 @@ class Accounts:
             personal=self._personal,
             acting=acting,
         )
-        self.users = Administration(users=users, personal=self._personal, acting=acting)
+        self.users = Administration(config, users=users, personal=self._personal, acting=acting)
 
     @property
     def waiting_to_hash(self) -> int:

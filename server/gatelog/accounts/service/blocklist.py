@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
-from gatelog.accounts.rules.users import ROLES
 from gatelog.config import Config
 from gatelog.text import SHORTEST_WORD
 
@@ -55,7 +54,7 @@ def context_words(config: Config) -> frozenset[str]:
     The product's name, the roles, the names in the hosts and in the application that are
     configured, and the operator's own (``GATELOG_PASSWORD_WORDS``); case-folded.
     """
-    texts = [PRODUCT, *ROLES, config.app, config.log_origin]
+    texts = [PRODUCT, *config.role_names, config.app, config.log_origin]
     texts += sorted(config.origins_trusted | config.hosts_returned_to)
     parts = (part for text in texts for part in re.split(r"[\W_]+", text.casefold()))
     named = {part for part in parts if len(part) >= SHORTEST_WORD and part not in _OF_ADDRESSES}

@@ -131,7 +131,7 @@ class Logins:
     async def add_user(self, login: str, password: str, roles: tuple[str, ...] = ()) -> UUID:
         """Create a user as an operator may, with roles."""
         for role in roles:
-            check_role(role)
+            check_role(role, self._config.role_names)
         return await self._add_user(login, password, UNKNOWN_CLIENT, roles=roles, only_first=False)
 
     async def _add_user(

@@ -6,6 +6,7 @@ from where, is sealed into the event under the key of that person.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 from uuid import UUID
 
@@ -20,9 +21,10 @@ from gatelog.accounts.rules.events import (
     UserDisabled,
     UserEnabled,
 )
-from gatelog.accounts.rules.users import ROLES, is_admin
+from gatelog.accounts.rules.users import is_admin
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.store.users import Credential, ListedUser, Users
+from gatelog.config import Config
 from gatelog.errors import InvalidInput, NotFound
 from gatelog.log.rules import events as ev
 from gatelog.log.store.batch import Recorded
@@ -35,7 +37,10 @@ UserEventT = TypeVar("UserEventT", bound=ev.UserEvent)
 class Administration:
     """The use cases of administrators and operators."""
 
-    def __init__(self, *, users: Users, personal: PersonalData, acting: Acting) -> None:
+    def __init__(
+        self, config: Config, *, users: Users, personal: PersonalData, acting: Acting
+    ) -> None:
+        self._config = config
         self._users = users
         self._personal = personal
         self._acting = acting
@@ -70,13 +75,17 @@ class Administration:
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Give a user a role, and end all sessions. Raises NotFound, InvalidInput."""
-        check_role(role)
+        check_role(role, self._config.role_names)
         event = RoleGranted(**self._acting.about(subject_id, by), role=role)
         return await self._change(event, by)
 
     async def revoke_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
-        """Take a role away, and end all sessions. Raises NotFound, InvalidInput, LastAdmin."""
-        check_role(role)
+        """Take a role away, and end all sessions. Raises NotFound, InvalidInput, LastAdmin.
+
+        A role that is configured no more can be taken away as long as somebody has it.
+        """
+        user = await self._users.state(subject_id)
+        check_role(role, (*self._config.role_names, *(user.roles if user is not None else ())))
         event = RoleRevoked(**self._acting.about(subject_id, by), role=role)
         return await self._change(event, by)
 
@@ -115,7 +124,7 @@ class Administration:
         return await self._acting.end(Act(command, address_index))
 
 
-def check_role(role: str) -> None:
-    """Raises InvalidInput for a role that does not exist."""
-    if role not in ROLES:
-        raise InvalidInput(f"There is no role {role!r}; there are {', '.join(ROLES)}.")
+def check_role(role: str, known: Collection[str]) -> None:
+    """Raises InvalidInput for a role that is none of these."""
+    if role not in known:
+        raise InvalidInput(f"There is no role {role!r}; there are {', '.join(known)}.")

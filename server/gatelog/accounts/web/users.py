@@ -7,14 +7,12 @@ where, is recorded with it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
 
-from gatelog.accounts.rules.users import ROLES
 from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.errors import InvalidInput, LastAdmin
@@ -25,6 +23,7 @@ from gatelog.http.described import describes
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
+from gatelog.settings import RoleName
 
 Change = Literal[
     "ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked", "factors_removed"
@@ -56,7 +55,7 @@ class Changed(msgspec.Struct):
 
 
 _USER = {"user_id": UUID}
-_ROLE = _USER | {"role": Annotated[str, Meta(extra_json_schema={"enum": list(ROLES)})]}
+_ROLE = _USER | {"role": RoleName}
 _CHANGED = {200: Changed}
 
 
@@ -155,7 +154,7 @@ async def revoke_role(request: web.Request) -> web.StreamResponse:
 def user_routes() -> list[web.RouteDef]:
     """Every route below ``/v1/users``."""
     user = "/v1/users/{user_id:[0-9A-Fa-f-]{36}}"
-    role = f"{user}/roles/{{role:[a-z]{{1,32}}}}"
+    role = f"{user}/roles/{{role:[a-z][a-z0-9_-]{{0,31}}}}"
     return [
         web.get(f"{user}/sessions", list_sessions),
         web.post(f"{user}/sessions/end_all", end_all),

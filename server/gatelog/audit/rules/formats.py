@@ -21,7 +21,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, ip_address
 from typing import Any
@@ -292,29 +292,23 @@ def _cef_fields(event: ShownEvent, kind: Kind) -> dict[str, object]:
     }
     if event.address is not None:
         fields |= _cef_source(event.address)
-    if event.session_id is not None:
-        fields |= {"cs1": event.session_id, "cs1Label": "sessionId"}
-    if event.role is not None:
-        fields |= {"cs2": event.role, "cs2Label": "role"}
-    if event.what is not None:
-        fields |= {"cs3": event.what, "cs3Label": "read"}
-    if event.up_to is not None:
-        fields |= {"cn2": event.up_to, "cn2Label": "purgedUpTo"}
-    if event.sessions is not None:
-        fields |= {"cn3": event.sessions, "cn3Label": "sessions"}
-    if event.idle_s is not None:
-        fields |= {"cn3": event.idle_s, "cn3Label": "idleSeconds"}
-    if event.expires_at is not None:
-        fields |= {
-            "deviceCustomDate1": _ms(event.expires_at),
-            "deviceCustomDate1Label": "expiresAt",
-        }
-    if event.before is not None:
-        fields |= {
-            "deviceCustomDate2": _ms(event.before),
-            "deviceCustomDate2Label": "purgedBefore",
-        }
+    for key, label, value in _cef_labelled(event):
+        if value is not None:
+            fields |= {key: value, f"{key}Label": label}
     return fields
+
+
+def _cef_labelled(event: ShownEvent) -> Iterator[tuple[str, str, object]]:
+    """What has no field of its own in CEF, with the label that says what it is."""
+    yield "cs1", "sessionId", event.session_id
+    yield "cs2", "role", event.role
+    yield "cs3", "read", event.what
+    yield "cs5", "traceId", event.trace_id
+    yield "cn2", "purgedUpTo", event.up_to
+    yield "cn3", "sessions", event.sessions
+    yield "cn3", "idleSeconds", event.idle_s
+    yield "deviceCustomDate1", "expiresAt", event.expires_at and _ms(event.expires_at)
+    yield "deviceCustomDate2", "purgedBefore", event.before and _ms(event.before)
 
 
 def _cef_source(address: str) -> dict[str, object]:
@@ -364,14 +358,15 @@ def ocsf(event: ShownEvent, product_version: str) -> bytes:
 
 
 def _metadata(event: ShownEvent, product_version: str) -> dict[str, Any]:
-    return {
-        "version": OCSF_VERSION,
-        "product": {"name": PRODUCT, "vendor_name": PRODUCT, "version": product_version},
-        "uid": str(event.event_id),
-        "sequence": event.position,
-        "event_code": event.type,
-        "logged_time": _ms(event.recorded_at),
-    }
+    return _present(
+        version=OCSF_VERSION,
+        product={"name": PRODUCT, "vendor_name": PRODUCT, "version": product_version},
+        uid=str(event.event_id),
+        sequence=event.position,
+        event_code=event.type,
+        logged_time=_ms(event.recorded_at),
+        correlation_uid=event.trace_id,
+    )
 
 
 def _persons(event: ShownEvent, kind: Kind) -> dict[str, Any]:

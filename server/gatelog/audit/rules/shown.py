@@ -57,11 +57,11 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of the log. What an event does not have is missing.
 
     ``user_id`` is whom it is about and ``actor_id`` who did it, when it was somebody else. The
-    ``login``, ``address`` and ``user_agent`` are those of who acted; they are missing when they
-    are sealed for the reader, were never known, or are erased. A session ends by ``expires_at``,
-    and when it is not used for ``idle_s`` seconds; so many ``sessions`` have been used. ``what``
-    was read, by an auditor; ``count`` of them were refused; ``up_to`` a position, all of it
-    recorded ``before`` then, the log was purged.
+    ``login``, ``address``, ``user_agent`` and ``trace_id`` are of who acted and of the request;
+    they are missing when they are sealed for the reader, were never known, or are erased. A session
+    ends by ``expires_at``, and when it is not used for ``idle_s`` seconds; so many ``sessions``
+    have been used. ``what`` was read, by an auditor; ``count`` of them were refused; ``up_to`` a
+    position, all of it recorded ``before`` then, the log was purged.
     """
 
     position: int
@@ -84,6 +84,7 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     login: str | None = None
     address: str | None = None
     user_agent: str | None = None
+    trace_id: str | None = None
 
 
 def shown(
@@ -112,4 +113,5 @@ def shown(
         login=opened.login,
         address=opened.address,
         user_agent=opened.agent,
+        trace_id=opened.trace_id,
     )

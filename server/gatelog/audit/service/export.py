@@ -64,7 +64,9 @@ class Opened(msgspec.Struct, frozen=True):
 
     def sealed(self) -> ShownEvent:
         """The event with nothing opened."""
-        return msgspec.structs.replace(self.shown, login=None, address=None, user_agent=None)
+        return msgspec.structs.replace(
+            self.shown, login=None, address=None, user_agent=None, trace_id=None
+        )
 
 
 class LogPages:

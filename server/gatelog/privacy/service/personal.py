@@ -6,6 +6,8 @@ Rules:
   no key any more opens to nothing, for every process, from the moment of the erasure on.
 - The key of the current day is kept in memory while that day lasts: it seals what people type
   who have no account, and an attack types a lot.
+- What is sealed during a request has the request's trace, so that an event leads to the lines of
+  other logs about it.
 - Nobody waits for a key in order to lose a right: what ends sessions goes on without a seal when
   the master key is not there. Everything else is refused then.
 """
@@ -43,6 +45,7 @@ from gatelog.privacy.rules import (
 )
 from gatelog.privacy.service.keyring import Keyring
 from gatelog.privacy.store.keys import KeyStore
+from gatelog.traces import CURRENT
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +101,7 @@ class PersonalData:
         """The event with this data, under this key."""
         if personal == Personal():
             return event
-        nonce = os.urandom(NONCE_BYTES)
-        field = seal(personal, key, nonce, event.event_id, event.type)
+        field = _seal_traced(personal, key, event.event_id, event.type)
         return msgspec.structs.replace(event, sealed=field)
 
     async def sealed_for_person(self, event: EventT, personal: Personal) -> EventT:
@@ -142,7 +144,7 @@ class PersonalData:
         except KeysUnavailable as error:
             logger.error("an event is not sealed: %s", error)
             return None
-        return seal(personal, opened, os.urandom(NONCE_BYTES), event_id, event_type)
+        return _seal_traced(personal, opened, event_id, event_type)
 
     async def _day_key(self, day: date) -> bytes:
         if self._today is None or self._today[0] != day:
@@ -247,3 +249,11 @@ class PersonalData:
         if self._today is not None and self._today[0] < today:
             self._today = None
         return await self._store.destroy_day_keys(today - self._retention)
+
+
+def _seal_traced(personal: Personal, key: bytes, event_id: UUID, event_type: str) -> bytes:
+    """The ``sealed`` field with this data, and with the trace of the request that is served."""
+    trace = CURRENT.get()
+    if trace is not None:
+        personal = msgspec.structs.replace(personal, trace=bytes.fromhex(trace.id))
+    return seal(personal, key, os.urandom(NONCE_BYTES), event_id, event_type)

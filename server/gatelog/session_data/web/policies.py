@@ -14,23 +14,26 @@ from aiohttp import web
 from aiohttp_security.abc import AbstractAuthorizationPolicy, AbstractIdentityPolicy
 
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.config import Config
 from gatelog.http.answers import forget_session_cookie
 from gatelog.http.caller import caller_of
+from gatelog.http.settings import CONFIG
 from gatelog.session_data.web.active import active_session
 from gatelog.sessions.rules.record import Session
 
 
 class Identity(str):
-    """A user's id as text, and the session that it was found by."""
+    """A user's id as text, the session that it was found by, and what its roles may do."""
 
-    __slots__ = ("session",)
+    __slots__ = ("config", "session")
     session: Session
+    config: Config
 
     @classmethod
-    def of(cls, session: Session) -> Identity:
+    def of(cls, session: Session, config: Config) -> Identity:
         """The identity of who has this session."""
         identity = cls(session.subject_text)
-        identity.session = session
+        identity.session, identity.config = session, config
         return identity
 
 
@@ -43,7 +46,9 @@ class SessionIdentityPolicy(AbstractIdentityPolicy):
         Raises DatabaseUnavailable when nobody can tell, RuntimeError outside of Gatelog.
         """
         session = await active_session(request)
-        return Identity.of(session) if session is not None else None
+        if session is None:
+            return None
+        return Identity.of(session, request.config_dict[CONFIG])
 
     async def remember(
         self, request: web.Request, response: web.StreamResponse, identity: str, **kwargs: Any
@@ -69,7 +74,8 @@ class SessionIdentityPolicy(AbstractIdentityPolicy):
 class RolesAuthorizationPolicy(AbstractAuthorizationPolicy):
     """aiohttp-security's permissions by roles: which permission which roles have.
 
-    Without a mapping a permission is the role of the same name. What is not in it nobody may do.
+    Without a mapping they are those of ``GATELOG_ROLES``, and a role has the permission of its own
+    name. What is not in the mapping nobody may do.
     """
 
     def __init__(self, permissions: Mapping[str, Iterable[str]] | None = None) -> None:
@@ -85,7 +91,7 @@ class RolesAuthorizationPolicy(AbstractAuthorizationPolicy):
             return False
         name = str(permission.value) if isinstance(permission, Enum) else permission
         if self._permissions is None:
-            return name in identity.session.roles
+            return identity.config.permits(identity.session.roles, name)
         return bool(self._permissions.get(name, frozenset()) & identity.session.roles)
 
     async def authorized_userid(self, identity: str) -> str | None:
