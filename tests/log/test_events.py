@@ -11,10 +11,12 @@ from uuid import UUID
 import msgspec
 import pytest
 from gatelog.accounts.rules.events import (
+    FactorEnrolled,
     LoginFailed,
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryCodeUsed,
     RoleGranted,
     UserRegistered,
 )
@@ -109,6 +111,17 @@ PINNED: dict[ev.Event, str] = {
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"what":"events"}'
     ),
+    FactorEnrolled(**COMMON, subject_id=USER, factor_id=SESSION, factor="totp"): (
+        '{"type":"factor_enrolled","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"factor_id":"00000000-0000-4000-8000-00000000000c","factor":"totp"}'
+    ),
+    RecoveryCodeUsed(**COMMON, subject_id=USER, count=9): (
+        '{"type":"recovery_code_used","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"count":9}'
+    ),
     RoleGranted(**COMMON, subject_id=USER, role="admin"): (
         '{"type":"role_granted","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
@@ -127,11 +140,15 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
     assert sorted(ev.EVENT_TYPES) == [
         "audit_read",
         "credential_changed",
+        "factor_enrolled",
+        "factor_removed",
         "log_purged",
         "login_failed",
         "logins_throttled",
         "password_locked",
         "password_unlocked",
+        "recovery_code_used",
+        "recovery_codes_made",
         "role_granted",
         "role_revoked",
         "session_ended",
@@ -159,6 +176,8 @@ def every_event() -> Iterator[ev.Event]:
         "up_to": 1,
         "before": AT,
         "token_digests": (b"d" * 32,),
+        "factor_id": SESSION,
+        "factor": "passkey",
     }
     for name, cls in ev.EVENT_TYPES.items():
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}

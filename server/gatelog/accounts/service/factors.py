@@ -229,10 +229,12 @@ class UserFactors:
         """The digest of a challenge that waits for this session. Raises ChallengeOver."""
         digest = token_digest(challenge) if is_well_formed(challenge) else b""
         asked = await self._asking.store.challenge(digest) if digest else None
+        credential = await self._credential(session)
         if (
             asked is None
             or asked.purpose != purpose
             or asked.session_id != session.session_id
+            or asked.credential_version != credential.credential_version
             or asked.expires_at <= self._acting.now()
         ):
             raise ChallengeOver()

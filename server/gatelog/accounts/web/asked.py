@@ -31,7 +31,7 @@ class LoginRefused(msgspec.Struct, omit_defaults=True):
     code: str
     detail: str | None = None
     challenge: str | None = None
-    factors: tuple[Means, ...] = ()
+    factors: tuple[Means, ...] | None = None
     expires_at: Moment | None = None
     public_key: dict[str, Any] | None = None
 

@@ -100,7 +100,7 @@ class FactorAdded(Outcome):
     factor_id: UUID
     ended: int
     position: int
-    recovery_codes: tuple[str, ...] = ()
+    recovery_codes: tuple[str, ...] | None = None
     status: Literal["enrolled"] = "enrolled"
 
 
@@ -203,7 +203,7 @@ async def _added(request: web.Request, enrolled: Enrolled) -> web.StreamResponse
         factor_id=enrolled.factor_id,
         ended=enrolled.ended,
         position=enrolled.position,
-        recovery_codes=enrolled.recovery_codes,
+        recovery_codes=enrolled.recovery_codes or None,
     )
     response = await told(request, caller_of(request), content, enrolled.position)
     response.set_status(201)

@@ -1,0 +1,389 @@
+"""All orders of the steps of a login with factors, against an obvious model, on a real database.
+
+People type passwords, codes and recovery codes, right and wrong, of their own and of others, late
+and twice; they answer challenges that are open, used, over, displaced or somebody else's; factors come
+and go in between. The model keeps plain sets. A session may exist only where it says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b32decode
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+from gatelog.accounts.rules.challenges import LIFETIME_S, MOST_OF_A_USER, MOST_WRONG
+from gatelog.accounts.rules.totp import code_of, step_at
+from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.acting import Acting
+from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.second_steps import FactorAnswer
+from gatelog.clock import put_ahead, utc_now
+from gatelog.config import Config
+from gatelog.errors import FactorRequired, GatelogError
+from gatelog.hosting.services import open_services
+from gatelog.log.store.rebuild import check
+from gatelog.sessions.rules.record import Session, packed
+from gatelog.sessions.rules.tokens import token_digest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.conftest import Dsns
+from tests.serving import NEW_PASSWORD, PASSWORD
+
+ResultT = TypeVar("ResultT")
+OFFSETS = st.sampled_from([-2, -1, 0, 0, 1, 2])
+
+
+class Seed:
+    """An enrolled seed, and the last step that it was used for."""
+
+    def __init__(self, factor_id: UUID, seed: bytes, step: int) -> None:
+        self.factor_id, self.seed, self.step = factor_id, seed, step
+
+
+class Question:
+    """A challenge."""
+
+    def __init__(
+        self, text: str, version: int, over_at: datetime, session: Session | None, seed: bytes
+    ) -> None:
+        self.text, self.version, self.over_at = text, version, over_at
+        self.session, self.seed, self.wrong = session, seed, 0
+
+    @property
+    def order(self) -> tuple[datetime, bytes]:
+        return self.over_at, token_digest(self.text)
+
+
+class Somebody:
+    """What the model knows of a user."""
+
+    def __init__(self, login: str, user_id: UUID) -> None:
+        self.login, self.user_id = login, user_id
+        self.password = PASSWORD
+        self.version = 1
+        self.disabled = False
+        self.seeds: list[Seed] = []
+        self.codes: set[str] = set()
+        self.sessions: dict[UUID, Session] = {}
+        self.questions: list[Question] = []
+
+    def ask(self, question: Question) -> None:
+        newest = sorted(self.questions, key=lambda q: q.order)[-(MOST_OF_A_USER - 1) :]
+        self.questions = [*newest, question]
+
+    def end_sessions(self, keep: UUID | None = None) -> None:
+        self.sessions = {k: s for k, s in self.sessions.items() if k == keep}
+
+
+class Logins(RuleBasedStateMachine):
+    """Takes every step in the service and in the model."""
+
+    def __init__(self, runner: asyncio.Runner, accounts: Accounts, acting: Acting) -> None:
+        super().__init__()
+        self.runner, self.accounts = runner, accounts
+        self.ahead_s = 0
+        put_ahead(0)
+        self.began = utc_now()
+        acting.now = self.now
+        self.people = []
+        for _ in range(2):
+            login = f"user-{uuid4().hex}"
+            user_id = self.run(accounts.logins.add_user(login, PASSWORD))
+            self.people.append(Somebody(login, user_id))
+        self.texts: list[str] = []  # all challenges that there ever were
+        self.spent: list[str] = []  # recovery codes that are none any more
+        self.gone: list[Session] = []
+
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        return self.runner.run(work)
+
+    def now(self) -> datetime:
+        return self.began + timedelta(seconds=self.ahead_s)
+
+    def tried(self, work: Coroutine[Any, Any, ResultT]) -> ResultT | str:
+        """What comes of it, or the code of the error."""
+        try:
+            return self.run(work)
+        except FactorRequired:
+            raise
+        except GatelogError as error:
+            return error.code
+
+    def granted(self, who: Somebody, grant: Grant) -> None:
+        session = Session(packed(grant.session))
+        assert session.subject_id == who.user_id
+        who.sessions[session.session_id] = session
+
+    def a_question(self, data: Any) -> str:
+        """Any challenge, of whomever, open or not; or none at all."""
+        return str(data.draw(st.sampled_from([*self.texts[-8:], "x", "A" * 43])))
+
+    def find(self, text: str) -> tuple[Somebody, Question] | None:
+        """Whose it is that still waits, if it does."""
+        for who in self.people:
+            for question in who.questions:
+                waits = question.over_at > self.now() and question.version == who.version
+                if question.text == text and waits:
+                    return who, question
+        return None
+
+    def step_of(self, data: Any) -> tuple[bytes, int]:
+        """Any seed, of whomever, enrolled or only offered; and a step near now."""
+        seeds = [seed.seed for who in self.people for seed in who.seeds]
+        seeds += [q.seed for who in self.people for q in who.questions if q.seed]
+        seed = data.draw(st.sampled_from(seeds)) if seeds else b"s" * 20
+        return seed, step_at(self.now()) + data.draw(OFFSETS)
+
+    # --- the steps
+
+    @rule(which=st.integers(0, 1), right=st.sampled_from([True, True, True, False]))
+    def type_password(self, which: int, right: bool) -> None:
+        who = self.people[which]
+        password = who.password if right else "not the right phrase"
+        try:
+            found = self.tried(self.accounts.logins.log_in(who.login, password))
+        except FactorRequired as required:
+            assert right
+            assert not who.disabled
+            assert who.seeds
+            assert required.means == (("totp", "recovery_code") if who.codes else ("totp",))
+            over_at = self.now() + timedelta(seconds=LIFETIME_S)
+            who.ask(Question(required.challenge, who.version, over_at, None, b""))
+            self.texts.append(required.challenge)
+            return
+        if isinstance(found, str):
+            assert found == "invalid_credentials"
+            assert not right or who.disabled
+            return
+        assert right
+        assert not who.disabled
+        assert not who.seeds
+        self.granted(who, found)
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), by_code=st.booleans(), own=st.booleans())
+    def answer(self, data: Any, by_code: bool, own: bool) -> None:
+        text = self.a_question(data)
+        asked = self.find(text)
+        if asked is not None and asked[1].session is not None:
+            asked = None  # it is for who enrols, and no way in
+        seed, step = self.step_of(data)
+        if own and asked is not None and asked[0].seeds:
+            seed = data.draw(st.sampled_from([each.seed for each in asked[0].seeds]))
+        known = [code for who in self.people for code in sorted(who.codes)]
+        code = data.draw(st.sampled_from([*known, *self.spent[-5:], "abcdef-" * 4]))
+        given = (
+            FactorAnswer(code=code_of(seed, step)) if by_code else FactorAnswer(recovery_code=code)
+        )
+        found = self.tried(self.accounts.second_steps.log_in(text, given))
+        if asked is None:
+            assert found == "challenge_over"
+            return
+        who, question = asked
+        fitting = [each for each in who.seeds if each.seed == seed]
+        near = abs(step - step_at(self.now())) <= 1
+        right = bool(fitting) and near and step > fitting[0].step if by_code else code in who.codes
+        if not right or who.disabled:
+            assert found == "wrong_factor"
+            question.wrong += 1
+            if question.wrong == MOST_WRONG:
+                who.questions.remove(question)
+            return
+        assert isinstance(found, Grant)
+        who.questions.remove(question)
+        if by_code:
+            fitting[0].step = step
+        else:
+            who.codes.remove(code)
+            self.spent.append(code)
+        self.granted(who, found)
+
+    @rule(minutes=st.sampled_from([1, 2, 5]))
+    def wait(self, minutes: int) -> None:
+        self.ahead_s += 60 * minutes
+        put_ahead(self.ahead_s)
+
+    def a_session(self, data: Any) -> tuple[Somebody, Session] | None:
+        found = [(who, session) for who in self.people for session in who.sessions.values()]
+        return data.draw(st.sampled_from(found)) if found else None
+
+    @rule(data=st.data())
+    def ask_for_seed(self, data: Any) -> None:
+        found = self.a_session(data)
+        if found is None:
+            return
+        who, session = found
+        offer = self.run(self.accounts.factors.offer_seed(session))
+        seed = b32decode(offer.secret)
+        over_at = self.now() + timedelta(seconds=LIFETIME_S)
+        who.ask(Question(offer.challenge, who.version, over_at, session, seed))
+        self.texts.append(offer.challenge)
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), end_others=st.booleans())
+    def confirm_seed(self, data: Any, end_others: bool) -> None:
+        text = self.a_question(data)
+        asked = self.find(text)
+        found = self.a_session(data)
+        if asked is not None and asked[1].session is not None and data.draw(st.booleans()):
+            found = asked[0], asked[1].session
+        if found is None:
+            return
+        who, session = found
+        seed, step = self.step_of(data)
+        if asked is not None and asked[1].seed and data.draw(st.booleans()):
+            seed = asked[1].seed
+        added = self.tried(
+            self.accounts.factors.enrol_seed(
+                session, text, code_of(seed, step), name="phone", end_others=end_others
+            )
+        )
+        if asked is None or asked[1].session != session:
+            assert added == "challenge_over"
+            return
+        _, question = asked
+        if seed != question.seed or abs(step - step_at(self.now())) > 1:
+            assert added == "wrong_code"
+            question.wrong += 1
+            if question.wrong == MOST_WRONG:
+                who.questions.remove(question)
+            return
+        if session.session_id not in who.sessions:
+            assert added == "not_authenticated"
+            return
+        assert not isinstance(added, str), added
+        who.questions.remove(question)
+        if not who.seeds:
+            who.codes = set(added.recovery_codes)
+            assert len(who.codes) == 10
+        who.seeds.append(Seed(added.factor_id, seed, step))
+        who.version += 1
+        if end_others:
+            who.end_sessions(keep=session.session_id)
+
+    @rule(data=st.data(), end_others=st.booleans())
+    def remove_factor(self, data: Any, end_others: bool) -> None:
+        found = self.a_session(data)
+        seeds = [seed for who in self.people for seed in who.seeds]
+        if found is None or not seeds:
+            return
+        who, session = found
+        seed = data.draw(st.sampled_from(seeds))
+        gone = self.tried(
+            self.accounts.factors.remove(session, seed.factor_id, end_others=end_others)
+        )
+        if seed not in who.seeds:
+            assert gone == "not_found"
+            return
+        who.seeds.remove(seed)
+        who.version += 1
+        if not who.seeds:
+            self.spent += sorted(who.codes)
+            who.codes = set()
+        if end_others:
+            who.end_sessions(keep=session.session_id)
+
+    @rule(data=st.data())
+    def make_codes(self, data: Any) -> None:
+        found = self.a_session(data)
+        if found is None:
+            return
+        who, session = found
+        made = self.tried(self.accounts.factors.make_codes(session))
+        if not who.seeds:
+            assert made == "conflict"
+            return
+        self.spent += sorted(who.codes)
+        who.codes = set(made[0])
+
+    @rule(data=st.data(), right=st.sampled_from([True, True, False]))
+    def change_password(self, data: Any, right: bool) -> None:
+        found = self.a_session(data)
+        if found is None:
+            return
+        who, session = found
+        new = NEW_PASSWORD if who.password == PASSWORD else PASSWORD
+        current = who.password if right else "not the right phrase"
+        changed = self.tried(self.accounts.logins.change_password(session, current, new))
+        if not right:
+            assert changed == "invalid_credentials"
+            return
+        assert isinstance(changed, Grant)
+        who.password = new
+        who.version += 1
+        who.end_sessions()
+        self.granted(who, changed)
+
+    @rule(which=st.integers(0, 1), disable=st.booleans())
+    def disable_or_enable(self, which: int, disable: bool) -> None:
+        who = self.people[which]
+        users = self.accounts.users
+        self.run(users.disable(who.user_id) if disable else users.enable(who.user_id))
+        if disable and not who.disabled:
+            who.end_sessions()
+        who.disabled = disable
+
+    @rule(which=st.integers(0, 1))
+    def reset(self, which: int) -> None:
+        who = self.people[which]
+        self.run(self.accounts.factors.reset(who.user_id))
+        if who.seeds:
+            who.version += len(who.seeds)
+            self.spent += sorted(who.codes)
+            who.seeds, who.codes = [], set()
+            who.end_sessions()
+
+    # --- what must hold after each
+
+    @invariant()
+    def there_is_no_other_session(self) -> None:
+        for who in self.people:
+            listed = self.run(self.accounts.sessions.list_sessions(who.user_id))
+            assert {session.session_id for session in listed} == set(who.sessions)
+
+    @invariant()
+    def no_other_factor(self) -> None:
+        for who in self.people:
+            described, codes = self.run(self.accounts.factors.described(who.user_id))
+            assert {each.factor_id for each in described} == {s.factor_id for s in who.seeds}
+            assert codes == len(who.codes)
+
+
+@pytest.mark.timeout(600)
+def test_no_order_of_steps_gives_a_session_that_it_should_not(
+    config: Config, database: Dsns
+) -> None:
+    config = msgspec.structs.replace(config, max_sessions_per_user=1000, lease_ttl_s=0.1)
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        services = runner.run(stack.enter_async_context(open_services(config, database.app)))
+        accounts = services.accounts
+        try:
+            run_state_machine_as_test(  # type: ignore[no-untyped-call]
+                lambda: Logins(runner, accounts, accounts.logins._acting),
+                settings=settings(
+                    max_examples=25,
+                    stateful_step_count=40,
+                    deadline=None,
+                    suppress_health_check=[HealthCheck.too_slow],
+                ),
+            )
+            report = runner.run(check(database.app))
+            assert report.differences == []
+        finally:
+            put_ahead(0)
+            runner.run(stack.aclose())
