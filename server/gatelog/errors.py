@@ -97,7 +97,7 @@ class NotAuthenticated(GatelogError):
 
 
 class RecentLoginRequired(NotAuthenticated):
-    """The session is active, and older than what it is asked for allows."""
+    """The session is active, and its login older than what it is asked for allows."""
 
     code, title = "recent_login_required", "Log in again"
 

@@ -64,6 +64,8 @@ from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 from gatelog.sessions.store.lookup import SessionList
 
+BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
+
 
 class Grant(msgspec.Struct, frozen=True):
     """A fresh session and its token, which exists nowhere else.
@@ -289,6 +291,7 @@ class Logins:
             expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
             idle_s=lives.idle_s or None,
+            amr=BY_PASSWORD,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
@@ -358,15 +361,8 @@ class Logins:
         token = new_token()
         started = self._session_started(new_event_id(), credential, token, client)
         command = RenewSession(
-            event=msgspec.structs.replace(
-                started,
-                occurred_at=session.started_at,
-                expires_at=session.absolute_at,
-                roles=credential.roles,
-                idle_s=session.idle_s,
-            ),
+            event=started,
             session_id=session.session_id,
-            at=self._acting.now(),
         )
         return await self._grant(token, command, client)
 
