@@ -16,7 +16,7 @@ crosswise.
 from gatelog.migrations.script import run_script
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 

@@ -104,7 +104,7 @@ class NotAuthenticated(GatelogError):
 
 
 class RecentLoginRequired(NotAuthenticated):
-    """The session is active, and older than what it is asked for allows."""
+    """The session is active, and its login older than what it is asked for allows."""
 
     code, title = "recent_login_required", "Log in again"
 
@@ -130,6 +130,12 @@ class FactorRequired(NotAuthenticated):
         self.expires_at = expires_at
         self.means = means
         self.passkey = passkey
+
+
+class FactorLoginRequired(NotAuthenticated):
+    """The session is active, and began without the factors that it is asked for."""
+
+    code, title = "factor_login_required", "Log in again, with a second factor"
 
 
 class ChallengeOver(NotAuthenticated):

@@ -1,8 +1,8 @@
 """All orders of the steps of a login with factors, against an obvious model, on a real database.
 
 People type passwords, codes and recovery codes, right and wrong, of their own and of others, late
-and twice; they answer challenges that are open, used, over, displaced or somebody else's; factors come
-and go in between. The model keeps plain sets. A session may exist only where it says so.
+and twice; they answer challenges that are open, used, over, displaced or somebody else's; factors
+come and go in between. The model keeps plain sets. A session may exist only where it says so.
 """
 
 from __future__ import annotations
@@ -204,6 +204,7 @@ class Logins(RuleBasedStateMachine):
                 who.questions.remove(question)
             return
         assert isinstance(found, Grant)
+        assert found.session.amr == (("pwd", "otp", "mfa") if by_code else ("pwd", "mfa"))
         who.questions.remove(question)
         if by_code:
             fitting[0].step = step
@@ -217,6 +218,10 @@ class Logins(RuleBasedStateMachine):
         self.ahead_s += 60 * minutes
         put_ahead(self.ahead_s)
 
+    def may_change(self, who: Somebody, session: Session) -> bool:
+        """Whether factors may be changed in it: by who has any, in one that began with one."""
+        return not who.seeds or "mfa" in session.amr
+
     def a_session(self, data: Any) -> tuple[Somebody, Session] | None:
         found = [(who, session) for who in self.people for session in who.sessions.values()]
         return data.draw(st.sampled_from(found)) if found else None
@@ -227,7 +232,11 @@ class Logins(RuleBasedStateMachine):
         if found is None:
             return
         who, session = found
-        offer = self.run(self.accounts.factors.offer_seed(session))
+        offer = self.tried(self.accounts.factors.offer_seed(session))
+        if not self.may_change(who, session):
+            assert offer == "factor_login_required"
+            return
+        assert not isinstance(offer, str), offer
         seed = b32decode(offer.secret)
         over_at = self.now() + timedelta(seconds=LIFETIME_S)
         who.ask(Question(offer.challenge, who.version, over_at, session, seed))
@@ -265,6 +274,7 @@ class Logins(RuleBasedStateMachine):
         if session.session_id not in who.sessions:
             assert added == "not_authenticated"
             return
+        assert self.may_change(who, session)  # or the challenge would be void
         assert not isinstance(added, str), added
         who.questions.remove(question)
         if not who.seeds:
@@ -289,6 +299,9 @@ class Logins(RuleBasedStateMachine):
         if seed not in who.seeds:
             assert gone == "not_found"
             return
+        if not self.may_change(who, session):
+            assert gone == "factor_login_required"
+            return
         who.seeds.remove(seed)
         who.version += 1
         if not who.seeds:
@@ -304,6 +317,9 @@ class Logins(RuleBasedStateMachine):
             return
         who, session = found
         made = self.tried(self.accounts.factors.make_codes(session))
+        if not self.may_change(who, session):
+            assert made == "factor_login_required"
+            return
         if not who.seeds:
             assert made == "conflict"
             return
@@ -323,6 +339,7 @@ class Logins(RuleBasedStateMachine):
             assert changed == "invalid_credentials"
             return
         assert isinstance(changed, Grant)
+        assert ("mfa" in changed.session.amr) == ("mfa" in session.amr)
         who.password = new
         who.version += 1
         who.end_sessions()

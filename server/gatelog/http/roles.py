@@ -56,8 +56,8 @@ def requires(*roles: str) -> Callable[[HandlerT], HandlerT]:
 def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
     """Mark a handler, a view or a view's method as being for users who have just logged in.
 
-    A session that began longer ago than these minutes is answered 401 with the code
-    ``recent_login_required`` and goes on; the user logs in again. Raises ValueError for a time
+    A session whose user was authenticated longer ago than these minutes is answered 401 with the
+    code ``recent_login_required`` and goes on; the user logs in again. Raises ValueError for a time
     that is not positive.
     """
     if not minutes > 0:
@@ -65,7 +65,7 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
     longest = timedelta(minutes=minutes)
 
     def refuse(session: Session) -> None:
-        if utc_now() - session.started_at > longest:
+        if utc_now() - session.authenticated_at > longest:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
 
     return _refusing(refuse, lambda _: {RECENT: True})
@@ -74,10 +74,10 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
 def refuse_old_login(request: web.Request) -> None:
     """Refuse what the configuration asks a recent login for (OWASP ASVS 5.0, 7.5.2).
 
-    Raises RecentLoginRequired when the session began longer ago; it goes on.
+    Raises RecentLoginRequired when its user was authenticated longer ago; the session goes on.
     """
     longest_s = request.config_dict[CONFIG].recent_login_s
-    age = utc_now() - request[SESSION].started_at
+    age = utc_now() - request[SESSION].authenticated_at
     if longest_s and age > timedelta(seconds=longest_s):
         raise RecentLoginRequired("This needs a more recent login: log in again.")
 

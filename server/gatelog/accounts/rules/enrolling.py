@@ -2,7 +2,8 @@
 
 Rules:
 
-- Who enrols or removes has a session, and may end all others in the same decision.
+- Who enrols or removes has a session, and may end all others in the same decision. Who has a factor
+  does so in a session that began with one: a password that was stolen binds nothing to an account.
 - With the first factor the password alone opens nothing more, and that holds at once, everywhere:
   ``credential_version`` moves on, so a login that is under way has failed.
 - An older program that runs beside this one knows no factors. The password's hash is put where it
@@ -37,10 +38,13 @@ from gatelog.accounts.rules.factors import (
     NewFactor,
 )
 from gatelog.accounts.rules.logins import Guard
+from gatelog.accounts.rules.proving import BY_FACTORS
 from gatelog.accounts.rules.throttling import Settled
 from gatelog.accounts.rules.users import User, Users
 from gatelog.errors import (
     Conflict,
+    FactorLoginRequired,
+    Forbidden,
     InvalidCredentials,
     NotAuthenticated,
     NotFound,
@@ -49,7 +53,7 @@ from gatelog.errors import (
 from gatelog.ids import derived_event_id
 from gatelog.log.rules.events import Event, UserEvent
 from gatelog.log.rules.kinds import Beside, Decision, Need, World
-from gatelog.sessions.rules.state import ActiveSession, Sessions, SessionsOf
+from gatelog.sessions.rules.state import Sessions, SessionsOf
 
 NO_SUCH_FACTOR = "You have no such factor."
 
@@ -88,7 +92,7 @@ class Ask(UserCommand, frozen=True, kw_only=True):
         if user is None or user.disabled or user.credential_version != challenge.credential_version:
             raise InvalidCredentials()
         if challenge.session_id is not None:
-            _active(world, challenge.subject_id, challenge.session_id)
+            _entitled(world, challenge.subject_id, challenge.session_id)
         beside: tuple[Beside, ...] = (NewChallenge(challenge),)
         return Decision((), beside if self.try_id is None else (Settled(self.try_id), *beside))
 
@@ -151,8 +155,7 @@ class EnrolFactor(UserCommand, frozen=True, kw_only=True):
 
     def decide_permitted(self, world: World) -> Decision:
         event, subject_id = self.event, self.event.subject_id
-        _active(world, subject_id, self.session_id)
-        user = _present(world, subject_id)
+        user = _entitled(world, subject_id, self.session_id)
         refuse_unless_open(
             world,
             self.challenge,
@@ -191,8 +194,7 @@ class RemoveFactor(UserCommand, frozen=True, kw_only=True):
 
     def decide_permitted(self, world: World) -> Decision:
         event, subject_id = self.event, self.event.subject_id
-        _active(world, subject_id, self.session_id)
-        user = _present(world, subject_id)
+        user = _entitled(world, subject_id, self.session_id)
         factor = world.of(Factors).find(event.factor_id)
         if factor is None or factor.subject_id != subject_id:
             raise NotFound(NO_SUCH_FACTOR)
@@ -259,8 +261,7 @@ class MakeCodes(UserCommand, frozen=True, kw_only=True):
 
     def decide_permitted(self, world: World) -> Decision:
         subject_id = self.event.subject_id
-        _active(world, subject_id, self.session_id)
-        if not _present(world, subject_id).factors:
+        if not _entitled(world, subject_id, self.session_id).factors:
             raise Conflict("Recovery codes stand in for a factor: enrol one first.")
         return Decision((self.event,), (NewCodes(subject_id, self.codes),))
 
@@ -279,18 +280,19 @@ def _codes_made(cause: UserEvent, count: int, index: int) -> RecoveryCodesMade:
     )
 
 
-def _active(world: World, subject_id: UUID, session_id: UUID) -> ActiveSession:
-    """The session that it is done in. Raises NotAuthenticated."""
+def _entitled(world: World, subject_id: UUID, session_id: UUID) -> User:
+    """The user, in whose session it is done.
+
+    Raises NotAuthenticated, Forbidden for a machine's token, FactorLoginRequired.
+    """
     session = world.of(Sessions).find(subject_id, session_id)
-    if session is None or session.expires_at <= world.now:
-        raise NotAuthenticated()
-    return session
-
-
-def _present(world: World, subject_id: UUID) -> User:
     user = world.of(Users).there(subject_id)
-    if user is None or user.disabled:
+    if session is None or session.expires_at <= world.now or user is None or user.disabled:
         raise NotAuthenticated()
+    if session.is_token:
+        raise Forbidden("A machine's token changes no factors.")
+    if user.factors and BY_FACTORS not in session.amr:
+        raise FactorLoginRequired("You have a second factor: log in again, with it.")
     return user
 
 

@@ -14,12 +14,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.acting import UserCommand, ended, ended_by
+from gatelog.accounts.rules.acting import UserCommand, ended_by
 from gatelog.accounts.rules.challenges import ChallengeOf, WrongAnswer
 from gatelog.accounts.rules.events import (
     CredentialChanged,
@@ -30,7 +29,7 @@ from gatelog.accounts.rules.events import (
     UserRegistered,
 )
 from gatelog.accounts.rules.logins import Logins, NewCredential, NewPassword, OwnerOf
-from gatelog.accounts.rules.proving import Proof, Proven, prove, used_code
+from gatelog.accounts.rules.proving import BY_FACTORS, Proof, Proven, prove, used_code
 from gatelog.accounts.rules.throttling import (
     OneMoreFailure,
     Settled,
@@ -270,6 +269,11 @@ class ChangeCredential(UserCommand, frozen=True, kw_only=True):
         started = msgspec.structs.replace(
             self.session, event_id=derived_event_id(event.event_id, 1), roles=old.roles
         )
+        if BY_FACTORS in old.amr:  # shown when that began, and not again
+            amr = tuple(dict.fromkeys((*self.session.amr, *old.amr)))
+            started = msgspec.structs.replace(
+                started, authenticated_at=old.authenticated_at, amr=amr
+            )
         ended = ended_by(event, sessions.of(subject_id), "credential_changed", 2, world.now)
         beside = (NewPassword(subject_id, self.password_hash), *self.beside)
         return Decision((event, started, *ended), beside)
@@ -278,13 +282,12 @@ class ChangeCredential(UserCommand, frozen=True, kw_only=True):
 class RenewSession(UserCommand, frozen=True, kw_only=True):
     """Start ``event``'s session in place of ``session_id``, which ends: one login, a new token.
 
-    It ends when the old one would have, and counts as begun when that login was (``occurred_at``):
-    a new token makes no login younger. ``at``: when it is done.
+    It starts now, by the clock of the log, and ends when the old one would have. How and when its
+    user was authenticated stays: a new token makes no login younger.
     """
 
     event: SessionStarted
     session_id: UUID
-    at: datetime
 
     @property
     def prepared(self) -> SessionStarted:
@@ -302,20 +305,14 @@ class RenewSession(UserCommand, frozen=True, kw_only=True):
             raise NotAuthenticated()
         event = msgspec.structs.replace(
             event,
-            occurred_at=old.started_at,
+            occurred_at=world.now,
             expires_at=old.absolute_at,
             roles=old.roles,
             idle_s=old.idle.limit_s if old.idle else None,
-            seen_at=world.now if old.idle else None,
+            authenticated_at=old.authenticated_at,
+            amr=old.amr,
         )
-        return Decision(
-            (
-                event,
-                *ended(
-                    event.event_id, self.at, None, [old], "superseded", now=world.now, first_index=1
-                ),
-            )
-        )
+        return Decision((event, *ended_by(event, [old], "superseded", 1, world.now)))
 
 
 def _loginable(world: World, subject_id: UUID, credential_version: int) -> User:

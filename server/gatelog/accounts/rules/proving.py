@@ -36,6 +36,7 @@ from gatelog.accounts.rules.users import User
 from gatelog.errors import AnswerRefused, ChallengeOver
 from gatelog.log.rules.kinds import Beside, Need, World
 
+BY_FACTORS = "mfa"  # of a session's methods: more than one factor (RFC 8176, section 2)
 Means = Literal["totp", "passkey", "recovery_code"]
 
 

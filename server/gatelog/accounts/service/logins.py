@@ -226,7 +226,7 @@ class Logins:
             approach, credential.subject_id, keeps_tokens=keeps_tokens
         )
         guarded = self._config.guarded_roles
-        event = self._session_started(new_event_id(), credential, token, client)
+        event = self._session_started(new_event_id(), credential, token, client, amr)
         if proof is None and guarded.intersection(event.roles):
             roles = tuple(role for role in event.roles if role not in guarded)
             event = msgspec.structs.replace(event, roles=roles)
@@ -319,7 +319,12 @@ class Logins:
             await self._users.replace_hash(credential.subject_id, credential.password_hash, fresh)
 
     def _session_started(
-        self, event_id: UUID, credential: Credential, token: str, client: Client
+        self,
+        event_id: UUID,
+        credential: Credential,
+        token: str,
+        client: Client,
+        amr: tuple[str, ...] = BY_PASSWORD,
     ) -> SessionStarted:
         now = self._acting.now()
         lives = self._config.lifetimes_of(credential.roles)
@@ -332,6 +337,7 @@ class Logins:
             expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
             idle_s=lives.idle_s or None,
+            amr=amr,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
@@ -402,15 +408,8 @@ class Logins:
         token = new_token()
         started = self._session_started(new_event_id(), credential, token, client)
         command = RenewSession(
-            event=msgspec.structs.replace(
-                started,
-                occurred_at=session.started_at,
-                expires_at=session.absolute_at,
-                roles=credential.roles,
-                idle_s=session.idle_s,
-            ),
+            event=started,
             session_id=session.session_id,
-            at=self._acting.now(),
         )
         return await self._grant(token, command, client)
 

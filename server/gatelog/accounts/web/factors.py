@@ -21,6 +21,8 @@ from gatelog.accounts.web.second_steps import Code, PasskeyAnswer
 from gatelog.errors import (
     ChallengeOver,
     Conflict,
+    FactorLoginRequired,
+    Forbidden,
     InvalidCredentials,
     InvalidInput,
     PasskeysOff,
@@ -122,10 +124,13 @@ class CodesMade(Outcome):
 _ENROLS = (
     ChallengeOver,
     Conflict,
+    FactorLoginRequired,
+    Forbidden,
     RecentLoginRequired,
     TooManyFactors,
     WrongCode,
 )
+_OFFERS = (FactorLoginRequired, Forbidden, InvalidCredentials, RecentLoginRequired)
 
 
 @describes(returns={200: ListedFactors})
@@ -136,7 +141,7 @@ async def list_factors(request: web.Request) -> web.StreamResponse:
     return answer(ListedFactors(listed, left))
 
 
-@describes(returns={200: SeedOffered}, raises=(RecentLoginRequired, InvalidCredentials))
+@describes(returns={200: SeedOffered}, raises=_OFFERS)
 async def offer_seed(request: web.Request) -> web.StreamResponse:
     """A fresh seed for an authenticator program (TOTP, RFC 6238)."""
     refuse_old_login(request)
@@ -167,9 +172,7 @@ async def enrol_seed(request: web.Request) -> web.StreamResponse:
     return await _added(request, enrolled)
 
 
-@describes(
-    returns={200: PasskeyOffered}, raises=(PasskeysOff, RecentLoginRequired, InvalidCredentials)
-)
+@describes(returns={200: PasskeyOffered}, raises=(PasskeysOff, *_OFFERS))
 async def offer_passkey(request: web.Request) -> web.StreamResponse:
     """What to ask the browser for, to make a passkey (WebAuthn level 2)."""
     refuse_old_login(request)
@@ -219,7 +222,7 @@ async def _added(request: web.Request, enrolled: Enrolled) -> web.StreamResponse
     },
     headers=PREFERENCE,
     returns={200: told_reply(FactorGone)},
-    raises=(RecentLoginRequired,),
+    raises=(FactorLoginRequired, Forbidden, RecentLoginRequired),
 )
 async def remove_factor(request: web.Request) -> web.StreamResponse:
     """Remove one of the user's own factors. With the last one the password is enough again."""
@@ -241,7 +244,7 @@ async def remove_factor(request: web.Request) -> web.StreamResponse:
 @describes(
     headers=PREFERENCE,
     returns={200: told_reply(CodesMade)},
-    raises=(Conflict, RecentLoginRequired),
+    raises=(Conflict, FactorLoginRequired, Forbidden, RecentLoginRequired),
 )
 async def make_codes(request: web.Request) -> web.StreamResponse:
     """Fresh recovery codes, each of which stands in for a factor once."""

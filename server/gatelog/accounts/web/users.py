@@ -23,6 +23,7 @@ from gatelog.http.described import describes
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.settings import RoleName
 
 Change = Literal[
@@ -31,12 +32,14 @@ Change = Literal[
 
 
 class UserSession(msgspec.Struct):
-    """An active session, and the roles that it has."""
+    """An active session, the roles that it has, and how and when its user was authenticated."""
 
     session_id: UUID
     started_at: Moment
     expires_at: Moment
     roles: tuple[str, ...]
+    authenticated_at: Moment
+    amr: tuple[str, ...]
 
 
 class UserSessions(msgspec.Struct):
@@ -71,6 +74,17 @@ def _changed(status: Change, ended: Ended) -> web.Response:
     return answer(Changed(status, ended.ended, ended.position))
 
 
+def _shown(session: ActiveSession) -> UserSession:
+    return UserSession(
+        session_id=session.session_id,
+        started_at=session.started_at,
+        expires_at=session.expires_at,
+        roles=session.roles,
+        authenticated_at=session.authenticated_at,
+        amr=session.amr,
+    )
+
+
 @requires("admin")
 @describes(path=_USER, returns={200: UserSessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
@@ -81,7 +95,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     return answer(
         UserSessions(
             user_id,
-            [UserSession(s.session_id, s.started_at, s.expires_at, s.roles) for s in sessions],
+            [_shown(session) for session in sessions],
         )
     )
 
