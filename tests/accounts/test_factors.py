@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from aiohttp import web
+from gatelog import recent_login, requires
 from gatelog.accounts.rules.challenges import MOST_OF_A_USER, MOST_WRONG
 from gatelog.accounts.rules.factors import MOST_FACTORS
 from gatelog.accounts.service.passwords import PasswordPool
@@ -418,6 +420,77 @@ async def test_what_takes_a_recent_login(alice: Service, clock: Clock) -> None:
             if (path != "/v1/factors/totp")
             else True
         )
+
+
+async def test_who_has_one_changes_them_in_a_session_that_began_with_one(alice: Service) -> None:
+    """Not even in the one in which the first was enrolled: a stolen session, or a password, binds no
+    further factor to the account, and takes none off."""
+    person = Person(alice)
+    bearer = await person.enrolled()
+    for method, path, body in (
+        ("POST", "/v1/factors/totp", None),
+        ("POST", "/v1/factors/recovery_codes", None),
+        ("DELETE", f"/v1/factors/{person.factor_id}", None),
+    ):
+        refused = await alice.send(method, path, json=body, bearer=bearer)
+        assert (refused.status, refused.code) == (401, "factor_login_required"), path
+    bearer = (await person.both(code=person.code())).token
+    assert (await alice.post("/v1/factors/totp", bearer=bearer)).status == 200
+
+
+async def test_a_session_says_by_which_methods_it_began(alice: Service) -> None:
+    person = Person(alice)
+
+    async def amr(bearer: str) -> list[str]:
+        return list((await alice.get("/v1/me", bearer=bearer)).json["amr"])
+
+    assert await amr(await person.enrolled()) == ["pwd"]
+    assert await amr((await person.both(recovery_code=person.recovery_codes[0])).token) == [
+        "mfa",
+        "pwd",
+    ]
+    bearer = (await person.both(code=person.code())).token
+    assert await amr(bearer) == ["mfa", "otp", "pwd"]
+    before = (await alice.get("/v1/me", bearer=bearer)).json["authenticated_at"]
+    change = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    fresh = (await alice.post("/v1/change_password", json=change, bearer=bearer)).token
+    assert await amr(fresh) == ["mfa", "otp", "pwd"]
+    assert (await alice.get("/v1/me", bearer=fresh)).json["authenticated_at"] == before
+
+
+@requires("auditor", amr="mfa")
+async def with_both(_: web.Request) -> web.Response:
+    return web.json_response("both")
+
+
+@recent_login(minutes=5, amr="otp")
+async def with_code(_: web.Request) -> web.Response:
+    return web.json_response("code")
+
+
+async def test_an_application_asks_for_factors(config: Config, database: Dsns) -> None:
+    async with open_services(config, database.app) as services:
+        await services.accounts.logins.add_user(ADMIN, PASSWORD, ("auditor",))
+    routes = [web.get("/both", with_both), web.get("/code", with_code)]
+    async with serving(create_app(config, database.app, routes), config) as service:
+        await service.register()
+        person, other = Person(service, ADMIN), Person(service)
+        bearer = await person.bearer()
+        for path in ("/both", "/code"):
+            refused = await service.get(path, bearer=bearer)
+            assert (refused.status, refused.code) == (401, "factor_login_required")
+        await person.enrol_seed(bearer)
+        await other.enrolled()
+        by_recovery = (await person.both(recovery_code=person.recovery_codes[0])).token
+        by_code = (await person.both(code=person.code())).token
+        others = (await other.both(code=other.code())).token
+        assert [
+            (await service.get(path, bearer=token)).status
+            for path in ("/both", "/code")
+            for token in (by_recovery, by_code, others)
+        ] == [200, 200, 403, 401, 200, 200]
+    with pytest.raises(ValueError, match="name the roles"):
+        requires()
 
 
 async def test_others_factors_are_nobodys(alice: Service) -> None:

@@ -21,6 +21,7 @@ from aiohttp import hdrs, web
 from gatelog import errors
 from gatelog.http.described import (
     DESCRIBED,
+    METHOD,
     RECENT,
     ROLES,
     Described,
@@ -84,6 +85,7 @@ class Operation(msgspec.Struct, frozen=True):
     public: bool
     roles: tuple[frozenset[str], ...]
     recent: bool
+    method_of_login: str = ""
 
     @property
     def name(self) -> str:
@@ -128,6 +130,7 @@ def _operation(path: str, method: str, handler: Any) -> Operation | None:
         public=is_public(handler),
         roles=tuple(_first(marks, ROLES) or ()),
         recent=bool(_first(marks, RECENT)),
+        method_of_login=_first(marks, METHOD) or "",
     )
 
 
@@ -153,6 +156,8 @@ def texts_of(each: Operation) -> tuple[str, str]:
     about += [f"Needs the role `{'` or `'.join(sorted(roles))}`." for roles in each.roles]
     if each.recent:
         about.append("Needs a login of a moment ago.")
+    if each.method_of_login:
+        about.append(f"Needs a login by `{each.method_of_login}` (RFC 8176).")
     return summary.removesuffix("."), " ".join(about)
 
 
@@ -170,6 +175,8 @@ def problems_of(each: Operation) -> Iterator[Told]:
         found.append(errors.Forbidden)
     if each.recent:
         found.append(errors.RecentLoginRequired)
+    if each.method_of_login:
+        found.append(errors.FactorLoginRequired)
     if each.described.body is not None:
         found += _OF_A_BODY
     if fields_of(each.described.query):
