@@ -423,8 +423,8 @@ async def test_what_takes_a_recent_login(alice: Service, clock: Clock) -> None:
 
 
 async def test_who_has_one_changes_them_in_a_session_that_began_with_one(alice: Service) -> None:
-    """Not even in the one in which the first was enrolled: a stolen session, or a password, binds no
-    further factor to the account, and takes none off."""
+    """Not even in the one in which the first was enrolled: a stolen session, or a password, binds
+    no further factor to the account, and takes none off."""
     person = Person(alice)
     bearer = await person.enrolled()
     for method, path, body in (

@@ -1,4 +1,4 @@
-"""Passkeys end to end: Chromium's virtual authenticator (CDP, WebAuthn), our handlers, and a log.
+"""Passkeys end to end: Chromium's virtual authenticator, our handlers, and a log.
 
 What a browser hands in goes over HTTP as a page would send it; what must not open anything is what
 the same browser has made, bent.
@@ -6,136 +6,24 @@ the same browser has made, bent.
 
 from __future__ import annotations
 
-import socket
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import closing
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 from gatelog.config import Config
-from gatelog.hosting.app import create_app, make_runner
-from playwright.sync_api import CDPSession, Page
 
 from tests.browser import Browser, fetched
 from tests.conftest import Dsns
-from tests.contract import contract
+from tests.passkeys import Keys, Site, serving_site, with_keys
 from tests.serving import PASSWORD, Answer, Service
-
-CREATE = """async (publicKey) => {
-    const options = PublicKeyCredential.parseCreationOptionsFromJSON(publicKey);
-    return (await navigator.credentials.create({ publicKey: options })).toJSON();
-}"""
-GET = """async (publicKey) => {
-    const options = PublicKeyCredential.parseRequestOptionsFromJSON(publicKey);
-    return (await navigator.credentials.get({ publicKey: options })).toJSON();
-}"""
-AUTHENTICATOR = {
-    "protocol": "ctap2",
-    "transport": "internal",
-    "hasResidentKey": True,
-    "hasUserVerification": True,
-    "isUserVerified": True,
-    "automaticPresenceSimulation": True,
-}
-
-
-class Site(Service):
-    """The service as a browser reaches it, and the address that passkeys are for."""
-
-    @property
-    def origin(self) -> str:
-        return f"http://localhost:{self.port}"
 
 
 @pytest.fixture
 async def site(config: Config, database: Dsns) -> AsyncIterator[Site]:
-    """The service under a name that passkeys can be for, with alice registered."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        port = listening.getsockname()[1]
-        config = msgspec.structs.replace(config, public_url=f"http://localhost:{port}")
-        runner = make_runner(create_app(config, database.app), config)
-        await runner.setup()
-        await web.SockSite(runner, listening).start()
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:
-            site = Site(runner, client, contract(config))
-            assert (await site.register()).status == 201
-            yield site
-        await runner.cleanup()
-
-
-class Keys:
-    """A page with an authenticator that no hand has to touch."""
-
-    def __init__(self, page: Page, origin: str) -> None:
-        self.page = page
-        page.goto(f"{origin}/health/alive")
-        self.cdp: CDPSession = page.context.new_cdp_session(page)
-        self.cdp.send("WebAuthn.enable")
-        added = self.cdp.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})
-        self.id = added["authenticatorId"]
-
-    def post(self, path: str, body: Any = None) -> tuple[int, Any]:
-        """What the page gets for this."""
-        status, _, text = fetched(
-            self.page,
-            path,
-            method="POST",
-            headers={"Content-Type": "application/json"},
-            body=msgspec.json.encode(body).decode() if body is not None else None,
-        )
-        return status, msgspec.json.decode(text)
-
-    def create(self, public_key: Any) -> Any:
-        return self.page.evaluate(CREATE, public_key)
-
-    def get(self, public_key: Any) -> Any:
-        return self.page.evaluate(GET, public_key)
-
-    def verifies(self, verified: bool) -> None:
-        """Whether the authenticator knows its user from now on."""
-        self.cdp.send(
-            "WebAuthn.setUserVerified",
-            {"authenticatorId": self.id, "isUserVerified": verified},
-        )
-
-    def credentials(self) -> list[Any]:
-        found = self.cdp.send("WebAuthn.getCredentials", {"authenticatorId": self.id})
-        return list(found["credentials"])
-
-    def rewind(self) -> None:
-        """Have the authenticator's only key count its signatures from 1 on again, as a copy of it
-        would that was made before."""
-        (credential,) = self.credentials()
-        self.cdp.send(
-            "WebAuthn.removeCredential",
-            {"authenticatorId": self.id, "credentialId": credential["credentialId"]},
-        )
-        self.cdp.send(
-            "WebAuthn.addCredential",
-            {"authenticatorId": self.id, "credential": credential | {"signCount": 0}},
-        )
-
-    def enrolled(self) -> Any:
-        """Log in by password, and enrol a passkey; what that is answered."""
-        assert self.post("/v1/login_user", {"login": "alice", "password": PASSWORD})[0] == 200
-        status, offer = self.post("/v1/factors/passkeys")
-        assert status == 200, offer
-        body = {
-            "challenge": offer["challenge"],
-            "passkey": self.create(offer["public_key"]),
-            "name": "My laptop",
-        }
-        status, added = self.post("/v1/factors/passkeys/confirm", body)
-        assert status == 201, added
-        return added
-
-
-async def with_keys(site: Site, browser: Browser, steps: Callable[[Keys], Any]) -> Any:
-    return await browser.run(lambda page: steps(Keys(page, site.origin)))
+    async with serving_site(config, database) as site:
+        yield site
 
 
 async def test_enrolled_and_used_after_the_password(site: Site, browser: Browser) -> None:
@@ -237,15 +125,10 @@ async def test_a_copy_is_found_by_its_counter(site: Site, browser: Browser) -> N
     def walk(keys: Keys) -> None:
         keys.enrolled()
 
-        def opened() -> tuple[int, Any]:
-            _, asked = keys.post("/v1/passkeys/login_options")
-            body = {"challenge": asked["challenge"], "passkey": keys.get(asked["public_key"])}
-            return keys.post("/v1/passkeys/login", body)
-
         for _ in range(3):
-            assert opened()[0] == 200
+            assert keys.opened()[0] == 200
         keys.rewind()
-        status, refused = opened()
+        status, refused = keys.opened()
         assert (status, refused["code"]) == (401, "wrong_factor")
 
     await with_keys(site, browser, walk)
@@ -270,6 +153,7 @@ async def test_a_passkey_is_enrolled_once_and_for_one(site: Site, browser: Brows
 
     def walk(keys: Keys) -> None:
         keys.enrolled()
+        assert keys.opened()[0] == 200
         _, offer = keys.post("/v1/factors/passkeys")
         with pytest.raises(Exception, match="InvalidStateError"):
             keys.create(offer["public_key"])  # the authenticator sees that it has one already

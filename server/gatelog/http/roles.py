@@ -74,7 +74,8 @@ def recent_login(minutes: float, amr: str = "") -> Callable[[HandlerT], HandlerT
 
     A session whose user was authenticated longer ago than these minutes is answered 401 with the
     code ``recent_login_required``, one that began without the method with the code
-    ``factor_login_required``; both go on, and the user logs in again. Raises ValueError for a time that is not positive.
+    ``factor_login_required``; both go on, and the user logs in again. Raises ValueError for a time
+    that is not positive.
     """
     if not minutes > 0:
         raise ValueError("the time since the login must be more than 0 minutes")
