@@ -109,10 +109,12 @@ class Keys:
             "WebAuthn.removeCredential",
             {"authenticatorId": self.id, "credentialId": credential["credentialId"]},
         )
-        self.cdp.send(
-            "WebAuthn.addCredential",
-            {"authenticatorId": self.id, "credential": credential | {"signCount": 0}},
-        )
+        self.add(credential | {"signCount": 0})
+
+    def add(self, credential: Any) -> None:
+        """Put a key into the authenticator."""
+        added = {"authenticatorId": self.id, "credential": credential}
+        self.cdp.send("WebAuthn.addCredential", added)
 
     def opened(self) -> tuple[int, Any]:
         """Log in by passkey alone; what that is answered."""

@@ -5,7 +5,8 @@ Revision ID: 0013
 An older program verifies ``password_hash`` and knows nothing of factors. So, while a factor is
 enrolled, the hash of the password stands in ``guarded_hash``, and ``password_hash`` is one that no
 password fits: the older program refuses, as for a wrong password. What hangs on ``credentials``
-goes with them when it erases a user.
+goes with them when it erases a user. It would make marks that leave out factors, and a mark never
+changes: so ``user_marks`` takes none of it any more (nothing waits for marks).
 
 The locks of ``credentials``, ``users`` and ``user_marks`` keep out logins and commands for the
 milliseconds that it takes; no check of a session reads them. They are waited for a tenth of a
@@ -31,6 +32,7 @@ BEGIN
             ALTER TABLE credentials ADD COLUMN guarded_hash text;
             ALTER TABLE users       ADD COLUMN factors integer NOT NULL DEFAULT 0;
             ALTER TABLE user_marks  ADD COLUMN factors integer NOT NULL DEFAULT 0;
+            ALTER TABLE user_marks  ALTER COLUMN factors DROP DEFAULT;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
             PERFORM pg_sleep(0.2);

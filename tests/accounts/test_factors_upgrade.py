@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.errors import InvalidCredentials
@@ -20,6 +22,9 @@ from gatelog.privacy.rules import UNKNOWN_CLIENT
 from tests.accounts.factoring import Person
 from tests.conftest import Dsns
 from tests.serving import PASSWORD, Service
+
+if TYPE_CHECKING:
+    from gatelog.log.store.database import Connection
 
 ROOT = Path(__file__).parents[2]
 MIGRATION = "migrations/versions/0013_factors.py"
@@ -83,3 +88,16 @@ async def test_a_login_that_was_under_way_fails(alice: Service) -> None:
     await person.enrolled()
     with pytest.raises(InvalidCredentials):
         await logins.start(credential, approach, keeps_tokens=False, over=None)
+
+
+async def test_an_older_sealer_makes_no_marks_that_leave_factors_out(
+    alice: Service, connection: Connection
+) -> None:
+    await Person(alice).enrolled()
+    older = """
+        INSERT INTO user_marks (position, subject_id, registered_at, disabled, credential_version,
+                                roles, erased)
+        SELECT 1, subject_id, registered_at, disabled, credential_version, roles, erased FROM users
+        """
+    with pytest.raises(asyncpg.NotNullViolationError):
+        await connection.execute(older)

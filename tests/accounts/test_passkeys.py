@@ -148,6 +148,30 @@ async def test_who_is_not_known_by_the_passkey(site: Site, browser: Browser) -> 
     await with_keys(site, browser, walk)
 
 
+async def test_strangers_passwords_do_not_lock_it_out(
+    config: Config, database: Dsns, browser: Browser
+) -> None:
+    config = msgspec.structs.replace(config, password_failures=20)
+    async with serving_site(config, database) as site:
+
+        def enrol(keys: Keys) -> Any:
+            keys.enrolled()
+            return keys.credentials()
+
+        credentials = await with_keys(site, browser, enrol)
+        for _ in range(10):  # as many as strangers have
+            assert (await site.log_in(password="not the right phrase")).status == 401
+        assert (await site.log_in()).code == "invalid_credentials"
+
+        def open_again(keys: Keys) -> None:
+            for credential in credentials:
+                keys.add(credential)
+            assert keys.opened()[0] == 200
+
+        await with_keys(site, browser, open_again)
+        assert (await site.log_in()).code == "factor_required"  # the row has ended
+
+
 async def test_a_passkey_is_enrolled_once_and_for_one(site: Site, browser: Browser) -> None:
     assert (await site.register("bob")).status == 201
 

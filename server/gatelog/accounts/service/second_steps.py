@@ -4,6 +4,8 @@ Rules:
 
 - An answer is a try like a password: admitted before it is looked at, a failure until it is right,
   and one of the failures in a row if it is wrong. A right password alone takes no try back.
+- Too many failures in a row lock what can be guessed, and no passkey that comes alone: strangers
+  who try passwords do not lock out who needs none. It is admitted like all else.
 - What is wrong is told alike: a wrong code, one that was taken before, a passkey of somebody else.
 - Whether an answer was taken before is decided under the lock of the log's head.
 """
@@ -213,8 +215,11 @@ class SecondSteps:
         """Start the session, or record the failure."""
         approach = await self._throttle.approach(credential.login, client, devices or ())
         self._throttle.refuse_again(approach)
-        locked = self._throttle.is_locked(approach, credential.failures)
-        try_id = await self._throttle.admit(approach, credential.subject_id, locked=locked)
+        alone = alone_until is not None
+        locked = not alone and self._throttle.is_locked(approach, credential.failures)
+        try_id = await self._throttle.admit(
+            approach, credential.subject_id, locked=locked or alone
+        )
         shown = await self._shown(challenge, credential, answer, alone_until)
         reason = shown.reason
         if shown.proof is not None and credential.disabled:
@@ -232,7 +237,7 @@ class SecondSteps:
             except AnswerRefused:
                 pass  # it was taken before: recorded like a wrong one
         await self._record_failure(
-            credential, approach, reason, try_id, challenge, counts=not locked
+            credential, approach, reason, try_id, challenge, counts=not (locked or alone)
         )
         raise AnswerRefused()
 
