@@ -1,15 +1,25 @@
-"""Passkeys in a real browser: Chromium's virtual authenticator (CDP, domain WebAuthn)."""
+"""Passkeys in a real browser: Chromium's virtual authenticator (CDP, domain WebAuthn).
+
+And one in a few lines, for tests that need thousands of answers: what it makes is what a browser
+would hand in, and the product cannot tell the difference.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import aiohttp
+import cbor2
 import msgspec
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from gatelog.config import Config
 from gatelog.hosting.app import create_app, make_runner
 from playwright.sync_api import CDPSession, Page
@@ -140,3 +150,77 @@ class Keys:
 async def with_keys(site: Site, browser: Browser, steps: Callable[[Keys], ResultT]) -> ResultT:
     """Do this with a page of the site and an authenticator."""
     return await browser.run(lambda page: steps(Keys(page, site.origin)))
+
+
+PRESENT_AND_VERIFIED, WITH_CREDENTIAL = 0x05, 0x40
+
+
+class SoftKey:
+    """A passkey of P-256 with its signature counter (WebAuthn level 2, sections 6.1 and 6.5)."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+        self.id = os.urandom(32)
+        self.user = b""
+        self.counter = 0
+        self._key = ec.generate_private_key(ec.SECP256R1())
+
+    def create(self, public_key: Any) -> Any:
+        """What ``navigator.credentials.create`` would make of this."""
+        self.user = _bytes(public_key["user"]["id"])
+        numbers = self._key.public_key().public_numbers()
+        x, y = (number.to_bytes(32, "big") for number in (numbers.x, numbers.y))
+        cose = cbor2.dumps({1: 2, 3: -7, -1: 1, -2: x, -3: y})
+        credential = bytes(16) + len(self.id).to_bytes(2, "big") + self.id + cose
+        flags = PRESENT_AND_VERIFIED | WITH_CREDENTIAL
+        data = self._data(public_key["rp"]["id"], flags, 0) + credential
+        attestation = cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": data})
+        return self._answer(
+            clientDataJSON=self._client_data("webauthn.create", public_key),
+            attestationObject=attestation,
+        )
+
+    def get(self, public_key: Any, counter: int | None = None) -> Any:
+        """What ``navigator.credentials.get`` would; ``counter``: instead of the next one."""
+        if counter is None:
+            self.counter += 1
+            counter = self.counter
+        data = self._data(public_key["rpId"], PRESENT_AND_VERIFIED, counter)
+        client_data = self._client_data("webauthn.get", public_key)
+        signature = self._key.sign(data + sha256(client_data).digest(), ec.ECDSA(SHA256()))
+        return self._answer(
+            clientDataJSON=client_data,
+            authenticatorData=data,
+            signature=signature,
+            userHandle=self.user,
+        )
+
+    def _data(self, host: str, flags: int, counter: int) -> bytes:
+        return sha256(host.encode()).digest() + bytes([flags]) + counter.to_bytes(4, "big")
+
+    def _client_data(self, kind: str, public_key: Any) -> bytes:
+        return msgspec.json.encode(
+            {
+                "type": kind,
+                "challenge": public_key["challenge"],
+                "origin": self.origin,
+                "crossOrigin": False,
+            }
+        )
+
+    def _answer(self, **response: bytes) -> Any:
+        return {
+            "id": _text(self.id),
+            "rawId": _text(self.id),
+            "type": "public-key",
+            "response": {name: _text(value) for name, value in response.items()},
+            "clientExtensionResults": {},
+        }
+
+
+def _text(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

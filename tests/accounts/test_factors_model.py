@@ -21,6 +21,7 @@ from gatelog.accounts.rules.challenges import LIFETIME_S, MOST_OF_A_USER, MOST_W
 from gatelog.accounts.rules.totp import code_of, step_at
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Acting
+from gatelog.accounts.service.factors import Enrolled
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.service.second_steps import FactorAnswer
 from gatelog.clock import put_ahead, utc_now
@@ -41,9 +42,11 @@ from hypothesis.stateful import (
 )
 
 from tests.conftest import Dsns
+from tests.passkeys import SoftKey
 from tests.serving import NEW_PASSWORD, PASSWORD
 
 ResultT = TypeVar("ResultT")
+ORIGIN = "https://gate.example"
 OFFSETS = st.sampled_from([-2, -1, 0, 0, 1, 2])
 
 
@@ -54,14 +57,29 @@ class Seed:
         self.factor_id, self.seed, self.step = factor_id, seed, step
 
 
+class Key:
+    """An enrolled passkey, and the last counter that it was used with."""
+
+    def __init__(self, factor_id: UUID, key: SoftKey) -> None:
+        self.factor_id, self.key, self.counter = factor_id, key, 0
+
+
 class Question:
-    """A challenge."""
+    """A challenge: what a browser is asked with it, the seed that it offers."""
 
     def __init__(
-        self, text: str, version: int, over_at: datetime, session: Session | None, seed: bytes
+        self,
+        text: str,
+        version: int,
+        over_at: datetime,
+        session: Session | None = None,
+        *,
+        seed: bytes = b"",
+        public_key: Any = None,
     ) -> None:
         self.text, self.version, self.over_at = text, version, over_at
-        self.session, self.seed, self.wrong = session, seed, 0
+        self.session, self.seed, self.public_key = session, seed, public_key
+        self.wrong = 0
 
     @property
     def order(self) -> tuple[datetime, bytes]:
@@ -77,9 +95,20 @@ class Somebody:
         self.version = 1
         self.disabled = False
         self.seeds: list[Seed] = []
+        self.keys: list[Key] = []
         self.codes: set[str] = set()
         self.sessions: dict[UUID, Session] = {}
         self.questions: list[Question] = []
+
+    @property
+    def factors(self) -> list[Seed | Key]:
+        return [*self.seeds, *self.keys]
+
+    @property
+    def means(self) -> tuple[str, ...]:
+        """What may be shown after the password."""
+        found = (("totp", self.seeds), ("passkey", self.keys), ("recovery_code", self.codes))
+        return tuple(name for name, have in found if have)
 
     def ask(self, question: Question) -> None:
         newest = sorted(self.questions, key=lambda q: q.order)[-(MOST_OF_A_USER - 1) :]
@@ -106,13 +135,19 @@ class Logins(RuleBasedStateMachine):
             self.people.append(Somebody(login, user_id))
         self.texts: list[str] = []  # all challenges that there ever were
         self.spent: list[str] = []  # recovery codes that are none any more
-        self.gone: list[Session] = []
+        self.keys = [SoftKey(ORIGIN) for _ in range(3)]  # in some pockets
+        self.open: list[Question] = []  # what was asked of nobody by name
+        self.answered: set[str] = set()
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         return self.runner.run(work)
 
     def now(self) -> datetime:
         return self.began + timedelta(seconds=self.ahead_s)
+
+    def late(self) -> datetime:
+        """When what is asked now is over."""
+        return self.now() + timedelta(seconds=LIFETIME_S)
 
     def tried(self, work: Coroutine[Any, Any, ResultT]) -> ResultT | str:
         """What comes of it, or the code of the error."""
@@ -159,10 +194,12 @@ class Logins(RuleBasedStateMachine):
         except FactorRequired as required:
             assert right
             assert not who.disabled
-            assert who.seeds
-            assert required.means == (("totp", "recovery_code") if who.codes else ("totp",))
-            over_at = self.now() + timedelta(seconds=LIFETIME_S)
-            who.ask(Question(required.challenge, who.version, over_at, None, b""))
+            assert who.factors
+            assert required.means == who.means
+            asked = Question(
+                required.challenge, who.version, self.late(), public_key=required.passkey
+            )
+            who.ask(asked)
             self.texts.append(required.challenge)
             return
         if isinstance(found, str):
@@ -171,7 +208,7 @@ class Logins(RuleBasedStateMachine):
             return
         assert right
         assert not who.disabled
-        assert not who.seeds
+        assert not who.factors
         self.granted(who, found)
 
     @precondition(lambda self: self.texts)
@@ -220,7 +257,7 @@ class Logins(RuleBasedStateMachine):
 
     def may_change(self, who: Somebody, session: Session) -> bool:
         """Whether factors may be changed in it: by who has any, in one that began with one."""
-        return not who.seeds or "mfa" in session.amr
+        return not who.factors or "mfa" in session.amr
 
     def a_session(self, data: Any) -> tuple[Somebody, Session] | None:
         found = [(who, session) for who in self.people for session in who.sessions.values()]
@@ -238,8 +275,7 @@ class Logins(RuleBasedStateMachine):
             return
         assert not isinstance(offer, str), offer
         seed = b32decode(offer.secret)
-        over_at = self.now() + timedelta(seconds=LIFETIME_S)
-        who.ask(Question(offer.challenge, who.version, over_at, session, seed))
+        who.ask(Question(offer.challenge, who.version, self.late(), session, seed=seed))
         self.texts.append(offer.challenge)
 
     @precondition(lambda self: self.texts)
@@ -261,7 +297,7 @@ class Logins(RuleBasedStateMachine):
                 session, text, code_of(seed, step), name="phone", end_others=end_others
             )
         )
-        if asked is None or asked[1].session != session:
+        if asked is None or asked[1].session != session or not asked[1].seed:
             assert added == "challenge_over"
             return
         _, question = asked
@@ -276,35 +312,189 @@ class Logins(RuleBasedStateMachine):
             return
         assert self.may_change(who, session)  # or the challenge would be void
         assert not isinstance(added, str), added
-        who.questions.remove(question)
-        if not who.seeds:
-            who.codes = set(added.recovery_codes)
-            assert len(who.codes) == 10
+        self.enrolled(who, question, added, session, end_others)
         who.seeds.append(Seed(added.factor_id, seed, step))
+
+    def enrolled(
+        self, who: Somebody, question: Question, added: Enrolled, session: Session, end_others: bool
+    ) -> None:
+        who.questions.remove(question)
+        assert len(added.recovery_codes) == (0 if who.factors else 10)
+        if not who.factors:
+            who.codes = set(added.recovery_codes)
         who.version += 1
         if end_others:
             who.end_sessions(keep=session.session_id)
 
+    # --- passkeys
+
+    @rule(data=st.data())
+    def ask_for_passkey(self, data: Any) -> None:
+        found = self.a_session(data)
+        if found is None:
+            return
+        who, session = found
+        offer = self.tried(self.accounts.factors.offer_passkey(session))
+        if not self.may_change(who, session):
+            assert offer == "factor_login_required"
+            return
+        assert not isinstance(offer, str), offer
+        who.ask(
+            Question(
+                offer.challenge, who.version, self.late(), session, public_key=offer.public_key
+            )
+        )
+        self.texts.append(offer.challenge)
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), which=st.integers(0, 2), end_others=st.booleans())
+    def confirm_passkey(self, data: Any, which: int, end_others: bool) -> None:
+        key = self.keys[which]
+        known = {k.key.id for who in self.people for k in who.keys}
+        offers = [
+            (who, q) for who in self.people for q in who.questions if q.public_key and q.session
+        ]
+        if not offers:
+            return
+        who, question = data.draw(st.sampled_from(offers))
+        found = self.a_session(data) if data.draw(st.booleans()) else (who, question.session)
+        if found is None:
+            return
+        session = found[1]
+        text = self.a_question(data) if data.draw(st.booleans()) else question.text
+        if key.id in known:
+            key = SoftKey(ORIGIN)  # an authenticator makes no second one for the same user
+        made = key.create(question.public_key)
+        added = self.tried(
+            self.accounts.factors.enrol_passkey(
+                session, text, made, name="key", end_others=end_others
+            )
+        )
+        asked = self.find(text)
+        if asked is None or asked[1].session != session or asked[1].seed:
+            assert added == "challenge_over"
+            return
+        if text != question.text:
+            assert added == "wrong_code"
+            asked[1].wrong += 1
+            if asked[1].wrong == MOST_WRONG:
+                asked[0].questions.remove(asked[1])
+            return
+        if session.session_id not in who.sessions:
+            assert added == "not_authenticated"
+            return
+        assert not isinstance(added, str), added
+        self.enrolled(who, question, added, session, end_others)
+        self.keys[which] = key
+        who.keys.append(Key(added.factor_id, key))
+
+    def a_key(self, data: Any) -> SoftKey:
+        enrolled = [k.key for who in self.people for k in who.keys]
+        return data.draw(st.sampled_from([*enrolled, *self.keys]))  # type: ignore[no-any-return]
+
+    def holder(self, key: SoftKey) -> tuple[Somebody, Key] | None:
+        for who in self.people:
+            for known in who.keys:
+                if known.key is key:
+                    return who, known
+        return None
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data(), copy=st.sampled_from([False, False, True]))
+    def answer_by_passkey(self, data: Any, copy: bool) -> None:
+        """After the password: with any key, for any challenge that asked for one."""
+        asked_for_keys = [
+            (who, q) for who in self.people for q in who.questions if q.public_key and not q.session
+        ]
+        if not asked_for_keys:
+            return
+        _, question = data.draw(st.sampled_from(asked_for_keys))
+        text = self.a_question(data) if data.draw(st.booleans()) else question.text
+        key = self.a_key(data)
+        counter = key.counter if copy else None
+        answer = FactorAnswer(passkey=key.get(question.public_key, counter))
+        used = key.counter
+        found = self.tried(self.accounts.second_steps.log_in(text, answer))
+        asked = self.find(text)
+        if asked is None or asked[1].session is not None:
+            assert found == "challenge_over"
+            return
+        held = self.holder(key)
+        right = (
+            text == question.text
+            and held is not None
+            and held[0] is asked[0]
+            and (used > held[1].counter or used == 0 == held[1].counter)
+        )
+        if not right or asked[0].disabled:
+            assert found == "wrong_factor"
+            asked[1].wrong += 1
+            if asked[1].wrong == MOST_WRONG:
+                asked[0].questions.remove(asked[1])
+            return
+        assert isinstance(found, Grant)
+        assert found.session.amr == ("pwd", "hwk", "user", "mfa")
+        assert held is not None
+        held[1].counter = used
+        asked[0].questions.remove(asked[1])
+        self.granted(asked[0], found)
+
+    @rule(data=st.data(), fresh=st.booleans(), copy=st.sampled_from([False, False, True]))
+    def passkey_alone(self, data: Any, fresh: bool, copy: bool) -> None:
+        """In the place of the password: with any key, for what is asked now or was before."""
+        if fresh or not self.open:
+            asked = self.run(self.accounts.second_steps.ask_for_passkey())
+            self.open.append(
+                Question(asked.challenge, 0, asked.expires_at, public_key=asked.public_key)
+            )
+        question = self.open[-1] if fresh else data.draw(st.sampled_from(self.open[-5:]))
+        key = self.a_key(data)
+        counter = key.counter if copy else None
+        passkey = key.get(question.public_key, counter)
+        used = key.counter
+        signed = question
+        if data.draw(st.integers(0, 4)) == 0:
+            question = data.draw(st.sampled_from(self.open[-5:]))
+        found = self.tried(self.accounts.second_steps.log_in_by_passkey(question.text, passkey))
+        held = self.holder(key)
+        if question.over_at <= self.now():
+            assert found == "challenge_over"
+            return
+        if held is None or question is not signed or held[0].disabled:
+            assert found == "wrong_factor"
+            return
+        if question.text in self.answered:
+            assert found == "challenge_over"
+            return
+        if not (used > held[1].counter or used == 0 == held[1].counter):
+            assert found == "wrong_factor"
+            return
+        assert isinstance(found, Grant)
+        assert found.session.amr == ("hwk", "user", "mfa")
+        held[1].counter = used
+        self.answered.add(question.text)
+        self.granted(held[0], found)
+
     @rule(data=st.data(), end_others=st.booleans())
     def remove_factor(self, data: Any, end_others: bool) -> None:
         found = self.a_session(data)
-        seeds = [seed for who in self.people for seed in who.seeds]
-        if found is None or not seeds:
+        factors = [factor for who in self.people for factor in who.factors]
+        if found is None or not factors:
             return
         who, session = found
-        seed = data.draw(st.sampled_from(seeds))
+        factor = data.draw(st.sampled_from(factors))
         gone = self.tried(
-            self.accounts.factors.remove(session, seed.factor_id, end_others=end_others)
+            self.accounts.factors.remove(session, factor.factor_id, end_others=end_others)
         )
-        if seed not in who.seeds:
+        if factor not in who.factors:
             assert gone == "not_found"
             return
         if not self.may_change(who, session):
             assert gone == "factor_login_required"
             return
-        who.seeds.remove(seed)
+        (who.seeds if isinstance(factor, Seed) else who.keys).remove(factor)
         who.version += 1
-        if not who.seeds:
+        if not who.factors:
             self.spent += sorted(who.codes)
             who.codes = set()
         if end_others:
@@ -320,7 +510,7 @@ class Logins(RuleBasedStateMachine):
         if not self.may_change(who, session):
             assert made == "factor_login_required"
             return
-        if not who.seeds:
+        if not who.factors:
             assert made == "conflict"
             return
         self.spent += sorted(who.codes)
@@ -358,10 +548,10 @@ class Logins(RuleBasedStateMachine):
     def reset(self, which: int) -> None:
         who = self.people[which]
         self.run(self.accounts.factors.reset(who.user_id))
-        if who.seeds:
-            who.version += len(who.seeds)
+        if who.factors:
+            who.version += len(who.factors)
             self.spent += sorted(who.codes)
-            who.seeds, who.codes = [], set()
+            who.seeds, who.keys, who.codes = [], [], set()
             who.end_sessions()
 
     # --- what must hold after each
@@ -376,7 +566,7 @@ class Logins(RuleBasedStateMachine):
     def no_other_factor(self) -> None:
         for who in self.people:
             described, codes = self.run(self.accounts.factors.described(who.user_id))
-            assert {each.factor_id for each in described} == {s.factor_id for s in who.seeds}
+            assert {each.factor_id for each in described} == {f.factor_id for f in who.factors}
             assert codes == len(who.codes)
 
 
@@ -384,14 +574,14 @@ class Logins(RuleBasedStateMachine):
 def test_no_order_of_steps_gives_a_session_that_it_should_not(
     config: Config, database: Dsns
 ) -> None:
-    config = msgspec.structs.replace(config, max_sessions_per_user=1000, lease_ttl_s=0.1)
+    config = msgspec.structs.replace(config, max_sessions_per_user=1000, public_url=ORIGIN)
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         services = runner.run(stack.enter_async_context(open_services(config, database.app)))
         accounts = services.accounts
         try:
-            run_state_machine_as_test(  # type: ignore[no-untyped-call]
-                lambda: Logins(runner, accounts, accounts.logins._acting),
+            run_state_machine_as_test(
+                lambda: Logins(runner, accounts, accounts.logins._acting),  # type: ignore[arg-type]
                 settings=settings(
                     max_examples=25,
                     stateful_step_count=40,

@@ -88,6 +88,10 @@ async def test_a_login_that_was_under_way_fails(alice: Service) -> None:
     await person.enrolled()
     with pytest.raises(InvalidCredentials):
         await logins.start(credential, approach, keeps_tokens=False, over=None)
+    # and one that knows the version, and no more than the password: the rule itself
+    credential, _ = await logins._verified("alice", PASSWORD, approach)
+    with pytest.raises(InvalidCredentials):
+        await logins.start(credential, approach, keeps_tokens=False, over=None)
 
 
 async def test_an_older_sealer_makes_no_marks_that_leave_factors_out(

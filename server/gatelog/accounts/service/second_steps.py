@@ -217,9 +217,7 @@ class SecondSteps:
         self._throttle.refuse_again(approach)
         alone = alone_until is not None
         locked = not alone and self._throttle.is_locked(approach, credential.failures)
-        try_id = await self._throttle.admit(
-            approach, credential.subject_id, locked=locked or alone
-        )
+        try_id = await self._throttle.admit(approach, credential.subject_id, locked=locked or alone)
         shown = await self._shown(challenge, credential, answer, alone_until)
         reason = shown.reason
         if shown.proof is not None and credential.disabled:
