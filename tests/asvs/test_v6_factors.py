@@ -91,7 +91,7 @@ async def test_v6_5_3(alice: Service) -> None:
 
 
 async def test_v6_5_4(alice: Service) -> None:
-    """120 bits: 24 characters of base32."""
+    """A recovery code has 120 bits: 24 characters of base32, in four groups."""
     person = Person(alice)
     await person.enrolled()
     for code in person.recovery_codes:
