@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from gatelog.accounts.rules.ending import EndSession
@@ -13,6 +14,8 @@ from gatelog.config import Config
 from gatelog.master_keys import KEY_ID_BYTES
 from gatelog.privacy.rules import WRAPPED_BYTES, WrappedKey
 from gatelog.sessions.rules.events import SessionStarted
+from gatelog.sessions.rules.record import packed
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 
@@ -32,6 +35,11 @@ CHEAP_CONFIG = Config(
 # What is nobody's: it opens nothing.
 NO_KEY = WrappedKey(bytes(WRAPPED_BYTES), bytes(KEY_ID_BYTES))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def session_record(**fields: Any) -> bytes:
+    """The packed record of a session with these fields; the token's digest is not in it."""
+    return packed(ActiveSession(token_digest=bytes(32), **fields))
 
 
 def registration(
@@ -64,6 +72,8 @@ def start(
     refuse: bool = False,
     replaces: Replaced | None = None,
     idle_s: int | None = None,
+    authenticated_at: datetime | None = None,
+    amr: tuple[str, ...] = (),
 ) -> StartSession:
     event = SessionStarted(
         event_id=new_event_id(),
@@ -73,6 +83,8 @@ def start(
         token_digest=token_digest(token or new_token()),
         expires_at=at + timedelta(seconds=lifetime_s),
         idle_s=idle_s,
+        authenticated_at=authenticated_at,
+        amr=amr,
     )
     return StartSession(
         event=event,

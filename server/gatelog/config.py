@@ -31,6 +31,7 @@ from gatelog.settings import (
     RoleSettings,
     Seconds,
     Text,
+    check_public_url,
     check_url,
     parse_hosts,
     parse_login_url,
@@ -74,6 +75,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     trusted_origins: str = ""
     # Origins whose pages may also read the answers (CORS), with credentials; exact, with commas.
     cors_origins: str = ""
+    # Where browsers reach this service (https://gate.example): passkeys are for it; empty: none.
+    public_url: Annotated[str, Meta(max_length=255)] = ""
     # The page to which /v1/auth sends a browser without a session (https://login.example/), if any.
     login_url: str = ""
     # Hosts that it may come back to, beside that page's own: app.example, with commas.
@@ -88,7 +91,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     session_lifetime_s: Seconds = 30 * DAY_S
     # How long it lives unused, in seconds; 0: it need not be used. The default: as with lifetimes.
     session_idle_s: IdleSeconds = 7 * DAY_S
-    # Own roles, and what holds for a role, as JSON: {"editor": {}, "admin": {"idle_s": 900}}.
+    # Own roles, and what holds for a role, as JSON: {"editor": {}, "admin": {"factors": true}}.
     roles: Annotated[str, Meta(max_length=65_536)] = ""
     # How old a login may be that ends one's other sessions, in seconds; 0: as old as it likes.
     recent_login_s: Annotated[float, Meta(ge=0, le=86_400 * 400)] = 900
@@ -249,6 +252,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def guarded_roles(self) -> frozenset[str]:
+        """The roles that a session has only where it began with a second factor, or a passkey."""
+        return frozenset(role for role, each in self.role_settings.items() if each.factors)
+
+    @property
     def shortest_idle_s(self) -> int | None:
         """The shortest idle time that any session may have, in seconds; None: none has one."""
         idles = [self.session_idle_s, *(each.idle_s for each in self.role_settings.values())]
@@ -355,6 +363,7 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "login_url": parse_login_url,
     "master_key": lambda text: text and parse_master_keys(text),
     "password_words": parse_words,
+    "public_url": check_public_url,
     "return_hosts": parse_hosts,
     "roles": parse_roles,
     "trusted_origins": parse_origins,

@@ -7,7 +7,8 @@ instance adds the detail. Driver errors and constraint names become these in one
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import datetime
+from typing import Any, ClassVar
 
 
 class GatelogError(Exception):
@@ -89,6 +90,12 @@ class SessionDataTooLarge(InvalidInput):
     code, title = "session_data_too_large", "The session holds too much"
 
 
+class WrongCode(InvalidInput):
+    """What was to confirm a new factor does not."""
+
+    code, title = "wrong_code", "This does not confirm the factor"
+
+
 # 401 and 403: who is asking, and what they may do
 
 
@@ -97,9 +104,50 @@ class NotAuthenticated(GatelogError):
 
 
 class RecentLoginRequired(NotAuthenticated):
-    """The session is active, and older than what it is asked for allows."""
+    """The session is active, and its login older than what it is asked for allows."""
 
     code, title = "recent_login_required", "Log in again"
+
+
+class FactorRequired(NotAuthenticated):
+    """The password is right, and it takes a second factor: one of ``means`` answers ``challenge``.
+
+    ``expires_at``: until when (UTC); ``passkey``: what a browser is asked, where one would do.
+    """
+
+    code, title = "factor_required", "A second factor is required"
+
+    def __init__(
+        self,
+        challenge: str,
+        *,
+        expires_at: datetime,
+        means: tuple[str, ...],
+        passkey: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__("Answer the challenge with one of your factors.")
+        self.challenge = challenge
+        self.expires_at = expires_at
+        self.means = means
+        self.passkey = passkey
+
+
+class FactorLoginRequired(NotAuthenticated):
+    """The session is active, and began without the factors that it is asked for."""
+
+    code, title = "factor_login_required", "Log in again, with a second factor"
+
+
+class ChallengeOver(NotAuthenticated):
+    """What was to be answered is answered, too old, or void: it begins anew."""
+
+    code, title = "challenge_over", "This took too long, or was answered: begin again"
+
+
+class AnswerRefused(GatelogError):
+    """A wrong code, one that was taken before, or a passkey that is not right."""
+
+    code, status, title = "wrong_factor", 401, "The second factor is not right"
 
 
 class InvalidCredentials(GatelogError):
@@ -114,6 +162,12 @@ class Forbidden(GatelogError):
 
 class RegistrationClosed(Forbidden):
     code, title = "registration_closed", "Registration is closed"
+
+
+class PasskeysOff(Forbidden):
+    """Nobody has said under which address browsers reach this service (GATELOG_PUBLIC_URL)."""
+
+    code, title = "passkeys_off", "There are no passkeys here"
 
 
 class CrossSiteRequest(Forbidden):
@@ -149,6 +203,10 @@ class TooManySessions(Conflict):
     """The user has as many sessions as are allowed, and the oldest one is not to end for it."""
 
     code, title = "too_many_sessions", "There are too many sessions"
+
+
+class TooManyFactors(Conflict):
+    code, title = "too_many_factors", "There are too many factors"
 
 
 class EventIdConflict(Conflict):

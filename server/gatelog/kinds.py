@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from gatelog.accounts.rules.events import (
     CredentialChanged,
+    FactorEnrolled,
+    FactorRemoved,
     LoginFailed,
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryCodesMade,
+    RecoveryCodeUsed,
     RoleGranted,
     RoleRevoked,
     UserDisabled,
     UserEnabled,
     UserRegistered,
 )
+from gatelog.accounts.store.factors import CHALLENGES, FACTORS, RECOVERY_CODES
 from gatelog.accounts.store.kinds import LOGINS, USERS
 from gatelog.accounts.store.throttling import DEVICES, NOTED, STREAKS, TRIES
 from gatelog.audit.rules.events import AuditRead
@@ -44,6 +49,10 @@ EVENTS = (
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    FactorEnrolled,
+    FactorRemoved,
+    RecoveryCodesMade,
+    RecoveryCodeUsed,
 )
 KINDS = (
     SESSIONS,
@@ -55,6 +64,9 @@ KINDS = (
     STREAKS,
     NOTED,
     DEVICES,
+    FACTORS,
+    RECOVERY_CODES,
+    CHALLENGES,
 )
 
 

@@ -46,11 +46,13 @@ class RoleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What holds for who has a role. What is None is as for everybody.
 
     ``permissions``: what its users may do, by the names that the application gives.
+    ``factors``: a session has the role only where it began with a second factor, or a passkey.
     """
 
     lifetime_s: Seconds | None = None
     idle_s: IdleSeconds | None = None
     permissions: tuple[Permission, ...] = ()
+    factors: bool = False
 
 
 ASSURANCE = {
@@ -92,6 +94,22 @@ def parse_origins(text: str) -> frozenset[str]:
 _origin = re.compile(
     r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80$|443$)[0-9]{1,5})?"
 ).fullmatch
+
+
+def check_public_url(text: str) -> None:
+    """See that it is an origin, of TLS or of this machine: browsers have passkeys for no others
+    (W3C Secure Contexts, section 3.1). Raises ValueError.
+    """
+    if not text:
+        return
+    if len(parse_origins(text)) != 1 or "," in text or text != text.strip():
+        raise ValueError("it must be one origin, like https://gate.example")
+    parts = urlsplit(text)
+    host = parts.hostname or ""
+    if parts.scheme != "https" and host != "localhost" and not host.endswith(".localhost"):
+        raise ValueError("it must begin with https://, unless its host is localhost")
+    if host.replace(".", "").isdigit() or ":" in host:
+        raise ValueError("it must have a name: passkeys are for no addresses")
 
 
 @lru_cache(maxsize=8)

@@ -26,12 +26,12 @@ from gatelog.log.store.database import Database, connect
 from gatelog.log.store.reading import read_events
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.lease import lease_terms
-from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.testing.moving import MovedClock
 
-from tests.builders import CHEAP_CONFIG
+from tests.builders import CHEAP_CONFIG, session_record
 from tests.conftest import SHORT_TTL_S, Dsns
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def accounts(
 
 def as_session(session: ActiveSession) -> Session:
     return Session(
-        pack_session(
+        session_record(
             session_id=session.session_id,
             subject_id=session.subject_id,
             started_at=session.started_at,

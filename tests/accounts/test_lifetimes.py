@@ -255,15 +255,26 @@ async def test_a_new_token_makes_a_session_neither_longer_nor_unused(
     world: World, gatelog_clock: MovedClock, database: Dsns
 ) -> None:
     grant = await world.log_in()
+    assert (grant.session.authenticated_at, grant.session.amr) == (
+        grant.session.started_at,
+        ("pwd",),
+    )
     for _ in range(3):
         gatelog_clock.advance(IDLE_S - 10)
         await world.use(grant)
     gatelog_clock.advance(IDLE_S - 10)
     session = await world.gate.find(grant.session.token_digest)
     assert session is not None
+    before = utc_now()
     fresh = await world.accounts.logins.renew(session)
     assert fresh.session.absolute_at == grant.session.absolute_at
-    assert fresh.session.started_at == grant.session.started_at
+    assert before <= fresh.session.started_at <= utc_now(), "it starts when it does"
+    assert fresh.session.authenticated_at == grant.session.authenticated_at, "no login is younger"
+    again = await world.accounts.logins.renew(Session(packed(fresh.session)))
+    assert again.session.authenticated_at == grant.session.authenticated_at
+    assert again.session.absolute_at == grant.session.absolute_at
+    assert again.session.amr == ("pwd",)
+    fresh = again
     assert await world.is_active(fresh), "that it is old does not make it unused"
     gatelog_clock.advance(IDLE_S)
     assert not await world.is_active(fresh)

@@ -56,7 +56,12 @@ async def test_me(alice: Service) -> None:
     login = await alice.log_in()
     me = await alice.get("/v1/me", cookie=login.token)
     assert me.headers["Content-Type"] == "application/json"
-    assert me.json.keys() == {"user_id", "session_id", "started_at", "expires_at", "roles"}
+    assert me.json.keys() == {
+        *("user_id", "session_id", "started_at", "expires_at", "roles"),
+        *("authenticated_at", "amr", "is_token"),
+    }
+    assert me.json["authenticated_at"] == me.json["started_at"]
+    assert (me.json["amr"], me.json["is_token"]) == (["pwd"], False)
     for name in ("user_id", "session_id", "expires_at"):
         assert me.json[name] == login.json[name]
     assert me.json["roles"] == []
@@ -188,8 +193,11 @@ async def test_the_sessions_of_a_user(alice: Service) -> None:
     ]
     assert listed[0].keys() == {
         *("session_id", "started_at", "expires_at", "current", "last_seen_at", "absolute_at"),
-        *("name", "device", "address"),
+        *("name", "device", "address", "authenticated_at", "amr"),
     }
+    assert [(s["authenticated_at"], s["amr"]) for s in listed] == [
+        (s["started_at"], ["pwd"]) for s in listed
+    ]
 
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"

@@ -22,14 +22,14 @@ from gatelog.log.store.database import Database, connect
 from gatelog.log.store.reading import settle
 from gatelog.privacy.rules import UNKNOWN_CLIENT
 from gatelog.sessions.rules.lease import LeaseRow, Verdict, lease_terms
-from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import acknowledge, read_leases, write_lease
 from gatelog.sessions.store.replica_place import boottime_ns
 from gatelog.testing.moving import MovedClock
 
-from tests.builders import CHEAP_CONFIG
+from tests.builders import CHEAP_CONFIG, session_record
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
 
@@ -70,7 +70,7 @@ class World:
         """Ada's first session."""
         active = self.grants[0].session
         return Session(
-            pack_session(
+            session_record(
                 session_id=active.session_id,
                 subject_id=active.subject_id,
                 started_at=active.started_at,

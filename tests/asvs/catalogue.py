@@ -120,7 +120,6 @@ ASVS: Final = (
                 "V6.3.3",
                 2,
                 "More than one factor is used to log in.",
-                planned=f"{FACTORS}: TOTP and passkeys, required per role.",
             ),
             _of("V6.3.4", 2, "There is no undocumented way in, and all are equally strong."),
             _of(
@@ -150,6 +149,34 @@ ASVS: Final = (
                 planned="the comparison of times over 1,000 tries. Open registration"
                 " says that a name is taken; it is closed, or open for the first user, by default.",
             ),
+        ),
+    ),
+    Section(
+        "V6.5",
+        "General Multi-factor authentication requirements",
+        (
+            _of("V6.5.1", 2, "Look-up secrets and one-time passwords open once."),
+            _of("V6.5.2", 2, "Look-up secrets of 112 bits and more are hashed, others slowly."),
+            _of("V6.5.3", 2, "Look-up secrets and seeds are made by a CSPRNG."),
+            _of("V6.5.4", 2, "Look-up secrets have 20 bits of entropy at least."),
+            _of("V6.5.5", 2, "One-time passwords by time live for 30 seconds at most."),
+            _of("V6.5.6", 3, "Any factor can be revoked when it is lost."),
+            _of(
+                "V6.5.7",
+                3,
+                "Biometrics are used with something that one has or knows, and never alone.",
+                absent="The service sees none. They unlock a passkey on its own device, which is"
+                " something that one has.",
+            ),
+            _of("V6.5.8", 3, "One-time passwords go by the clock of a trusted service."),
+        ),
+    ),
+    Section(
+        "V6.7",
+        "Cryptographic authentication mechanism",
+        (
+            _of("V6.7.1", 3, "What verifies the signatures of devices cannot be changed."),
+            _of("V6.7.2", 3, "The nonce of a challenge has 64 bits at least, and is unique."),
         ),
     ),
     Section(
@@ -263,7 +290,6 @@ ASVS: Final = (
                 "V16.3.1",
                 2,
                 "Logins are logged, failed and successful ones, and by what means.",
-                planned=f"{FACTORS}: by which factors (`amr`). Today there is one, the password.",
             ),
             _of("V16.3.2", 2, "Refused authorisations are logged."),
             _of(
@@ -297,6 +323,29 @@ ASVS: Final = (
 
 NIST: Final = (
     Section(
+        "NIST 3.1",
+        "Requirements by Authenticator Type",
+        (
+            _of(
+                "NIST 3.1.2",
+                0,
+                "Look-Up Secrets: random, each used once, hashed, and by rate limiting if short.",
+            ),
+            _of(
+                "NIST 3.1.4",
+                0,
+                "Single-Factor OTP: each is accepted once, for a limited time, with rate limiting;"
+                " the seed has 112 bits at least and is protected.",
+            ),
+            _of(
+                "NIST 3.1.7",
+                0,
+                "Multi-Factor Cryptographic Authentication: the key signs a nonce of 64 bits at"
+                " least, and only when its user has been verified.",
+            ),
+        ),
+    ),
+    Section(
         "NIST 3.2",
         "General Authenticator Requirements",
         (
@@ -305,6 +354,9 @@ NIST: Final = (
                 0,
                 "Rate limiting: at most 100 failed attempts in a row on one account.",
             ),
+            _of("NIST 3.2.5", 0, "Phishing resistance: the answer is bound to the verifier."),
+            _of("NIST 3.2.7", 0, "Replay resistance: an answer that was recorded opens nothing."),
+            _of("NIST 3.2.8", 0, "Authentication intent: the user responds to each request."),
         ),
     ),
     Section(

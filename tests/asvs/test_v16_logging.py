@@ -216,9 +216,9 @@ async def test_v16_2_5(
 
 
 async def test_v16_3_1(alice: Service, auditor: str) -> None:
-    """A login that succeeds is the event ``session_started``, one that fails ``login_failed`` with
-    its reason, by an unknown name too, and a wrong current password at a change as well; also what
-    ends a session."""
+    """A login that succeeds is the event ``session_started`` with its methods (``amr``), one that
+    fails ``login_failed`` with its reason, by an unknown name too, and a wrong current password at
+    a change as well; also what ends a session. A wrong second factor has reasons of its own."""
     await walk(alice)
     token = await alice.token(password=NEW_PASSWORD)
     change = {"current_password": WRONG, "new_password": PASSWORD}

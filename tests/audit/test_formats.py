@@ -190,7 +190,7 @@ def test_a_server_sent_event_is_one_event(event: ShownEvent) -> None:
 # Of the extension dictionary: those that need a label, and those that have a meaning.
 FAILURES = {"login_failed", "logins_throttled"}
 USER_DEFINED = {
-    *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4", "cs5"),
+    *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6"),
     *("deviceCustomDate1", "deviceCustomDate2"),
 }
 CEF_KEYS = {
@@ -267,6 +267,8 @@ def test_cef_reads_back(event: ShownEvent) -> None:
     assert agent == (None if event.user_agent is None else cleaned(event.user_agent))
     address = [fields[key] for key in ("src", "c6a2", "cs4") if key in fields]
     assert address == ([] if event.address is None else [cleaned(event.address)])
+    factor = event.factor and f"{event.factor} {event.factor_id}"
+    assert fields.get("cs6") == factor
     assert fields.get("cs5") == (None if event.trace_id is None else cleaned(event.trace_id))
     assert fields.get("duid") == (str(event.user_id) if event.user_id else None)
     assert fields["outcome"] == ("failure" if event.type in FAILURES else "success")

@@ -91,6 +91,8 @@ def test_nothing_of_an_event_is_left_out(name: str) -> None:
         "before": LATER,
         "idle_s": 900,
         "token_digests": (bytes(32), b"d" * 32),
+        "factor_id": UUID(int=8),
+        "factor": "totp",
     }
     cls = ev.EVENT_TYPES[name]
     fields = {key: value for key, value in values.items() if key in cls.__struct_fields__}

@@ -20,10 +20,11 @@ from gatelog.hosting.app import OpenServices, build_app
 from gatelog.hosting.services import Services
 from gatelog.http.guard import SESSION, public
 from gatelog.log.store.database import Database
-from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.gate import Gate
 
+from tests.builders import session_record
 from tests.serving import Service, serving, serving_with
 
 USER, ID = UUID(int=1), UUID(int=2)
@@ -33,7 +34,7 @@ ACTIVE, ENDED, FAR, LOST, UNKNOWN = (letter * 43 for letter in "aefxu")
 def session() -> Session:
     now = datetime.now(UTC)
     return Session(
-        pack_session(
+        session_record(
             session_id=ID,
             subject_id=USER,
             started_at=now,

@@ -32,6 +32,16 @@ BELOW: dict[str, Whose] = {
 WHOSE: dict[str, Whose] = {
     "POST /v1/register_user": "everybody",
     "POST /v1/login_user": "everybody",
+    "POST /v1/login_factor": "everybody",
+    "POST /v1/passkeys/login_options": "everybody",
+    "POST /v1/passkeys/login": "everybody",
+    "GET /v1/factors": "user",
+    "POST /v1/factors/totp": "user",
+    "POST /v1/factors/totp/confirm": "user",
+    "POST /v1/factors/passkeys": "user",
+    "POST /v1/factors/passkeys/confirm": "user",
+    "POST /v1/factors/recovery_codes": "user",
+    "DELETE /v1/factors/{factor_id}": "user",
     "GET /v1/logout_user": "everybody",
     "POST /v1/logout_user": "everybody",
     "GET /health/alive": "everybody",
@@ -83,6 +93,7 @@ def routes_of(app: web.Application) -> list[Route]:
     """All of them; parameters of their paths are filled with what could be there."""
     values = {
         "session_id": str(uuid4()),
+        "factor_id": str(uuid4()),
         "user_id": str(uuid4()),
         "position": "1",
         "role": "auditor",

@@ -11,10 +11,12 @@ from uuid import UUID
 import msgspec
 import pytest
 from gatelog.accounts.rules.events import (
+    FactorEnrolled,
     LoginFailed,
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryCodeUsed,
     RoleGranted,
     UserRegistered,
 )
@@ -70,13 +72,15 @@ PINNED: dict[ev.Event, str] = {
         expires_at=AT,
         roles=("admin",),
         idle_s=900,
+        amr=("pwd", "otp"),
     ): (
-        '{"type":"session_started","v":2,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '{"type":"session_started","v":3,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
         '"session_id":"00000000-0000-4000-8000-00000000000c",'
         '"token_digest":"//////////////////////////////////////////8=",'
-        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"],"idle_s":900,"seen_at":null}'
+        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"],"idle_s":900,"seen_at":null,'
+        '"authenticated_at":null,"amr":["pwd","otp"]}'
     ),
     SessionsRenewed(**COMMON, token_digests=(b"\xff" * 32, b"\x00" * 32)): (
         '{"type":"sessions_renewed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
@@ -109,6 +113,17 @@ PINNED: dict[ev.Event, str] = {
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"what":"events"}'
     ),
+    FactorEnrolled(**COMMON, subject_id=USER, factor_id=SESSION, factor="totp"): (
+        '{"type":"factor_enrolled","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"factor_id":"00000000-0000-4000-8000-00000000000c","factor":"totp"}'
+    ),
+    RecoveryCodeUsed(**COMMON, subject_id=USER, count=9): (
+        '{"type":"recovery_code_used","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"count":9}'
+    ),
     RoleGranted(**COMMON, subject_id=USER, role="admin"): (
         '{"type":"role_granted","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
@@ -127,11 +142,15 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
     assert sorted(ev.EVENT_TYPES) == [
         "audit_read",
         "credential_changed",
+        "factor_enrolled",
+        "factor_removed",
         "log_purged",
         "login_failed",
         "logins_throttled",
         "password_locked",
         "password_unlocked",
+        "recovery_code_used",
+        "recovery_codes_made",
         "role_granted",
         "role_revoked",
         "session_ended",
@@ -159,6 +178,8 @@ def every_event() -> Iterator[ev.Event]:
         "up_to": 1,
         "before": AT,
         "token_digests": (b"d" * 32,),
+        "factor_id": SESSION,
+        "factor": "passkey",
     }
     for name, cls in ev.EVENT_TYPES.items():
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}
@@ -233,6 +254,23 @@ def test_a_session_from_before_idle_timeouts_need_not_be_used() -> None:
     assert isinstance(change, PutSession)
     assert change.session.idle is None
     assert change.session.expires_at == change.session.absolute_at == AT
+
+
+def test_a_session_from_before_amr_began_with_its_login_and_nobody_makes_up_how() -> None:
+    old = (
+        b'{"type":"session_started","v":2,"event_id":"01900000-0000-7000-8000-000000000001",'
+        b'"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        b'"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        b'"session_id":"00000000-0000-4000-8000-00000000000c",'
+        b'"token_digest":"//////////////////////////////////////////8=",'
+        b'"expires_at":"2026-02-02T03:04:05.678901Z","roles":[],"idle_s":900,'
+        b'"seen_at":"2026-01-03T03:04:05.678901Z"}'
+    )
+    (change,) = evolve(ev.decode(old))
+    assert isinstance(change, PutSession)
+    assert change.session.authenticated_at == change.session.started_at == AT
+    assert change.session.last_seen_at == AT.replace(day=3)
+    assert change.session.amr == ()
 
 
 def test_an_entry_of_renewals_has_room() -> None:

@@ -35,11 +35,11 @@ from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.service.rotation import rotate
 from gatelog.privacy.store import keys as store
 from gatelog.sessions.rules.events import SessionEnded
-from gatelog.sessions.rules.record import Session, pack_session
+from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.barrier import Barrier
 
-from tests.builders import CHEAP_CONFIG
+from tests.builders import CHEAP_CONFIG, session_record
 from tests.conftest import Clock, Dsns
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ async def from_address(connection: Connection, personal: PersonalData, address: 
 def session_of(grant: Grant) -> Session:
     session = grant.session
     return Session(
-        pack_session(
+        session_record(
             session_id=session.session_id,
             subject_id=session.subject_id,
             started_at=session.started_at,

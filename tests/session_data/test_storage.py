@@ -106,8 +106,10 @@ async def test_a_new_session_is_a_new_token_of_the_same_login(world: World) -> N
     after = (await client.send("GET", "/v1/me")).json
     assert client.cookies["gatelog"] != token
     assert after["session_id"] != before["session_id"]
-    same = ("user_id", "started_at")
+    same = ("user_id", "authenticated_at", "amr")
     assert [after[name] for name in same] == [before[name] for name in same]
+    assert before["started_at"] == before["authenticated_at"] < after["started_at"]
+    assert (before["amr"], before["is_token"]) == (["pwd"], False)
     assert after["expires_at"] > before["expires_at"], "to ask for one is use"
 
 

@@ -30,6 +30,8 @@ async def test_the_load_is_what_the_replica_would_have_made_of_the_events(
             at=NOON + timedelta(microseconds=number),
             lifetime_s=86_400,
             idle_s=(None, 3, 7777, 86_400)[number % 4],
+            authenticated_at=(None, NOON - timedelta(seconds=1, microseconds=number))[number % 2],
+            amr=("pwd", "otp", "mfa")[: number % 5],
         )
         recorded = await appender.submit(command)
         event = recorded.events[0]
@@ -37,6 +39,7 @@ async def test_the_load_is_what_the_replica_would_have_made_of_the_events(
         (change,) = evolve(event)
         assert isinstance(change, PutSession)
         assert change.session.roles == ("admin", "auditor")[: number % 3]
+        assert change.session.amr == ("pwd", "otp", "mfa")[: number % 5]
         expected[command.event.token_digest] = packed(change.session)
         last = recorded.position
     pairs: list[Pair] = []

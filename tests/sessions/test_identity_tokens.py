@@ -13,11 +13,11 @@ from gatelog.sessions.rules.identity_tokens import (
     SigningKeys,
     claims_of,
 )
-from gatelog.sessions.rules.record import Session, pack_session, to_us
+from gatelog.sessions.rules.record import Session, to_us
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.builders import NOON
+from tests.builders import NOON, session_record
 
 NOON_US = to_us(NOON)
 USER, SESSION = UUID(int=1), UUID(int=2)
@@ -26,7 +26,7 @@ LOOK_EVERY_S = 10
 
 def session(lasts_us: int, *roles: str) -> Session:
     return Session(
-        pack_session(
+        session_record(
             session_id=SESSION,
             subject_id=USER,
             started_at=NOON,

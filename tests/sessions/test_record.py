@@ -14,7 +14,6 @@ from gatelog.sessions.rules.record import (
     Session,
     from_us,
     over_by_idling,
-    pack_session,
     packed,
     seen,
     to_us,
@@ -24,6 +23,8 @@ from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.rules.tokens import is_well_formed, token_digest, token_from_random
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.builders import session_record
 
 moments = st.datetimes(
     min_value=datetime(1970, 1, 1),  # noqa: DTZ001
@@ -38,16 +39,27 @@ moments = st.datetimes(
     started_at=moments,
     expires_at=moments,
     roles=st.sets(st.from_regex(r"[a-zä-ü]{1,9}", fullmatch=True), max_size=4),
+    authenticated=st.none() | moments,
+    amr=st.sets(st.from_regex(r"[a-z]{1,9}", fullmatch=True), max_size=6),
 )
 def test_what_was_packed_is_read(
-    session_id: UUID, subject_id: UUID, started_at: datetime, expires_at: datetime, roles: set[str]
+    *,
+    session_id: UUID,
+    subject_id: UUID,
+    started_at: datetime,
+    expires_at: datetime,
+    roles: set[str],
+    authenticated: datetime | None,
+    amr: set[str],
 ) -> None:
-    record = pack_session(
+    record = session_record(
         session_id=session_id,
         subject_id=subject_id,
         started_at=started_at,
         expires_at=expires_at,
         roles=tuple(roles),
+        authenticated=authenticated,
+        amr=tuple(amr),
     )
     session = Session(record)
     assert record[0] == ACTIVE
@@ -62,6 +74,9 @@ def test_what_was_packed_is_read(
     shown = (session.started_at, session.expires_at, session.roles_text)
     assert session.texts() == (str(subject_id), str(session_id), *shown)
     assert session == Session(record)
+    assert session.authenticated_at == (authenticated or started_at)
+    assert session.amr == amr
+    assert not session.is_token
     assert tombstone(record) == bytes([ENDED]) + to_us(expires_at).to_bytes(8, "big")
     assert session.absolute_at == expires_at
     assert session.idle_s is None
@@ -88,6 +103,7 @@ def test_use_moves_a_record_as_it_moves_the_session(
         expires_at=idle.expires_at,
         roles=("admin",),
         idle=idle,
+        amr=("pwd",),
     )
     record = packed(session)
     for use_s in uses_s:
@@ -101,7 +117,46 @@ def test_use_moves_a_record_as_it_moves_the_session(
     assert shown.absolute_at == session.absolute_at
     assert shown.idle_s == limit_s
     assert shown.roles == {"admin"}
+    assert shown.amr == {"pwd"}
     assert over_by_idling(record) == (session.timeout == "idle_timeout")
+    assert tombstone(record)[1:] == to_us(session.expires_at).to_bytes(8, "big")
+
+
+@given(
+    started_at=moments,
+    lifetime_s=st.floats(0.001, 1e8),
+    uses_s=st.lists(st.floats(0, 1e8), max_size=5),
+)
+def test_use_of_a_token_is_due_once_a_day_and_moves_its_end_nowhere(
+    started_at: datetime, lifetime_s: float, uses_s: list[float]
+) -> None:
+    session = ActiveSession(
+        session_id=UUID(int=1),
+        subject_id=UUID(int=2),
+        token_digest=bytes(32),
+        started_at=started_at,
+        expires_at=started_at + timedelta(seconds=lifetime_s),
+        roles=("auditor",),
+        is_token=True,
+    )
+    record = packed(session)
+    assert Session(record).quiet_until_us == to_us(started_at), "that it was used, nobody knows"
+    for use_s in uses_s:
+        at = started_at + timedelta(seconds=use_s)
+        session, record = session.seen(at), seen(record, at)
+        assert record == packed(session)
+        assert not session.renews(at), "twice on one day"
+    if uses_s and max(uses_s) < lifetime_s:
+        used_at = session.last_seen_at
+        assert used_at == started_at + timedelta(seconds=max(uses_s))
+        assert session.due_at.date() > used_at.date() or session.due_at == session.expires_at
+    shown = Session(record)
+    assert shown.is_token
+    assert shown.idle_s is None
+    assert shown.roles == {"auditor"}
+    assert shown.expires_at == shown.absolute_at == session.expires_at
+    assert not over_by_idling(record)
+    assert session.timeout == "absolute_timeout"
     assert tombstone(record)[1:] == to_us(session.expires_at).to_bytes(8, "big")
 
 

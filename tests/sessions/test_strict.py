@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
-from gatelog.sessions.rules.record import pack_session
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.store.replica_place import ReplicaPlace, ReplicaState, boottime_ns
 from gatelog.sessions.store.replica_writer import ReplicaWriter, drop_environment
 
+from tests.builders import session_record
 from tests.conftest import Dsns
 from tests.serving import Answer, Service, serving
 
@@ -39,7 +39,7 @@ def leased(config: Config) -> Iterator[ReplicaWriter]:
 def put_into(writer: ReplicaWriter, login: Answer) -> None:
     """Let the replica hold this session as active."""
     told = login.json
-    record = pack_session(
+    record = session_record(
         session_id=UUID(told["session_id"]),
         subject_id=UUID(told["user_id"]),
         started_at=datetime.now(UTC),

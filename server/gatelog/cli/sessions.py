@@ -45,7 +45,7 @@ def list_sessions(config: Config, login: str | None, limit: int, as_json: bool) 
         print_json([_shown(found) for found in sessions])
         return
     rows = [tuple(_shown(found).values()) for found in sessions]
-    columns = ["session", "user", "started (UTC)", "expires (UTC)", "roles"]
+    columns = ["session", "user", "started (UTC)", "expires (UTC)", "roles", "login (UTC)", "by"]
     print_table("Active sessions", columns, rows)
 
 
@@ -57,6 +57,8 @@ def _shown(found: ActiveSession) -> dict[str, object]:
         "started_at": found.started_at,
         "expires_at": found.expires_at,
         "roles": found.roles,
+        "authenticated_at": found.authenticated_at,
+        "amr": found.amr,
     }
 
 

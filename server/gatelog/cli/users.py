@@ -153,6 +153,28 @@ def unlock(config: Config, login: str, as_json: bool) -> None:
         click.echo(f"The password of {login} is unlocked.")
 
 
+@user.command("remove-factors")
+@click.argument("login")
+@json_option
+@click.pass_obj
+def remove_factors(config: Config, login: str, as_json: bool) -> None:
+    """Remove all second factors of a user who has lost them, and end all their sessions.
+
+    The password alone is enough again. See to it that whoever asks is who they say.
+    """
+    from gatelog.cli.services import with_accounts
+
+    async def work(accounts: Accounts) -> Ended:
+        found = await accounts.users.find_user(login)
+        return await accounts.factors.reset(found.subject_id)
+
+    ended = with_accounts(config, "user remove-factors", work)
+    if as_json:
+        print_json({"login": login, "status": "factors_removed", "ended": ended.ended})
+    else:
+        click.echo(f"{login} has no second factor any more; sessions ended: {ended.ended}.")
+
+
 @user.command("grant")
 @click.argument("login")
 @click.argument("role")

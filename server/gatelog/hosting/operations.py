@@ -21,6 +21,7 @@ from aiohttp import hdrs, web
 from gatelog import errors
 from gatelog.http.described import (
     DESCRIBED,
+    METHOD,
     RECENT,
     ROLES,
     Described,
@@ -61,6 +62,8 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.http.identity": Tag("identity", "Who is asking."),
     "gatelog.http.signed_identity": Tag("identity", "Who is asking."),
     "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
+    "gatelog.accounts.web.second_steps": Tag("logins", "Register, log in, change the password."),
+    "gatelog.accounts.web.factors": Tag("factors", "One's own second factors."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
@@ -82,6 +85,7 @@ class Operation(msgspec.Struct, frozen=True):
     public: bool
     roles: tuple[frozenset[str], ...]
     recent: bool
+    method_of_login: str = ""
 
     @property
     def name(self) -> str:
@@ -126,6 +130,7 @@ def _operation(path: str, method: str, handler: Any) -> Operation | None:
         public=is_public(handler),
         roles=tuple(_first(marks, ROLES) or ()),
         recent=bool(_first(marks, RECENT)),
+        method_of_login=_first(marks, METHOD) or "",
     )
 
 
@@ -151,6 +156,8 @@ def texts_of(each: Operation) -> tuple[str, str]:
     about += [f"Needs the role `{'` or `'.join(sorted(roles))}`." for roles in each.roles]
     if each.recent:
         about.append("Needs a login of a moment ago.")
+    if each.method_of_login:
+        about.append(f"Needs a login by `{each.method_of_login}` (RFC 8176).")
     return summary.removesuffix("."), " ".join(about)
 
 
@@ -168,6 +175,8 @@ def problems_of(each: Operation) -> Iterator[Told]:
         found.append(errors.Forbidden)
     if each.recent:
         found.append(errors.RecentLoginRequired)
+    if each.method_of_login:
+        found.append(errors.FactorLoginRequired)
     if each.described.body is not None:
         found += _OF_A_BODY
     if fields_of(each.described.query):

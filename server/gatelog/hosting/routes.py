@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gatelog.accounts.web.factors import factor_routes
 from gatelog.accounts.web.logins import login_routes
+from gatelog.accounts.web.second_steps import second_step_routes
 from gatelog.accounts.web.sessions import session_routes
 from gatelog.accounts.web.users import user_routes
 from gatelog.audit.web.asof import asof_routes
@@ -26,6 +28,8 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *identity_routes(),
         *key_routes(config),
         *login_routes(),
+        *second_step_routes(),
+        *factor_routes(),
         *session_routes(),
         *user_routes(),
         *log_routes(),

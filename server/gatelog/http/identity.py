@@ -55,13 +55,19 @@ Id = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 
 
 class Me(msgspec.Struct):
-    """The session of who asks."""
+    """The session of who asks, or the token.
+
+    ``authenticated_at``, ``amr``: when the user was authenticated, and by which methods (RFC 8176).
+    """
 
     user_id: Id
     session_id: Id
     started_at: Moment
     expires_at: Moment
     roles: tuple[str, ...]
+    authenticated_at: Moment
+    amr: tuple[str, ...]
+    is_token: bool
 
 
 def _private(**headers: str) -> Template:
@@ -88,11 +94,22 @@ async def quick_me(request: web.Request) -> web.StreamResponse:
 
 def _content(session: Session) -> bytes:
     user_id, session_id, started_at, expires_at, roles = session.texts()
-    return _encode(Me(user_id, session_id, started_at, expires_at, _roles(roles)))
+    return _encode(
+        Me(
+            user_id,
+            session_id,
+            started_at,
+            expires_at,
+            _names(roles),
+            session.authenticated_at,
+            _names(session.amr_text),
+            session.is_token,
+        )
+    )
 
 
 @lru_cache  # there are few combinations
-def _roles(text: str) -> tuple[str, ...]:
+def _names(text: str) -> tuple[str, ...]:
     return tuple(sorted(text.split(","))) if text else ()
 
 

@@ -1,4 +1,5 @@
-"""Who may use a handler: the roles that its session must have one of, and how fresh it must be.
+"""Who may use a handler: the roles that its session must have one of, how fresh it must be, and by
+which method it began.
 
 What shows an auditor or administrator something about others is recorded first: an audit read.
 Recording is a capability of its own: the application says who does it (``READ_RECORDER``).
@@ -15,9 +16,14 @@ from uuid import UUID
 from aiohttp import web
 
 from gatelog.clock import utc_now
-from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired
+from gatelog.errors import (
+    FactorLoginRequired,
+    Forbidden,
+    NotAuthenticated,
+    RecentLoginRequired,
+)
 from gatelog.http.caller import caller_of
-from gatelog.http.described import RECENT, ROLES
+from gatelog.http.described import METHOD, RECENT, ROLES
 from gatelog.http.guard import SESSION
 from gatelog.http.settings import CONFIG
 from gatelog.privacy.rules import Client
@@ -36,28 +42,39 @@ class ReadRecorder(Protocol):
 READ_RECORDER: Final[web.AppKey[ReadRecorder]] = web.AppKey("read_recorder")
 
 
-def requires(*roles: str) -> Callable[[HandlerT], HandlerT]:
-    """Mark a handler, a view or a view's method as being for users with one of these roles.
+def requires(*roles: str, amr: str = "") -> Callable[[HandlerT], HandlerT]:
+    """Mark a handler, a view or a view's method as being for users with one of these roles, or who
+    have logged in by this method, or both.
 
-    Everybody else is answered 403. A change of roles ends the user's sessions, so what the session
-    says is true. Raises ValueError without a role, which nobody could have.
+    ``amr``: a method by its registered name (RFC 8176, section 2): ``mfa`` for a second factor or a
+    passkey, ``hwk`` for a passkey that never leaves its device. Who lacks the roles is answered
+    403, a session that began without the method 401 with the code ``factor_login_required``, and
+    goes on. A change of roles ends the user's sessions, so what the session says is true. Raises
+    ValueError without a role and a method, and for a role that nobody could have.
     """
-    if not all(roles) or not roles:
+    if not all(roles) or not (roles or amr):
         raise ValueError("name the roles of which a user must have one")
     wanted = frozenset(roles)
 
     def refuse(session: Session) -> None:
-        if not wanted & session.roles:
+        if wanted and not wanted & session.roles:
             raise Forbidden(f"This needs the role {' or '.join(roles)}.")
+        _refuse_without(session, amr)
 
-    return _refusing(refuse, lambda asked: {ROLES: (*asked.get(ROLES, ()), wanted)})
+    def say(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        named = {ROLES: (*asked.get(ROLES, ()), wanted)} if wanted else {}
+        return named | ({METHOD: amr} if amr else {})
+
+    return _refusing(refuse, say)
 
 
-def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
-    """Mark a handler, a view or a view's method as being for users who have just logged in.
+def recent_login(minutes: float, amr: str = "") -> Callable[[HandlerT], HandlerT]:
+    """Mark a handler, a view or a view's method as being for users who have just logged in, and by
+    this method if one is named (``requires``).
 
-    A session that began longer ago than these minutes is answered 401 with the code
-    ``recent_login_required`` and goes on; the user logs in again. Raises ValueError for a time
+    A session whose user was authenticated longer ago than these minutes is answered 401 with the
+    code ``recent_login_required``, one that began without the method with the code
+    ``factor_login_required``; both go on, and the user logs in again. Raises ValueError for a time
     that is not positive.
     """
     if not minutes > 0:
@@ -65,19 +82,26 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
     longest = timedelta(minutes=minutes)
 
     def refuse(session: Session) -> None:
-        if utc_now() - session.started_at > longest:
+        if utc_now() - session.authenticated_at > longest:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
+        _refuse_without(session, amr)
 
-    return _refusing(refuse, lambda _: {RECENT: True})
+    return _refusing(refuse, lambda _: {RECENT: True} | ({METHOD: amr} if amr else {}))
+
+
+def _refuse_without(session: Session, amr: str) -> None:
+    """Raises FactorLoginRequired for a session that began without this method, if there is one."""
+    if amr and amr not in session.amr:
+        raise FactorLoginRequired(f"This needs a login by {amr} (RFC 8176).")
 
 
 def refuse_old_login(request: web.Request) -> None:
     """Refuse what the configuration asks a recent login for (OWASP ASVS 5.0, 7.5.2).
 
-    Raises RecentLoginRequired when the session began longer ago; it goes on.
+    Raises RecentLoginRequired when its user was authenticated longer ago; the session goes on.
     """
     longest_s = request.config_dict[CONFIG].recent_login_s
-    age = utc_now() - request[SESSION].started_at
+    age = utc_now() - request[SESSION].authenticated_at
     if longest_s and age > timedelta(seconds=longest_s):
         raise RecentLoginRequired("This needs a more recent login: log in again.")
 

@@ -9,7 +9,15 @@ from gatelog.log.rules.events import Event, UserEvent
 
 # Known devices have the last few of the failures in a row for themselves.
 LockedFor = Literal["unknown_devices", "all_devices"]
-FailureReason = Literal["unknown_login", "wrong_password", "user_disabled"]
+FailureReason = Literal[
+    "unknown_login",
+    "wrong_password",
+    "user_disabled",
+    "wrong_code",
+    "wrong_passkey",
+    "unknown_passkey",
+]
+FactorKind = Literal["totp", "passkey"]
 
 
 class UserRegistered(UserEvent, frozen=True, kw_only=True, tag="user_registered"):
@@ -57,3 +65,29 @@ class UserDisabled(UserEvent, frozen=True, kw_only=True, tag="user_disabled"):
 
 class UserEnabled(UserEvent, frozen=True, kw_only=True, tag="user_enabled"):
     pass
+
+
+class FactorEnrolled(UserEvent, frozen=True, kw_only=True, tag="factor_enrolled"):
+    """From here on it takes this factor, or another one of the user's, to log in."""
+
+    factor_id: UUID
+    factor: FactorKind
+
+
+class FactorRemoved(UserEvent, frozen=True, kw_only=True, tag="factor_removed"):
+    """The factor opens nothing any more."""
+
+    factor_id: UUID
+    factor: FactorKind
+
+
+class RecoveryCodesMade(UserEvent, frozen=True, kw_only=True, tag="recovery_codes_made"):
+    """So many recovery codes are there, and those of before are none any more."""
+
+    count: int
+
+
+class RecoveryCodeUsed(UserEvent, frozen=True, kw_only=True, tag="recovery_code_used"):
+    """One was taken in the place of a factor; ``count`` are left."""
+
+    count: int

@@ -24,6 +24,7 @@ class Logins(State):
         self.owners: dict[str, UUID] = {}
         self.new: dict[UUID, NewCredential] = {}
         self.hashes: dict[UUID, str] = {}
+        self.guards: dict[UUID, str | None] = {}
         self.erased: list[UUID] = []
 
     def apply(self, event: Event, position: int, trace: bytes | None) -> None:
@@ -33,6 +34,7 @@ class Logins(State):
             self.erased.append(subject_id)
             self.new.pop(subject_id, None)
             self.hashes.pop(subject_id, None)
+            self.guards.pop(subject_id, None)
             self.owners = {k: v for k, v in self.owners.items() if v != subject_id}
 
 
@@ -57,3 +59,14 @@ class NewPassword(Beside, frozen=True):
 
     def enter(self, world: World) -> None:
         world.of(Logins).hashes[self.subject_id] = self.password_hash
+
+
+class Guard(Beside, frozen=True):
+    """Programs that know no factors find ``cover`` in the place of the password's hash, which no
+    password fits; None: they find the hash again."""
+
+    subject_id: UUID
+    cover: str | None
+
+    def enter(self, world: World) -> None:
+        world.of(Logins).guards[self.subject_id] = self.cover

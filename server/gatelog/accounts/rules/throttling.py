@@ -280,7 +280,8 @@ def locked_by(failures: int, limit: int) -> LockedFor | None:
 class AdmitTry(Command, frozen=True, kw_only=True):
     """Let somebody try, or refuse: TooManyAttempts, and after how many seconds to try again.
 
-    ``locked``: whoever asks has seen that the password is, and will let nothing fit it.
+    ``locked``: whoever asks has seen that the password is, and will let nothing fit it; or it is
+    about what no lock is for.
     It has no event: the try's end has one. Tried again after a lost connection, it finds its own
     try and lets it through.
     """

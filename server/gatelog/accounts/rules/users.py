@@ -10,6 +10,8 @@ import msgspec
 
 from gatelog.accounts.rules.events import (
     CredentialChanged,
+    FactorEnrolled,
+    FactorRemoved,
     RoleGranted,
     RoleRevoked,
     UserDisabled,
@@ -24,9 +26,11 @@ from gatelog.sessions.rules.events import SessionEnded
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """A user, without anything personal. ``credential_version`` counts password changes.
+    """A user, without anything personal.
 
-    Who is ``erased`` is a number that nothing happens to any more.
+    ``credential_version`` counts changes of what it takes to log in: of the password, and of second
+    ``factors``, of which so many are enrolled. Who is ``erased`` is a number that nothing happens
+    to any more.
     """
 
     subject_id: UUID
@@ -35,6 +39,7 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     credential_version: int = 1
     roles: tuple[str, ...] = ()
     erased: bool = False
+    factors: int = 0
 
 
 def evolve_user(user: User | None, event: Event) -> User | None:
@@ -61,6 +66,10 @@ def _user_fields(user: User, event: UserEvent) -> dict[str, object]:
     match event:
         case CredentialChanged():
             return {"credential_version": user.credential_version + 1}
+        case FactorEnrolled():
+            return _factors(user, user.factors + 1)
+        case FactorRemoved():
+            return _factors(user, user.factors - 1)
         case RoleGranted():
             return {"roles": tuple(sorted({*user.roles, event.role}))}
         case RoleRevoked():
@@ -72,6 +81,12 @@ def _user_fields(user: User, event: UserEvent) -> dict[str, object]:
         case UserErased():
             return {"erased": True, "roles": ()}
     return {}
+
+
+def _factors(user: User, count: int) -> dict[str, object]:
+    if count < 0:
+        raise LogDamaged(f"user {user.subject_id} loses a factor that was not enrolled")
+    return {"factors": count, "credential_version": user.credential_version + 1}
 
 
 def is_admin(user: User) -> bool:

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from datetime import datetime
 
 from gatelog.accounts.service.acting import Acting, tell_nobody
+from gatelog.accounts.service.asking import Asking
+from gatelog.accounts.service.factors import UserFactors
 from gatelog.accounts.service.logins import Logins
+from gatelog.accounts.service.passkeys import Passkeys
 from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.accounts.service.second_steps import SecondSteps
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.factors import FactorStore
 from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
@@ -48,6 +53,12 @@ class Accounts:
         )
         self._passwords = passwords
         self._turns = Turns(passwords.threads, config.hashing_queue)
+        asking = Asking(
+            store=FactorStore(database),
+            personal=self._personal,
+            acting=acting,
+            passkeys=Passkeys(config),
+        )
         self.logins = Logins(
             config,
             users=users,
@@ -57,6 +68,22 @@ class Accounts:
             acting=acting,
             throttle=self.throttle,
             turns=self._turns,
+            asking=asking,
+        )
+        self.second_steps = SecondSteps(
+            logins=self.logins,
+            asking=asking,
+            users=users,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+        )
+        self.factors = UserFactors(
+            users=users,
+            asking=asking,
+            personal=self._personal,
+            acting=acting,
+            cover=passwords.fits_nothing,
         )
         self.sessions = UserSessions(
             users=users,

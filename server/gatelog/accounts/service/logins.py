@@ -37,7 +37,9 @@ from gatelog.accounts.rules.login import (
     Replaced,
     StartSession,
 )
+from gatelog.accounts.rules.proving import Proof
 from gatelog.accounts.service.acting import Act, Acting
+from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.blocklist import common_passwords, context_words
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
@@ -63,6 +65,8 @@ from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 from gatelog.sessions.store.lookup import SessionList
+
+BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -91,8 +95,10 @@ class Logins:
         acting: Acting,
         throttle: Throttle,
         turns: Turns,
+        asking: Asking,
     ) -> None:
         self._config = config
+        self._asking = asking
         self._throttle = throttle
         self._turns = turns
         self._users = users
@@ -190,22 +196,49 @@ class Logins:
 
         ``devices``: the tokens that the client keeps; None if it keeps none. ``over``: the digest
         of the token that the same browser had; that session ends, in the same append and
-        whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions.
+        whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions;
+        and FactorRequired where the password is right and not enough.
         """
         login, password = normalise_login(login), normalise_password(password)
         approach = await self._throttle.approach(login, client, devices or ())
-        credential = await self._verified(login, password, approach)
-        token = new_token()
+        credential, try_id = await self._verified(login, password, approach)
+        if credential.factors:
+            raise await self._asking.after_password(credential, try_id)
+        return await self.start(credential, approach, keeps_tokens=devices is not None, over=over)
+
+    async def start(
+        self,
+        credential: Credential,
+        approach: Approach,
+        *,
+        keeps_tokens: bool,
+        over: bytes | None,
+        proof: Proof | None = None,
+        amr: tuple[str, ...] = BY_PASSWORD,
+    ) -> Grant:
+        """Start the session of who has shown what it takes: the password, the ``proof`` or both.
+
+        ``amr``: by which methods (RFC 8176, section 2). Raises what the decision raises
+        (``StartSession``).
+        """
+        client, token = approach.client, new_token()
         beside, device = self._throttle.succeeded(
-            approach, credential.subject_id, keeps_tokens=devices is not None
+            approach, credential.subject_id, keeps_tokens=keeps_tokens
         )
+        guarded = self._config.guarded_roles
+        event = self._session_started(new_event_id(), credential, token, client, amr)
+        if proof is None and guarded.intersection(event.roles):
+            roles = tuple(role for role in event.roles if role not in guarded)
+            event = msgspec.structs.replace(event, roles=roles)
         command = StartSession(
-            event=self._session_started(new_event_id(), credential, token, client),
+            event=event,
             credential_version=credential.credential_version,
             max_sessions=self._config.max_sessions_per_user,
             refuse=self._config.too_many_sessions == "refuse",
             replaces=await self._replaced(over),
             beside=beside,
+            proof=proof,
+            guarded_roles=guarded,
         )
         return msgspec.structs.replace(await self._grant(token, command, client), device=device)
 
@@ -217,8 +250,10 @@ class Logins:
             return None
         return Replaced(found.session.subject_id, found.session.session_id)
 
-    async def _verified(self, login: str, password: str, approach: Approach) -> Credential:
-        """The credential behind login and password; a failure is recorded."""
+    async def _verified(
+        self, login: str, password: str, approach: Approach
+    ) -> tuple[Credential, UUID]:
+        """The credential behind login and password, and the try; a failure is recorded."""
         self._throttle.refuse_again(approach)
         async with self._turns.turn(approach.lane):
             credential = await self._users.by_login(login)
@@ -232,17 +267,17 @@ class Logins:
         if credential is None:
             await self._record_unknown_login(login, approach.client, try_id)
         elif not right:
-            await self._record_failure(
+            await self.record_failure(
                 credential, "wrong_password", approach.client, try_id, counts=not locked
             )
         elif credential.disabled:
-            await self._record_failure(credential, "user_disabled", approach.client, try_id)
+            await self.record_failure(credential, "user_disabled", approach.client, try_id)
         else:
             await self._rehash(credential, password)
-            return credential
+            return credential, try_id
         raise InvalidCredentials()
 
-    async def _record_failure(
+    async def record_failure(
         self,
         credential: Credential,
         reason: FailureReason,
@@ -250,8 +285,10 @@ class Logins:
         try_id: UUID,
         *,
         counts: bool = True,
+        challenge: bytes | None = None,
     ) -> None:
-        """Record it; ``counts``: as one of the failures in a row."""
+        """Record it; ``counts``: as one of the failures in a row. ``challenge``: what was answered
+        wrongly."""
         event = LoginFailed(
             event_id=new_event_id(),
             occurred_at=self._acting.now(),
@@ -260,13 +297,19 @@ class Logins:
         )
         sealed = self._personal.sealed(event, _who(credential.login, client), credential.key)
         most = self._throttle.limits.failures if counts else None
-        command = RecordLoginFailure(event=sealed, try_id=try_id, most_failures=most)
+        command = RecordLoginFailure(
+            event=sealed, try_id=try_id, most_failures=most, challenge=challenge
+        )
         await self._record(command, client)
 
     async def _record_unknown_login(self, login: str, client: Client, try_id: UUID) -> None:
-        event = LoginFailed(
-            event_id=new_event_id(), occurred_at=self._acting.now(), reason="unknown_login"
-        )
+        await self.record_nobodys_failure("unknown_login", login, client, try_id)
+
+    async def record_nobodys_failure(
+        self, reason: FailureReason, login: str | None, client: Client, try_id: UUID
+    ) -> None:
+        """Record the failure of somebody of whom nothing is known but what they typed."""
+        event = LoginFailed(event_id=new_event_id(), occurred_at=self._acting.now(), reason=reason)
         sealed = await self._personal.sealed_for_nobody(event, _who(login, client))
         await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client)
 
@@ -276,7 +319,12 @@ class Logins:
             await self._users.replace_hash(credential.subject_id, credential.password_hash, fresh)
 
     def _session_started(
-        self, event_id: UUID, credential: Credential, token: str, client: Client
+        self,
+        event_id: UUID,
+        credential: Credential,
+        token: str,
+        client: Client,
+        amr: tuple[str, ...] = BY_PASSWORD,
     ) -> SessionStarted:
         now = self._acting.now()
         lives = self._config.lifetimes_of(credential.roles)
@@ -289,6 +337,7 @@ class Logins:
             expires_at=now + timedelta(seconds=lives.lifetime_s),
             roles=credential.roles,
             idle_s=lives.idle_s or None,
+            amr=amr,
         )
         return self._personal.sealed(event, _who(credential.login, client), credential.key)
 
@@ -298,6 +347,7 @@ class Logins:
         Many may call it.
         """
         await self._throttle.sweep()
+        await self._asking.sweep()
         return await self._personal.sweep()
 
     # --- changing a password
@@ -323,7 +373,7 @@ class Logins:
         if current == new:
             raise InvalidInput("The new password is the old one.")
         approach = await self._throttle.inside(credential.login, session.subject_id, client)
-        credential = await self._verified(credential.login, current, approach)
+        credential, _ = await self._verified(credential.login, current, approach)
         here = await self._throttle.approach(credential.login, client, devices or ())
         beside, device = self._throttle.succeeded(
             here, session.subject_id, keeps_tokens=devices is not None
@@ -358,15 +408,8 @@ class Logins:
         token = new_token()
         started = self._session_started(new_event_id(), credential, token, client)
         command = RenewSession(
-            event=msgspec.structs.replace(
-                started,
-                occurred_at=session.started_at,
-                expires_at=session.absolute_at,
-                roles=credential.roles,
-                idle_s=session.idle_s,
-            ),
+            event=started,
             session_id=session.session_id,
-            at=self._acting.now(),
         )
         return await self._grant(token, command, client)
 
@@ -392,5 +435,5 @@ def _started(recorded: Recorded) -> ActiveSession:
     raise AssertionError("a login without a session")
 
 
-def _who(login: str, client: Client) -> Personal:
+def _who(login: str | None, client: Client) -> Personal:
     return Personal(login, client.address, client.agent)

@@ -58,11 +58,16 @@ class PasswordPool:
             salt_len=_SALT_BYTES,
             type=argon2.Type.ID,
         )
-        self._nobody = _hash_of_no_password(config)
+        self._config = config
+        self._nobody = self.fits_nothing()
         self.threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
         self._inside = 0
         self._threads = ThreadPoolExecutor(self.threads, "password", initializer=_lower_priority)
         self._places = threading.BoundedSemaphore(self.threads + config.hashing_queue)
+
+    def fits_nothing(self) -> str:
+        """An encoded hash of the configured cost whose value was drawn, not computed."""
+        return _hash_of_no_password(self._config)
 
     async def hash(self, password: str) -> str:
         """The encoded hash of this (normalised) password, with a fresh salt.

@@ -30,13 +30,14 @@ USERS_TABLE = Table(
         Column("credential_version", "integer"),
         Column("roles", "text[]"),
         Column("erased", "boolean"),
+        Column("factors", "integer"),
     ),
 )
 
 
 def user_of(row: Row) -> User:
     """The user in a row of the table, in the order of its columns."""
-    subject_id, registered_at, disabled, credential_version, roles, erased = row
+    subject_id, registered_at, disabled, credential_version, roles, erased, factors = row
     return User(
         subject_id=subject_id,
         registered_at=registered_at,
@@ -44,6 +45,7 @@ def user_of(row: Row) -> User:
         credential_version=credential_version,
         roles=tuple(roles),
         erased=erased,
+        factors=factors,
     )
 
 
@@ -56,6 +58,7 @@ def row_of(user: User) -> tuple[Any, ...]:
         user.credential_version,
         user.roles,
         user.erased,
+        user.factors,
     )
 
 
@@ -74,6 +77,21 @@ def _enter_administrators(state: Users, admins: Sequence[Any]) -> None:
 
 def _enter_owners(state: Logins, rows: Sequence[Sequence[Any]]) -> None:
     state.owners.update((login, subject_id) for login, subject_id in rows)
+
+
+def _changed_credentials(state: Logins) -> tuple[Sequence[object], ...]:
+    subjects = list(state.hashes | state.guards)
+    guarded = [one in state.guards for one in subjects]
+    covers = [state.guards.get(one) for one in subjects]
+    return (
+        subjects,
+        [state.hashes.get(one) for one in subjects],
+        [
+            cover is not None if known else None
+            for known, cover in zip(guarded, covers, strict=True)
+        ],
+        covers,
+    )
 
 
 USERS = Kind(
@@ -146,8 +164,8 @@ LOGINS = Kind(
         ),
         Write(
             name="credentials_changed",
-            statement=sql.REPLACE_HASHES,
-            arguments=lambda state: (list(state.hashes), list(state.hashes.values())),
+            statement=sql.CHANGE_CREDENTIALS,
+            arguments=_changed_credentials,
         ),
     ),
     faults=(sql.LEFT_CREDENTIALS,),

@@ -5,8 +5,10 @@ A test prepares each against the migrated schema. Moments and ids come in as par
 
 # What a login is verified against. $1 login
 FIND_CREDENTIAL = """
-SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles,
-       COALESCE(s.failures, 0) AS failures, k.wrapped_key, k.master_key_id
+SELECT u.subject_id, c.login, COALESCE(c.guarded_hash, c.password_hash) AS password_hash,
+       u.disabled, u.credential_version, u.roles, COALESCE(s.failures, 0) AS failures,
+       GREATEST(u.factors, (c.guarded_hash IS NOT NULL)::integer) AS factors, k.wrapped_key,
+       k.master_key_id
 FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USING (subject_id)
      LEFT JOIN password_streaks s USING (subject_id)
 WHERE c.login = $1
@@ -14,8 +16,10 @@ WHERE c.login = $1
 
 # The same, by user. $1 user
 FIND_CREDENTIAL_OF = """
-SELECT u.subject_id, c.login, c.password_hash, u.disabled, u.credential_version, u.roles,
-       COALESCE(s.failures, 0) AS failures, k.wrapped_key, k.master_key_id
+SELECT u.subject_id, c.login, COALESCE(c.guarded_hash, c.password_hash) AS password_hash,
+       u.disabled, u.credential_version, u.roles, COALESCE(s.failures, 0) AS failures,
+       GREATEST(u.factors, (c.guarded_hash IS NOT NULL)::integer) AS factors, k.wrapped_key,
+       k.master_key_id
 FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USING (subject_id)
      LEFT JOIN password_streaks s USING (subject_id)
 WHERE u.subject_id = $1
@@ -23,13 +27,16 @@ WHERE u.subject_id = $1
 
 # Whether there is such a user, erased or not. $1 user
 FIND_USER = """
-SELECT subject_id, registered_at, disabled, credential_version, roles, erased
+SELECT subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM users WHERE subject_id = $1
 """
 
 # Put a password's hash under new parameters, unless it changed meanwhile. $1 user, $2 old, $3 new
 REPLACE_HASH = """
-UPDATE credentials SET password_hash = $3 WHERE subject_id = $1 AND password_hash = $2
+UPDATE credentials
+SET password_hash = CASE WHEN guarded_hash IS NULL THEN $3 ELSE password_hash END,
+    guarded_hash = CASE WHEN guarded_hash IS NOT NULL THEN $3 END
+WHERE subject_id = $1 AND COALESCE(guarded_hash, password_hash) = $2
 """
 
 # A page of users by id, with their logins. $1 after this id, $2 how many
@@ -76,6 +83,123 @@ WHERE place IN (SELECT place FROM throttled_places WHERE noted_at < $1 LIMIT $2)
 SWEEP_DEVICES = """
 DELETE FROM known_devices WHERE (subject_id, device_digest) IN (
     SELECT subject_id, device_digest FROM known_devices WHERE seen_at < $1 LIMIT $2)
+"""
+
+# --- second factors
+
+# The factors of a user. $1 user; the one with this credential id, and whose it is. $1 digest
+READ_FACTORS = """
+SELECT factor_id, subject_id, kind, enrolled_at, used_at, counter, sealed
+FROM factors WHERE subject_id = $1 ORDER BY enrolled_at, factor_id
+"""
+FIND_PASSKEY = """
+SELECT factor_id, subject_id, kind, enrolled_at, used_at, counter, sealed
+FROM factors WHERE credential_digest = $1
+"""
+
+# How many recovery codes a user has. $1 user
+COUNT_CODES = "SELECT count(*) FROM recovery_codes WHERE subject_id = $1"
+
+# Whom a challenge waits for, and what for. $1 digest
+READ_CHALLENGE = """
+SELECT challenge_digest, subject_id, purpose, session_id, credential_version, expires_at, wrong,
+       answered
+FROM challenges WHERE challenge_digest = $1
+"""
+
+# Forget challenges that are over. $1 before, $2 how many
+SWEEP_CHALLENGES = """
+DELETE FROM challenges WHERE challenge_digest IN (
+    SELECT challenge_digest FROM challenges WHERE expires_at < $1 LIMIT $2)
+"""
+
+# Expressions of the row that is read under the head's lock: the factors, recovery codes and
+# challenges of {0} users, and which of {0} credential ids are enrolled.
+FACTORS = """
+ARRAY(SELECT ROW(factor_id, subject_id, kind, counter)
+      FROM factors WHERE subject_id = ANY({0}::uuid[]))
+"""
+CODES = """
+ARRAY(SELECT ROW(subject_id, code_digest)
+      FROM recovery_codes WHERE subject_id = ANY({0}::uuid[]))
+"""
+CHALLENGES = """
+ARRAY(SELECT ROW(challenge_digest, subject_id, purpose, session_id, credential_version, expires_at,
+                 wrong, answered)
+      FROM challenges WHERE challenge_digest = ANY({0}::bytea[]))
+"""
+ENROLLED = """
+ARRAY(SELECT credential_digest FROM factors WHERE credential_digest = ANY({0}::bytea[]))
+"""
+
+# New factors and those that are removed; how far they have been used.
+INSERT_FACTORS = """
+INSERT INTO factors (factor_id, subject_id, kind, enrolled_at, counter, credential_digest, sealed)
+SELECT factor_id, subject_id, kind, enrolled_at, counter, credential_digest, sealed
+FROM unnest({0}::uuid[], {1}::uuid[], {2}::text[], {3}::timestamptz[], {4}::bigint[], {5}::bytea[],
+            {6}::bytea[])
+     AS t (factor_id, subject_id, kind, enrolled_at, counter, credential_digest, sealed)
+"""
+REMOVE_FACTORS = "DELETE FROM factors WHERE factor_id = ANY({0}::uuid[])"
+USE_FACTORS = """
+UPDATE factors SET counter = t.counter, used_at = t.used_at
+FROM unnest({0}::uuid[], {1}::bigint[], {2}::timestamptz[]) AS t (factor_id, counter, used_at)
+WHERE factors.factor_id = t.factor_id
+"""
+
+# Recovery codes that are replaced by others, these, and those that are used up.
+FORGET_CODES = "DELETE FROM recovery_codes WHERE subject_id = ANY({0}::uuid[])"
+INSERT_CODES = """
+INSERT INTO recovery_codes (subject_id, code_digest)
+SELECT subject_id, code_digest FROM unnest({0}::uuid[], {1}::bytea[]) AS t (subject_id, code_digest)
+"""
+USE_CODES = """
+DELETE FROM recovery_codes c USING unnest({0}::uuid[], {1}::bytea[]) AS t (subject_id, code_digest)
+WHERE c.subject_id = t.subject_id AND c.code_digest = t.code_digest
+"""
+
+# New challenges; wrong answers to others; and those that are answered, or that give way to new ones
+# of their users, beyond so many. {1} how many may stay beside a new one
+INSERT_CHALLENGES = """
+INSERT INTO challenges (challenge_digest, subject_id, purpose, session_id, credential_version,
+                        expires_at, wrong, answered)
+SELECT challenge_digest, subject_id, purpose, session_id, credential_version, expires_at, wrong,
+       answered
+FROM unnest({0}::bytea[], {1}::uuid[], {2}::text[], {3}::uuid[], {4}::integer[], {5}::timestamptz[],
+            {6}::integer[], {7}::boolean[])
+     AS t (challenge_digest, subject_id, purpose, session_id, credential_version, expires_at, wrong,
+           answered)
+ON CONFLICT DO NOTHING
+"""
+ANSWER_WRONGLY = """
+UPDATE challenges SET wrong = t.wrong
+FROM unnest({0}::bytea[], {1}::integer[]) AS t (challenge_digest, wrong)
+WHERE challenges.challenge_digest = t.challenge_digest
+"""
+USE_CHALLENGES = "DELETE FROM challenges WHERE challenge_digest = ANY({0}::bytea[])"
+CROWD_OUT_CHALLENGES = """
+DELETE FROM challenges c USING unnest({0}::uuid[]) AS s (subject_id)
+WHERE c.subject_id = s.subject_id AND NOT c.answered
+  AND (SELECT count(*) FROM challenges n
+       WHERE n.subject_id = c.subject_id AND NOT n.answered
+         AND (n.expires_at, n.challenge_digest) > (c.expires_at, c.challenge_digest))
+      >= {1}::integer
+"""
+
+# Where the factors that the log tells of are not those that are there, or where the password's hash
+# is not guarded like that, told by table, user and what is wrong.
+WRONG_FACTORS = """
+SELECT 'factors', u.subject_id, 'are ' || f.found || ', the log says ' || u.factors
+FROM users u, LATERAL (SELECT count(*) AS found FROM factors WHERE subject_id = u.subject_id) AS f
+WHERE NOT u.erased AND u.factors <> f.found
+UNION ALL
+SELECT 'credentials', subject_id, 'is guarded otherwise than its factors ask for'
+FROM credentials c JOIN users u USING (subject_id)
+WHERE NOT u.erased AND (c.guarded_hash IS NOT NULL) <> (u.factors > 0)
+UNION ALL
+SELECT 'recovery_codes', r.subject_id, 'is of a user without factors'
+FROM recovery_codes r JOIN users u USING (subject_id) WHERE u.factors = 0
+LIMIT 100
 """
 
 # --- brute-force limits: what a batch reads and writes
@@ -158,7 +282,7 @@ WHERE d.subject_id = s.subject_id AND d.device_digest <> ALL ({1}::bytea[])
 # Expressions of the row that is read under the head's lock: {0} users; whether there is any;
 # {0} how many of the enabled administrators; the owners of {0} logins
 USERS = """
-ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles, erased)
+ARRAY(SELECT ROW(subject_id, registered_at, disabled, credential_version, roles, erased, factors)
       FROM users WHERE subject_id = ANY({0}::uuid[]))
 """
 ANYBODY = "EXISTS (SELECT FROM users)"
@@ -169,23 +293,31 @@ OWNERS = """
 ARRAY(SELECT ROW(login, subject_id) FROM credentials WHERE login = ANY({0}::text[]))
 """
 
-# New credentials, replaced password hashes, and those of users who are erased.
+# New credentials; changed ones, with another password's hash, or guarded from programs that know no
+# factors, or no more; and those of users who are erased.
 INSERT_CREDENTIALS = """
 INSERT INTO credentials (subject_id, login, password_hash, changed_at)
 SELECT subject_id, login, password_hash, {recorded_at}
 FROM unnest({0}::uuid[], {1}::text[], {2}::text[]) AS t (subject_id, login, password_hash)
 """
-REPLACE_HASHES = """
-UPDATE credentials SET password_hash = t.password_hash, changed_at = {recorded_at}
-FROM unnest({0}::uuid[], {1}::text[]) AS t (subject_id, password_hash)
-WHERE credentials.subject_id = t.subject_id
+CHANGE_CREDENTIALS = """
+UPDATE credentials c
+SET guarded_hash = CASE WHEN COALESCE(t.guards, c.guarded_hash IS NOT NULL)
+                        THEN COALESCE(t.password_hash, c.guarded_hash, c.password_hash) END,
+    password_hash = CASE WHEN COALESCE(t.guards, c.guarded_hash IS NOT NULL)
+                         THEN COALESCE(t.cover, c.password_hash)
+                         ELSE COALESCE(t.password_hash, c.guarded_hash, c.password_hash) END,
+    changed_at = CASE WHEN t.password_hash IS NULL THEN c.changed_at ELSE {recorded_at} END
+FROM unnest({0}::uuid[], {1}::text[], {2}::boolean[], {3}::text[])
+     AS t (subject_id, password_hash, guards, cover)
+WHERE c.subject_id = t.subject_id
 """
 ERASE_CREDENTIALS = "DELETE FROM credentials WHERE subject_id = ANY({0}::uuid[])"
 
 # The users at a cut, each with 0 for where it came to be. $1 the cut
 USERS_AT_CUT = """
 SELECT DISTINCT ON (subject_id)
-       0::bigint, subject_id, registered_at, disabled, credential_version, roles, erased
+       0::bigint, subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM user_marks WHERE position <= $1 ORDER BY subject_id, position DESC
 """
 

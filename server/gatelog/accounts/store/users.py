@@ -15,7 +15,11 @@ from gatelog.privacy.rules import WrappedKey
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """What a login is verified against; ``failures``: wrong passwords in a row."""
+    """What a login is verified against.
+
+    ``failures``: wrong passwords in a row; ``factors``: how many the user has, of which it then
+    takes one.
+    """
 
     subject_id: UUID
     login: str
@@ -25,6 +29,7 @@ class Credential(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     key: WrappedKey | None = None
     failures: int = 0
+    factors: int = 0
 
 
 class ListedUser(msgspec.Struct, frozen=True):
@@ -56,7 +61,7 @@ class Users:
             row = await connection.fetchrow(statement, key)
         if row is None:
             return None
-        subject_id, name, password_hash, disabled, version, roles, failures, *wrapped = row
+        subject_id, name, password_hash, disabled, version, roles, failures, factors, *wrapped = row
         return Credential(
             subject_id,
             name,
@@ -66,6 +71,7 @@ class Users:
             tuple(roles),
             WrappedKey(*wrapped) if wrapped[0] is not None else None,
             failures,
+            factors,
         )
 
     async def state(self, subject_id: UUID) -> User | None:

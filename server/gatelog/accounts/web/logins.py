@@ -12,9 +12,11 @@ from msgspec import Meta
 from gatelog.accounts.rules.credentials import MAX_LOGIN_LENGTH, MAX_PASSWORD_LENGTH
 from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.accounts.web.asked import REFUSED_OR_ASKED, asked
 from gatelog.accounts.web.devices import COOKIES_ARE_SET, device_tokens, set_device_cookie
 from gatelog.config import MIN_PASSWORD_LENGTH
 from gatelog.errors import (
+    FactorRequired,
     InvalidCredentials,
     LoginTaken,
     RegistrationClosed,
@@ -134,11 +136,12 @@ async def register(request: web.Request) -> web.StreamResponse:
 @describes(
     body=Login,
     headers=PREFERENCE,
-    returns={200: told_reply(Granted, **COOKIES_ARE_SET)},
+    returns={200: told_reply(Granted, **COOKIES_ARE_SET), 401: REFUSED_OR_ASKED},
     raises=(InvalidCredentials, TooManyAttempts, TooManySessions),
 )
 async def log_in(request: web.Request) -> web.StreamResponse:
-    """Start a session, whatever credentials come along: the token is always a fresh one.
+    """Start a session, whatever credentials come along: the token is always a fresh one. Who has a
+    second factor is answered 401 `factor_required`, and goes on with `/v1/login_factor`.
 
     The session of a cookie that comes along is superseded.
     """
@@ -146,10 +149,13 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     over = caller.digest if caller.by_cookie else None
     devices = device_tokens(request, caller) if body.carrier == "cookie" else None
-    grant = await request.app[ACCOUNTS].logins.log_in(
-        body.login, body.password, caller.client, devices, over=over
-    )
-    return await _granted(request, caller, "logged_in", grant, body.carrier)
+    try:
+        grant = await request.app[ACCOUNTS].logins.log_in(
+            body.login, body.password, caller.client, devices, over=over
+        )
+    except FactorRequired as required:
+        return asked(required)
+    return await granted(request, caller, "logged_in", grant, body.carrier)
 
 
 @describes(
@@ -170,12 +176,13 @@ async def change_password(request: web.Request) -> web.StreamResponse:
         device_tokens(request, caller) if caller.by_cookie else None,
     )
     carrier: Carrier = "cookie" if caller.by_cookie else "bearer"
-    return await _granted(request, caller, "password_changed", grant, carrier)
+    return await granted(request, caller, "password_changed", grant, carrier)
 
 
-async def _granted(
+async def granted(
     request: web.Request, caller: Caller, status: Granting, grant: Grant, carrier: Carrier
 ) -> web.StreamResponse:
+    """The answer to who has got a session: the token in a cookie, or in the body for a bearer."""
     session = grant.session
     content = Granted(
         status,

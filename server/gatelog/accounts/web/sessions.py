@@ -55,7 +55,8 @@ class ListedSession(msgspec.Struct):
     """A session of the caller. ``device`` and ``address`` are those of its login; null: not known.
 
     ``last_seen_at`` is as exact as use is recorded. ``expires_at``: when it is over unless it is
-    used; ``absolute_at``: at the latest.
+    used; ``absolute_at``: at the latest. ``authenticated_at``, ``amr``: when the user was
+    authenticated, and by which methods (RFC 8176).
     """
 
     session_id: UUID
@@ -64,6 +65,8 @@ class ListedSession(msgspec.Struct):
     current: bool
     last_seen_at: Moment
     absolute_at: Moment
+    authenticated_at: Moment
+    amr: tuple[str, ...]
     name: str | None
     device: str | None
     address: str | None
@@ -130,6 +133,8 @@ def _listed(described: DescribedSession, here: Session) -> ListedSession:
         current=session.session_id == here.session_id,
         last_seen_at=session.last_seen_at,
         absolute_at=session.absolute_at,
+        authenticated_at=session.authenticated_at,
+        amr=session.amr,
         name=described.name,
         device=described.device,
         address=described.address,

@@ -23,18 +23,23 @@ from gatelog.http.described import describes
 from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
+from gatelog.sessions.rules.state import ActiveSession
 from gatelog.settings import RoleName
 
-Change = Literal["ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked"]
+Change = Literal[
+    "ended", "disabled", "enabled", "unlocked", "erased", "granted", "revoked", "factors_removed"
+]
 
 
 class UserSession(msgspec.Struct):
-    """An active session, and the roles that it has."""
+    """An active session, the roles that it has, and how and when its user was authenticated."""
 
     session_id: UUID
     started_at: Moment
     expires_at: Moment
     roles: tuple[str, ...]
+    authenticated_at: Moment
+    amr: tuple[str, ...]
 
 
 class UserSessions(msgspec.Struct):
@@ -69,6 +74,17 @@ def _changed(status: Change, ended: Ended) -> web.Response:
     return answer(Changed(status, ended.ended, ended.position))
 
 
+def _shown(session: ActiveSession) -> UserSession:
+    return UserSession(
+        session_id=session.session_id,
+        started_at=session.started_at,
+        expires_at=session.expires_at,
+        roles=session.roles,
+        authenticated_at=session.authenticated_at,
+        amr=session.amr,
+    )
+
+
 @requires("admin")
 @describes(path=_USER, returns={200: UserSessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
@@ -79,7 +95,7 @@ async def list_sessions(request: web.Request) -> web.StreamResponse:
     return answer(
         UserSessions(
             user_id,
-            [UserSession(s.session_id, s.started_at, s.expires_at, s.roles) for s in sessions],
+            [_shown(session) for session in sessions],
         )
     )
 
@@ -126,6 +142,14 @@ async def erase(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
+@describes(path=_USER, returns=_CHANGED)
+async def remove_factors(request: web.Request) -> web.StreamResponse:
+    """Remove all second factors of a user who has lost them, and end all sessions."""
+    factors = request.app[ACCOUNTS].factors
+    return _changed("factors_removed", await factors.reset(_user(request), _actor(request)))
+
+
+@requires("admin")
 @describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
@@ -152,6 +176,7 @@ def user_routes() -> list[web.RouteDef]:
         web.post(f"{user}/enable", enable),
         web.post(f"{user}/unlock", unlock),
         web.post(f"{user}/erase", erase),
+        web.post(f"{user}/remove_factors", remove_factors),
         web.post(role, grant_role),
         web.delete(role, revoke_role),
     ]

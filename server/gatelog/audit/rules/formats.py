@@ -64,6 +64,8 @@ class SealedEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int | None = None
     up_to: int | None = None
     before: str | None = None
+    factor: str | None = None
+    factor_id: str | None = None
 
 
 class _Entry(msgspec.Struct):
@@ -85,6 +87,8 @@ class _Entry(msgspec.Struct):
     count: int | None = None
     up_to: int | None = None
     before: str | None = None
+    factor: str | None = None
+    factor_id: str | None = None
 
 
 _read = msgspec.json.Decoder(_Entry).decode
@@ -119,6 +123,8 @@ def sealed_event(position: int, recorded_at: datetime, entry: bytes) -> AnyShown
         e.count,
         e.up_to,
         e.before,
+        e.factor,
+        e.factor_id,
     )
 
 
@@ -210,6 +216,10 @@ KINDS = {
     "user_disabled": Kind("User disabled", ACCOUNT_CHANGE, 5, "Disable"),
     "password_locked": Kind("Password locked", ACCOUNT_CHANGE, 9, "Lock", 2),
     "password_unlocked": Kind("Password unlocked", ACCOUNT_CHANGE, 99, "Unlock"),
+    "factor_enrolled": Kind("Factor enrolled", ACCOUNT_CHANGE, 10, "MFA Factor Enable", 2),
+    "factor_removed": Kind("Factor removed", ACCOUNT_CHANGE, 11, "MFA Factor Disable", 2),
+    "recovery_codes_made": Kind("Recovery codes made", ACCOUNT_CHANGE, 99, "Recovery Codes", 2),
+    "recovery_code_used": Kind("Recovery code used", ACCOUNT_CHANGE, 99, "Recovery Code Use", 2),
     "user_erased": Kind("User erased", ACCOUNT_CHANGE, 6, "Delete"),
     "role_granted": Kind("Role granted", ACCOUNT_CHANGE, 7, "Attach Policy", 2),
     "role_revoked": Kind("Role revoked", ACCOUNT_CHANGE, 8, "Detach Policy", 2),
@@ -304,6 +314,7 @@ def _cef_labelled(event: ShownEvent) -> Iterator[tuple[str, str, object]]:
     yield "cs2", "role", event.role
     yield "cs3", "read", event.what
     yield "cs5", "traceId", event.trace_id
+    yield "cs6", "factor", event.factor and f"{event.factor} {event.factor_id}"
     yield "cn2", "purgedUpTo", event.up_to
     yield "cn3", "sessions", event.sessions
     yield "cn3", "idleSeconds", event.idle_s
@@ -405,6 +416,9 @@ def _about(event: ShownEvent, kind: Kind) -> dict[str, Any]:
         before = None if event.before is None else _ms(event.before)
         data = _present(what=event.what, up_to=event.up_to, before=before)
         return {"entity": {"name": "audit log", "type": "log", "data": data}}
+    if event.factor is not None:
+        factor = {"factor_type": event.factor, "uid": str(event.factor_id)}
+        return {"unmapped": {"auth_factors": [factor]}}
     if event.role is not None:
         return {"policy": {"name": event.role, "desc": "role"}}
     return {}

@@ -60,8 +60,9 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``login``, ``address``, ``user_agent`` and ``trace_id`` are of who acted and of the request;
     they are missing when they are sealed for the reader, were never known, or are erased. A session
     ends by ``expires_at``, and when it is not used for ``idle_s`` seconds; so many ``sessions``
-    have been used. ``what`` was read, by an auditor; ``count`` of them were refused; ``up_to`` a
-    position, all of it recorded ``before`` then, the log was purged.
+    have been used. ``what`` was read, by an auditor; ``count`` of them were refused, or are
+    there; ``up_to`` a position, all of it recorded ``before`` then, the log was purged. ``factor``
+    is the sort of second factor.
     """
 
     position: int
@@ -81,6 +82,8 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     count: int | None = None
     up_to: int | None = None
     before: Moment | None = None
+    factor: str | None = None
+    factor_id: UUID | None = None
     login: str | None = None
     address: str | None = None
     user_agent: str | None = None
@@ -110,6 +113,8 @@ def shown(
         count=getattr(event, "count", None),
         up_to=getattr(event, "up_to", None),
         before=getattr(event, "before", None),
+        factor=getattr(event, "factor", None),
+        factor_id=getattr(event, "factor_id", None),
         login=opened.login,
         address=opened.address,
         user_agent=opened.agent,

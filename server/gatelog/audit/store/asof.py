@@ -30,7 +30,7 @@ from gatelog.log.store.cuts import Cut, read_cut
 from gatelog.log.store.reading import read_head
 from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
-from gatelog.sessions.store.kind import idle_of
+from gatelog.sessions.store.kind import TABLE, session_of
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import PooledConnection
@@ -197,12 +197,4 @@ def retained(row: Any) -> ActiveSession:
     """The session in a row of those whose start was purged. Raises LogDamaged if there is none."""
     if row["session_id"] is None:
         raise LogDamaged(f"the start of a session at position {row['position']} is missing")
-    return ActiveSession(
-        token_digest=row["token_digest"],
-        session_id=row["session_id"],
-        subject_id=row["subject_id"],
-        started_at=row["started_at"],
-        expires_at=row["expires_at"],
-        roles=tuple(row["roles"]),
-        idle=idle_of(row["absolute_at"], row["idle_s"], row["seen_at"]),
-    )
+    return session_of([row[column.name] for column in TABLE.columns])

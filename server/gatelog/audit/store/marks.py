@@ -135,6 +135,7 @@ async def _write_users(connection: Connection, position: int, rows: list[User]) 
         [user.credential_version for user in rows],
         [",".join(user.roles) for user in rows],
         [user.erased for user in rows],
+        [user.factors for user in rows],
     )
 
 

@@ -29,6 +29,8 @@ from gatelog.errors import OperatorError
 from gatelog.log.rules import events as ev
 from gatelog.proofs.rules.merkle import TILE_WIDTH
 from gatelog.sessions.rules.state import ActiveSession, SeenSession, evolve
+from gatelog.sessions.store.kind import TABLE as SESSIONS_TABLE
+from gatelog.sessions.store.kind import row_of
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection
@@ -105,19 +107,9 @@ async def starts_at(
 
 async def retain(owner: Connection, sessions: Sequence[tuple[int, ActiveSession]]) -> None:
     """Keep these sessions beyond the events that started them."""
-    await owner.execute(
-        sql.RETAIN_SESSIONS,
-        [position for position, _ in sessions],
-        [session.token_digest for _, session in sessions],
-        [session.session_id for _, session in sessions],
-        [session.subject_id for _, session in sessions],
-        [session.started_at for _, session in sessions],
-        [session.expires_at for _, session in sessions],
-        [",".join(session.roles) for _, session in sessions],
-        [session.idle.absolute_at if session.idle else None for _, session in sessions],
-        [session.idle.limit_s if session.idle else None for _, session in sessions],
-        [session.idle.seen_at if session.idle else None for _, session in sessions],
-    )
+    positions = [position for position, _ in sessions]
+    columns = SESSIONS_TABLE.arrays([row_of(session) for _, session in sessions])
+    await owner.execute(sql.RETAIN_SESSIONS, positions, *columns)
 
 
 async def retain_use(owner: Connection, after: int, up_to: int, limit: int) -> int:

@@ -64,18 +64,19 @@ WHERE type = ANY($3::text[]) AND position > $1 AND position <= $2 ORDER BY posit
 # These users as the marks have them. $1 users
 MARKED_USERS = """
 SELECT DISTINCT ON (subject_id)
-       subject_id, registered_at, disabled, credential_version, roles, erased
+       subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM user_marks WHERE subject_id = ANY($1::uuid[]) ORDER BY subject_id, position DESC
 """
 
-# Write users at a mark. $1 position, $2-$7 columns; roles as comma-separated text
+# Write users at a mark. $1 position, $2-$8 columns; roles as comma-separated text
 MARK_USERS = """
 INSERT INTO user_marks (position, subject_id, registered_at, disabled, credential_version, roles,
-                        erased)
+                        erased, factors)
 SELECT $1, subject_id, registered_at, disabled, credential_version, string_to_array(roles, ','),
-       erased
-FROM unnest($2::uuid[], $3::timestamptz[], $4::boolean[], $5::integer[], $6::text[], $7::boolean[])
-     AS t (subject_id, registered_at, disabled, credential_version, roles, erased)
+       erased, factors
+FROM unnest($2::uuid[], $3::timestamptz[], $4::boolean[], $5::integer[], $6::text[], $7::boolean[],
+            $8::integer[])
+     AS t (subject_id, registered_at, disabled, credential_version, roles, erased, factors)
 ON CONFLICT DO NOTHING
 """
 
@@ -84,7 +85,7 @@ NEXT_SESSION_MARK = """
 SELECT position, starts FROM session_marks WHERE position >= $1 ORDER BY position LIMIT 1
 """
 USERS_AT_MARK = """
-SELECT subject_id, registered_at, disabled, credential_version, roles, erased
+SELECT subject_id, registered_at, disabled, credential_version, roles, erased, factors
 FROM user_marks WHERE position = $1
 """
 
@@ -132,7 +133,7 @@ WITH cut AS MATERIALIZED (
 ), started AS MATERIALIZED (
     SELECT t.start AS position, COALESCE(s.session_id, r.session_id) AS session_id, s.entry,
            r.token_digest, r.subject_id, r.started_at, r.expires_at, r.roles, r.absolute_at,
-           r.idle_s, r.seen_at
+           r.idle_s, r.seen_at, r.authenticated_at, r.amr, r.is_token
     FROM unnest($1::bigint[]) AS t (start) CROSS JOIN cut c
     LEFT JOIN LATERAL (
         SELECT session_id, entry FROM events
@@ -216,16 +217,19 @@ LEFT JOIN LATERAL (SELECT entry FROM events WHERE position = s.start LIMIT 1) AS
 ORDER BY s.start
 """
 
-# Keep sessions beyond their start. $1-$10 columns; roles as comma-separated text
+# Keep sessions beyond their start. $1-$13 columns; roles and amr as comma-separated text
 RETAIN_SESSIONS = """
 INSERT INTO retained_sessions (position, token_digest, session_id, subject_id, started_at,
-                               expires_at, roles, absolute_at, idle_s, seen_at)
+                               expires_at, roles, absolute_at, idle_s, seen_at, authenticated_at,
+                               amr, is_token)
 SELECT position, token_digest, session_id, subject_id, started_at, expires_at,
-       string_to_array(roles, ','), absolute_at, idle_s, seen_at
+       string_to_array(roles, ','), absolute_at, idle_s, seen_at, authenticated_at,
+       string_to_array(amr, ','), is_token
 FROM unnest($1::bigint[], $2::bytea[], $3::uuid[], $4::uuid[], $5::timestamptz[],
-            $6::timestamptz[], $7::text[], $8::timestamptz[], $9::integer[], $10::timestamptz[])
+            $6::timestamptz[], $7::text[], $8::timestamptz[], $9::integer[], $10::timestamptz[],
+            $11::timestamptz[], $12::text[], $13::boolean[])
      AS t (position, token_digest, session_id, subject_id, started_at, expires_at, roles,
-           absolute_at, idle_s, seen_at)
+           absolute_at, idle_s, seen_at, authenticated_at, amr, is_token)
 ON CONFLICT DO NOTHING
 """
 
@@ -236,13 +240,15 @@ SELECT position, entry FROM events
 WHERE type = 'sessions_renewed' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3
 """
 
-# Kept sessions have been used up to the cut. $1 digests, $2 when each of them was used last
+# Kept sessions have been used up to the cut; a token perhaps for the first time.
+# $1 digests, $2 when each of them was used last
 RETAIN_USE = """
 UPDATE retained_sessions
 SET seen_at = t.seen_at,
     expires_at = LEAST(absolute_at, t.seen_at + idle_s * interval '1 second')
 FROM unnest($1::bytea[], $2::timestamptz[]) AS t (token_digest, seen_at)
-WHERE retained_sessions.token_digest = t.token_digest AND retained_sessions.seen_at < t.seen_at
+WHERE retained_sessions.token_digest = t.token_digest
+  AND COALESCE(retained_sessions.seen_at < t.seen_at, is_token)
 """
 
 # From its commit on, what lies up to here counts as gone.

@@ -102,6 +102,9 @@ SELECT EXISTS (SELECT FROM subject_keys k, key_ring r WHERE k.master_key_id <> r
 # Take the pages' dead rows away; what was erased lies there until then. As the owner.
 VACUUM_ERASED = (
     "VACUUM credentials",
+    "VACUUM factors",
+    "VACUUM recovery_codes",
+    "VACUUM challenges",
     "VACUUM subject_keys",
     "VACUUM event_addresses",
 )

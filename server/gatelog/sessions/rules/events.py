@@ -24,18 +24,22 @@ class SessionStarted(UserEvent, frozen=True, kw_only=True, tag="session_started"
     """A session is active from here on, until it ends or ``expires_at`` passes.
 
     ``idle_s``: it also ends when it is not used for so many seconds; None: it need not be used.
-    ``seen_at``: when it was used last, where that is not when it started.
+    ``seen_at``: when it was used last, where that is not when it started. ``authenticated_at``:
+    when its user was authenticated, where that is not when it started; ``amr``: by which methods,
+    by their registered names (RFC 8176, section 2), empty where that was not recorded.
     """
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
-    v: int = 2
+    v: int = 3
     session_id: UUID
     token_digest: bytes
     expires_at: datetime
     roles: tuple[str, ...] = ()
     idle_s: int | None = None
     seen_at: datetime | None = None
+    authenticated_at: datetime | None = None
+    amr: tuple[str, ...] = ()
 
 
 class SessionsRenewed(Event, frozen=True, kw_only=True, tag="sessions_renewed"):
@@ -64,4 +68,13 @@ def _need_not_be_used(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _began_with_a_login(fields: dict[str, Any]) -> dict[str, Any]:
+    """Of these, ``occurred_at`` is when the user logged in, also where only the token was new.
+
+    By which methods, they do not say, and nobody makes it up.
+    """
+    return fields
+
+
 UPCASTERS["session_started", 1] = _need_not_be_used
+UPCASTERS["session_started", 2] = _began_with_a_login

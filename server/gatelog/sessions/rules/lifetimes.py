@@ -6,18 +6,20 @@ Rules:
   was last *seen* (idle timeout), whichever comes first: that is its ``expires_at``.
 - It counts as seen from its start on. Use is recorded once in a quarter of the limit, no more, so
   it ends between three quarters of the limit and the limit after it was really used last.
+- A token need not be used; that it is, is recorded once a day (UTC), no more.
 - What is over by time stays over: nothing that happens at or after ``expires_at`` renews it, and
   being seen never moves anything back.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 MOST_RENEWED = 256  # sessions in one event: an entry of 12 KB, a few milliseconds under the lock
 QUARTER_US = 250_000  # of a second of the limit, in microseconds
+DAY_US = 86_400_000_000
 
 
 class Idle(msgspec.Struct, frozen=True):
@@ -41,6 +43,8 @@ class Idle(msgspec.Struct, frozen=True):
         """The same after the session was used then."""
         return Idle(self.limit_s, max(self.seen_at, at), self.absolute_at)
 
-    def renews(self, now: datetime) -> bool:
-        """Whether use at this moment is to be recorded: not too soon, and not too late."""
-        return self.due_at <= now < self.expires_at
+
+def next_day(at: datetime) -> datetime:
+    """When the day after this moment's begins (UTC)."""
+    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day + timedelta(days=1)

@@ -3,7 +3,8 @@
 Rules:
 
 - It is decided under the lock of the log, by its clock and on the sessions as they are then: many
-  processes may ask for the same session, and it is renewed once in a quarter of its idle time.
+  processes may ask for the same session, and it is renewed once in a quarter of its idle time,
+  a token once a day.
 - What has ended or expired by then stays so, however long ago it was used.
 """
 
@@ -35,7 +36,7 @@ class RenewSessions(Command, frozen=True, kw_only=True):
         renewed = []
         for digest in dict.fromkeys(self.token_digests):
             session = sessions.behind(digest)
-            if session is not None and session.idle is not None and session.idle.renews(now):
+            if session is not None and session.renews(now):
                 renewed.append(digest)
         if not renewed:
             return Decision()

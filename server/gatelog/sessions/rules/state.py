@@ -22,14 +22,16 @@ from gatelog.sessions.rules.events import (
     SessionsRenewed,
     SessionStarted,
 )
-from gatelog.sessions.rules.lifetimes import Idle
+from gatelog.sessions.rules.lifetimes import Idle, next_day
 
 
 class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session that has started and not ended (it may have expired).
 
     ``expires_at``: when it is over, if it is not used until then. ``idle``: None for one that need
-    not be used.
+    not be used. ``authenticated``: when its user was authenticated, where that is not when it
+    started; ``amr``: by which methods (RFC 8176), as far as known. ``is_token``: it is a machine's,
+    and ``used_at`` is when it was used last, if ever.
     """
 
     session_id: UUID
@@ -39,6 +41,15 @@ class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     roles: tuple[str, ...] = ()
     idle: Idle | None = None
+    authenticated: datetime | None = None
+    amr: tuple[str, ...] = ()
+    is_token: bool = False
+    used_at: datetime | None = None
+
+    @property
+    def authenticated_at(self) -> datetime:
+        """When its user was authenticated."""
+        return self.authenticated or self.started_at
 
     @property
     def absolute_at(self) -> datetime:
@@ -48,7 +59,21 @@ class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def last_seen_at(self) -> datetime:
         """When it was used last, as far as that is recorded."""
-        return self.idle.seen_at if self.idle else self.started_at
+        return self.idle.seen_at if self.idle else self.used_at or self.started_at
+
+    @property
+    def due_at(self) -> datetime:
+        """From when on its use is worth an event; ``expires_at``, if it never is."""
+        if self.idle is not None:
+            return min(self.idle.due_at, self.expires_at)
+        if not self.is_token:
+            return self.expires_at
+        due_at = next_day(self.used_at) if self.used_at is not None else self.started_at
+        return min(due_at, self.expires_at)
+
+    def renews(self, now: datetime) -> bool:
+        """Whether use at this moment is to be recorded: not too soon, and not too late."""
+        return self.due_at <= now < self.expires_at
 
     @property
     def timeout(self) -> EndReason:
@@ -57,6 +82,8 @@ class ActiveSession(msgspec.Struct, frozen=True, kw_only=True):
 
     def seen(self, at: datetime) -> ActiveSession:
         """The same session after it was used then."""
+        if self.is_token:
+            return msgspec.structs.replace(self, used_at=max(self.used_at or at, at))
         if self.idle is None:
             return self
         idle = self.idle.seen(at)
@@ -131,6 +158,8 @@ def _started(event: SessionStarted) -> ActiveSession:
         expires_at=idle.expires_at if idle else event.expires_at,
         roles=event.roles,
         idle=idle,
+        authenticated=event.authenticated_at,
+        amr=event.amr,
     )
 
 

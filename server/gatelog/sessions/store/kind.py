@@ -34,13 +34,17 @@ TABLE = Table(
         Column("absolute_at", "timestamptz"),
         Column("idle_s", "integer"),
         Column("seen_at", "timestamptz"),
+        Column("authenticated_at", "timestamptz"),
+        Column("amr", "text[]"),
+        Column("is_token", "boolean"),
     ),
 )
 
 
 def session_of(row: Row) -> ActiveSession:
     """The session in a row of the table, in the order of its columns."""
-    token_digest, session_id, subject_id, started_at, expires_at, roles, *idle = row
+    token_digest, session_id, subject_id, started_at, expires_at, roles, *more = row
+    absolute_at, idle_s, seen_at, authenticated_at, amr, is_token = more
     return ActiveSession(
         token_digest=token_digest,
         session_id=session_id,
@@ -48,14 +52,18 @@ def session_of(row: Row) -> ActiveSession:
         started_at=started_at,
         expires_at=expires_at,
         roles=tuple(roles),
-        idle=idle_of(*idle),
+        idle=idle_of(absolute_at, idle_s, seen_at),
+        authenticated=authenticated_at,
+        amr=tuple(amr),
+        is_token=is_token,
+        used_at=seen_at if is_token else None,
     )
 
 
 def idle_of(
     absolute_at: datetime | None, idle_s: int | None, seen_at: datetime | None
 ) -> Idle | None:
-    """How a session may idle, by the last columns of its row: all NULL if it may for ever."""
+    """How a session may idle, by these columns: ``idle_s`` is NULL if it may for ever."""
     if absolute_at is None or idle_s is None or seen_at is None:
         return None
     return Idle(idle_s, seen_at, absolute_at)
@@ -63,7 +71,7 @@ def idle_of(
 
 def row_of(session: ActiveSession) -> tuple[Any, ...]:
     """The session as a row, in the order of the table's columns."""
-    idle = session.idle
+    idle, renewed = session.idle, session.idle is not None or session.is_token
     return (
         session.token_digest,
         session.session_id,
@@ -71,9 +79,12 @@ def row_of(session: ActiveSession) -> tuple[Any, ...]:
         session.started_at,
         session.expires_at,
         session.roles,
-        idle.absolute_at if idle else None,
+        session.absolute_at if renewed else None,
         idle.limit_s if idle else None,
-        idle.seen_at if idle else None,
+        idle.seen_at if idle else session.used_at,
+        session.authenticated,
+        session.amr,
+        session.is_token,
     )
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from gatelog.config import Config
 
-SCHEMA = "v2"  # of keys and values; another one makes every replica start anew
+SCHEMA = "v3"  # of keys and values; another one makes every replica start anew
 MAX_READERS = 1022
 LEASE_KEY = b"\x00"  # both sort before every digest
 STATE_KEY = b"\x00\x00"

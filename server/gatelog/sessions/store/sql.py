@@ -8,7 +8,7 @@ A test prepares each against the migrated schema. Moments and ids come in as par
 # The active sessions behind these token digests. $1 digests
 FIND_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at
+       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 """
 
@@ -27,7 +27,8 @@ FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 # user. $1 digests
 FIND_SESSIONS_AT_HEAD = """
 SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
-       s.absolute_at, s.idle_s, s.seen_at, k.wrapped_key, k.master_key_id
+       s.absolute_at, s.idle_s, s.seen_at, s.authenticated_at, s.amr, s.is_token,
+       k.wrapped_key, k.master_key_id
 FROM log_head h
 LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
 LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
@@ -36,7 +37,7 @@ LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 # The active sessions of a user, oldest first. $1 user, $2 now
 LIST_SESSIONS_OF = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at
+       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
 FROM active_sessions WHERE subject_id = $1 AND expires_at > $2
 ORDER BY started_at, session_id LIMIT 1000
 """
@@ -44,14 +45,15 @@ ORDER BY started_at, session_id LIMIT 1000
 # A page of active sessions by id. $1 after this id, $2 how many, $3 now
 LIST_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at
+       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
 FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
 """
 
 # The same for one session by its public id. $1 session
 FIND_SESSION = """
 SELECT h.position, s.token_digest, s.session_id, s.subject_id, s.started_at, s.expires_at, s.roles,
-       s.absolute_at, s.idle_s, s.seen_at, k.wrapped_key, k.master_key_id
+       s.absolute_at, s.idle_s, s.seen_at, s.authenticated_at, s.amr, s.is_token,
+       k.wrapped_key, k.master_key_id
 FROM log_head h
 LEFT JOIN active_sessions s ON s.session_id = $1
 LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
@@ -79,19 +81,19 @@ ORDER BY subject_id LIMIT $2
 # {0} users whose sessions are wanted when there are more than {1} of them; {0} token digests
 SESSIONS_OF = """
 ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles,
-                 absolute_at, idle_s, seen_at)
+                 absolute_at, idle_s, seen_at, authenticated_at, amr, is_token)
       FROM active_sessions WHERE subject_id = ANY({0}::uuid[]))
 """
 CROWDS_OF = """
 ARRAY(SELECT ROW(token_digest, session_id, s.subject_id, started_at, expires_at, roles,
-                 absolute_at, idle_s, seen_at)
+                 absolute_at, idle_s, seen_at, authenticated_at, amr, is_token)
       FROM (SELECT subject_id FROM active_sessions WHERE subject_id = ANY({0}::uuid[])
             GROUP BY subject_id HAVING count(*) > {1}) crowded
       JOIN active_sessions s USING (subject_id))
 """
 SESSIONS_BEHIND = """
 ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles,
-                 absolute_at, idle_s, seen_at)
+                 absolute_at, idle_s, seen_at, authenticated_at, amr, is_token)
       FROM active_sessions WHERE token_digest = ANY({0}::bytea[]))
 """
 
@@ -106,7 +108,7 @@ WHERE active_sessions.token_digest = t.token_digest
 # The sessions at a cut, each with where it had started. $1 the cut
 SESSIONS_AT_CUT = """
 SELECT r.position, r.token_digest, r.session_id, r.subject_id, r.started_at, r.expires_at, r.roles,
-       r.absolute_at, r.idle_s, r.seen_at
+       r.absolute_at, r.idle_s, r.seen_at, r.authenticated_at, r.amr, r.is_token
 FROM session_marks m, unnest(m.starts) AS t (start) JOIN retained_sessions r ON r.position = t.start
 WHERE m.position = $1
 """
@@ -207,7 +209,10 @@ SELECT set_config('enable_indexscan', 'off', true), set_config('enable_bitmapsca
 COPY_SESSIONS = """
 SELECT token_digest,
        '\\x01'::bytea
-       || timestamptz_send(LEAST(expires_at, seen_at + idle_s * interval '250 milliseconds')
+       || timestamptz_send(LEAST(expires_at, CASE WHEN is_token
+                                 THEN COALESCE(date_trunc('day', seen_at, 'UTC')
+                                               + interval '24 hours', started_at)
+                                 ELSE seen_at + idle_s * interval '250 milliseconds' END)
                            + interval '262968 hours')
        || uuid_send(session_id) || uuid_send(subject_id)
        || timestamptz_send(started_at + interval '262968 hours')
@@ -215,6 +220,10 @@ SELECT token_digest,
                           ::bigint), 3)
        || int4send(COALESCE(idle_s, 0))
        || textsend(array_to_string(roles, ','))
+       || CASE WHEN amr = '{}' AND authenticated_at IS NULL THEN ''
+               ELSE '\\x00'::bytea || textsend(array_to_string(amr, ',')) END
+       || COALESCE('\\x00'::bytea
+                   || timestamptz_send(authenticated_at + interval '262968 hours'), '')
 FROM active_sessions ORDER BY token_digest
 """
 
