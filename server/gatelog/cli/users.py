@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from gatelog.accounts.rules.users import ROLES
+from gatelog.cli.importing import import_users
 from gatelog.cli.output import json_option, limit_option, print_json, print_table
 from gatelog.config import Config
 from gatelog.errors import OperatorError
@@ -30,7 +31,10 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, list, disable, enable, unlock and erase users; give and take roles."""
+    """Add, import, list, disable, enable, unlock and erase users; give and take roles."""
+
+
+user.add_command(import_users)
 
 
 @user.command("add")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from gatelog.accounts.service.acting import Acting, tell_nobody
+from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
@@ -66,6 +67,7 @@ class Accounts:
             acting=acting,
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
+        self.importing = Importing(personal=self._personal, acting=acting)
 
     @property
     def waiting_to_hash(self) -> int:
@@ -76,6 +78,7 @@ class Accounts:
     async def close(self) -> None:
         """End what goes on beside requests."""
         await self.throttle.close()
+        await self.logins.close()
 
     async def ready(self) -> None:
         """Raises Unavailable, with the reason, while the service cannot do its work."""

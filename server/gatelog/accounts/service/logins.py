@@ -3,7 +3,8 @@
 Rules:
 
 - A login by an unknown name does the same work as one with a wrong password: one look-up, one
-  admission, one hash, one event.
+  admission, one hash, one event. What the hash costs, where some users' are imported, is drawn by
+  the name (``accounts.service.decoys``).
 - No password is hashed before its try is admitted (``accounts.rules.throttling``) and has its turn.
 - A password that is locked is one that no password fits: it takes as long, and is told like that.
 - A token exists only in the answer to who gets it.
@@ -39,6 +40,7 @@ from gatelog.accounts.rules.login import (
 )
 from gatelog.accounts.service.acting import Act, Acting
 from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.decoys import Decoys
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
 from gatelog.accounts.service.turns import Turns
@@ -102,6 +104,7 @@ class Logins:
         self._acting = acting
         self._blocklist = common_passwords()
         self._words = context_words(config)
+        self._decoys = Decoys(users)
 
     # --- registering
 
@@ -192,9 +195,9 @@ class Logins:
         of the token that the same browser had; that session ends, in the same append and
         whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions.
         """
-        login, password = normalise_login(login), normalise_password(password)
+        login, typed, password = normalise_login(login), password, normalise_password(password)
         approach = await self._throttle.approach(login, client, devices or ())
-        credential = await self._verified(login, password, approach)
+        credential = await self._verified(login, password, approach, typed)
         token = new_token()
         beside, device = self._throttle.succeeded(
             approach, credential.subject_id, keeps_tokens=devices is not None
@@ -217,9 +220,15 @@ class Logins:
             return None
         return Replaced(found.session.subject_id, found.session.session_id)
 
-    async def _verified(self, login: str, password: str, approach: Approach) -> Credential:
-        """The credential behind login and password; a failure is recorded."""
+    async def _verified(
+        self, login: str, password: str, approach: Approach, typed: str
+    ) -> Credential:
+        """The credential behind login and password; a failure is recorded.
+
+        ``typed``: the password before it was normalised.
+        """
         self._throttle.refuse_again(approach)
+        await self._decoys.refresh()
         async with self._turns.turn(approach.lane):
             credential = await self._users.by_login(login)
             subject_id = credential.subject_id if credential else None
@@ -227,7 +236,10 @@ class Logins:
             locked = self._throttle.is_locked(approach, failures)
             try_id = await self._throttle.admit(approach, subject_id, locked=locked)
             right = await self._passwords.verify(
-                credential.password_hash if credential and not locked else None, password
+                credential.password_hash if credential and not locked else None,
+                password,
+                typed=typed,
+                cost=self._decoys.cost(credential, approach.account or b""),
             )
         if credential is None:
             await self._record_unknown_login(login, approach.client, try_id)
@@ -319,11 +331,12 @@ class Logins:
         credential = await self._users.by_id(session.subject_id)
         if credential is None:
             raise NotAuthenticated()
-        current, new = normalise_password(current), self._new_password(new, credential.login)
+        typed, current = current, normalise_password(current)
+        new = self._new_password(new, credential.login)
         if current == new:
             raise InvalidInput("The new password is the old one.")
         approach = await self._throttle.inside(credential.login, session.subject_id, client)
-        credential = await self._verified(credential.login, current, approach)
+        credential = await self._verified(credential.login, current, approach, typed)
         here = await self._throttle.approach(credential.login, client, devices or ())
         beside, device = self._throttle.succeeded(
             here, session.subject_id, keeps_tokens=devices is not None
@@ -369,6 +382,10 @@ class Logins:
             at=self._acting.now(),
         )
         return await self._grant(token, command, client)
+
+    async def close(self) -> None:
+        """End what goes on beside requests."""
+        await self._decoys.close()
 
     # --- what all of them do in the end
 

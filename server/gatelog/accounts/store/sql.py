@@ -29,8 +29,17 @@ FROM users WHERE subject_id = $1
 
 # Put a password's hash under new parameters, unless it changed meanwhile. $1 user, $2 old, $3 new
 REPLACE_HASH = """
-UPDATE credentials SET password_hash = $3 WHERE subject_id = $1 AND password_hash = $2
+UPDATE credentials SET password_hash = $3, imported_cost = NULL
+WHERE subject_id = $1 AND password_hash = $2
 """
+
+# What imported passwords cost that nobody has logged in with since, and how many each; and how many
+# credentials there are.
+COUNT_COSTS = """
+SELECT imported_cost, count(*) FROM credentials WHERE imported_cost IS NOT NULL
+GROUP BY imported_cost ORDER BY imported_cost
+"""
+COUNT_CREDENTIALS = "SELECT count(*) FROM credentials"
 
 # A page of users by id, with their logins. $1 after this id, $2 how many
 LIST_USERS = """
@@ -171,12 +180,14 @@ ARRAY(SELECT ROW(login, subject_id) FROM credentials WHERE login = ANY({0}::text
 
 # New credentials, replaced password hashes, and those of users who are erased.
 INSERT_CREDENTIALS = """
-INSERT INTO credentials (subject_id, login, password_hash, changed_at)
-SELECT subject_id, login, password_hash, {recorded_at}
-FROM unnest({0}::uuid[], {1}::text[], {2}::text[]) AS t (subject_id, login, password_hash)
+INSERT INTO credentials (subject_id, login, password_hash, imported_cost, changed_at)
+SELECT subject_id, login, password_hash, imported_cost, {recorded_at}
+FROM unnest({0}::uuid[], {1}::text[], {2}::text[], {3}::text[])
+     AS t (subject_id, login, password_hash, imported_cost)
 """
 REPLACE_HASHES = """
-UPDATE credentials SET password_hash = t.password_hash, changed_at = {recorded_at}
+UPDATE credentials
+SET password_hash = t.password_hash, imported_cost = NULL, changed_at = {recorded_at}
 FROM unnest({0}::uuid[], {1}::text[]) AS t (subject_id, password_hash)
 WHERE credentials.subject_id = t.subject_id
 """
