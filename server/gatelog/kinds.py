@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from gatelog.accounts.rules.events import (
     CredentialChanged,
+    LinkMade,
+    LinkUsed,
     LoginFailed,
     LoginsThrottled,
+    MailAddressRemoved,
+    MailAddressVerified,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryAsked,
     RoleGranted,
     RoleRevoked,
     UserDisabled,
@@ -18,10 +23,12 @@ from gatelog.accounts.rules.events import (
     UserRegistered,
 )
 from gatelog.accounts.store.kinds import LOGINS, USERS
+from gatelog.accounts.store.links import LINKS, MAIL_ADDRESSES, REQUESTS
 from gatelog.accounts.store.throttling import DEVICES, NOTED, STREAKS, TRIES
 from gatelog.audit.rules.events import AuditRead
 from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
+from gatelog.mail.store.outbox import OUTBOX
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
 from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
@@ -44,6 +51,11 @@ EVENTS = (
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryAsked,
+    LinkMade,
+    LinkUsed,
+    MailAddressVerified,
+    MailAddressRemoved,
 )
 KINDS = (
     SESSIONS,
@@ -55,6 +67,10 @@ KINDS = (
     STREAKS,
     NOTED,
     DEVICES,
+    LINKS,
+    REQUESTS,
+    MAIL_ADDRESSES,
+    OUTBOX,
 )
 
 

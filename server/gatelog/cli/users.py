@@ -13,6 +13,7 @@ import msgspec
 
 from gatelog.accounts.rules.users import ROLES
 from gatelog.cli.importing import import_users
+from gatelog.cli.links import invite, reset
 from gatelog.cli.output import json_option, limit_option, print_json, print_table
 from gatelog.config import Config
 from gatelog.errors import OperatorError
@@ -31,10 +32,12 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, import, list, disable, enable, unlock and erase users; give and take roles."""
+    """Add, invite, import, list, disable, unlock and erase users; passwords and roles of theirs."""
 
 
 user.add_command(import_users)
+user.add_command(invite)
+user.add_command(reset)
 
 
 @user.command("add")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gatelog.accounts.web.logins import login_routes
+from gatelog.accounts.web.recovery import recovery_routes
 from gatelog.accounts.web.sessions import session_routes
 from gatelog.accounts.web.users import user_routes
 from gatelog.audit.web.asof import asof_routes
@@ -28,6 +29,7 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *login_routes(),
         *session_routes(),
         *user_routes(),
+        *recovery_routes(),
         *log_routes(),
         *audit_routes(),
         *export_routes(),

@@ -9,10 +9,12 @@ from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.accounts.service.recovery import Recovery
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
+from gatelog.accounts.store.links import LinkStore
 from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
@@ -21,6 +23,8 @@ from gatelog.config import Config
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.log.store.reading import read_head
+from gatelog.mail.service.mailer import Mailer
+from gatelog.mail.store.outbox import OutboxStore
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.lookup import SessionList
@@ -67,6 +71,25 @@ class Accounts:
             acting=acting,
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
+        links = LinkStore(database)
+        self.recovery = Recovery(
+            config,
+            users=users,
+            store=links,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+            logins=self.logins,
+        )
+        self.outbox = OutboxStore(database)
+        self.mailer = Mailer(
+            config,
+            store=self.outbox,
+            personal=self._personal,
+            start_link=links.sent_at,
+            prepare=self.recovery.answer,
+            now=now,
+        )
         self.importing = Importing(personal=self._personal, acting=acting)
 
     @property

@@ -162,6 +162,20 @@ class Logins:
             await self._record(msgspec.structs.replace(command, key=wrapped), client)
         return subject_id
 
+    async def hash_new(self, password: str, login: str, client: Client) -> str:
+        """The hash of a password that this user sets without the old one.
+
+        Raises InvalidInput, WeakPassword, HashingFull.
+        """
+        password = self._new_password(password, login)
+        approach = await self._throttle.stranger(login, client)
+        async with self._turns.turn(approach.lane):
+            return await self._passwords.hash(password)
+
+    def hash_of_nothing(self) -> str:
+        """A hash that no password fits, for a user who has none yet."""
+        return self._passwords.hash_of_nothing()
+
     async def _refuse_second_user(self) -> None:
         """Spare the hash when registration is over; the decision is made again under the lock."""
         if await self._users.page(UUID(int=0), 1):

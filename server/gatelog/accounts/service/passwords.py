@@ -63,6 +63,7 @@ class PasswordPool:
             salt_len=_SALT_BYTES,
             type=argon2.Type.ID,
         )
+        self._config = config
         self._nobody = _hash_of_no_password(config)
         self.threads = config.hashing_threads or max(1, (os.cpu_count() or 1) - 1)
         self._inside = 0
@@ -95,6 +96,10 @@ class PasswordPool:
             password_hash = nothing_like(cost, random) if cost is not None else self._nobody
         text, spellings = password_hash, tuple(dict.fromkeys((typed or password, password)))
         return await self._run(lambda: self._fits(text, password, spellings))
+
+    def hash_of_nothing(self) -> str:
+        """A hash that no password fits, for a user who has none yet."""
+        return _hash_of_no_password(self._config)
 
     @property
     def waiting(self) -> int:

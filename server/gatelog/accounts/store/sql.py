@@ -162,6 +162,88 @@ WHERE d.subject_id = s.subject_id AND d.device_digest <> ALL ({1}::bytea[])
          AND (n.seen_at, n.device_digest) > (d.seen_at, d.device_digest)) >= {2}::integer
 """
 
+# --- links and addresses of mail
+
+# Expressions of the row that is read under the head's lock: links by {0} digests.
+LINKS = """
+ARRAY(SELECT ROW(link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+      FROM links WHERE link_digest = ANY({0}::bytea[]))
+"""
+
+# New links; used ones; all of users whose password is another one, or who are erased; and those
+# that give way to new ones, beyond {1} of a user and a purpose.
+INSERT_LINKS = """
+INSERT INTO links (link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+SELECT link_digest, subject_id, purpose, credential_version, expires_at, sealed
+FROM unnest({0}::bytea[], {1}::uuid[], {2}::text[], {3}::integer[], {4}::timestamptz[],
+            {5}::bytea[])
+     AS t (link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+"""
+USE_LINKS = "DELETE FROM links WHERE link_digest = ANY({0}::bytea[])"
+END_LINKS = "DELETE FROM links WHERE subject_id = ANY({0}::uuid[])"
+CROWD_OUT_LINKS = """
+DELETE FROM links l WHERE l.subject_id = ANY({0}::uuid[]) AND l.link_digest IN (
+    SELECT link_digest
+    FROM (SELECT link_digest, row_number() OVER (PARTITION BY subject_id, purpose
+                                                 ORDER BY expires_at DESC, link_digest) AS n
+          FROM links WHERE subject_id = ANY({0}::uuid[])) AS t
+    WHERE n > {1}::integer)
+"""
+
+# Requests for a link, and those that have got one.
+INSERT_REQUESTS = """
+INSERT INTO link_requests (event_id, asked_at)
+SELECT event_id, asked_at FROM unnest({0}::uuid[], {1}::timestamptz[]) AS t (event_id, asked_at)
+"""
+ANSWER_REQUESTS = "DELETE FROM link_requests WHERE event_id = ANY({0}::uuid[])"
+
+# Addresses of mail that are verified, and those of users who have none any more.
+PUT_ADDRESSES = """
+INSERT INTO mail_addresses (subject_id, sealed, verified_at)
+SELECT subject_id, sealed, verified_at
+FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, sealed, verified_at)
+ON CONFLICT (subject_id) DO UPDATE
+SET sealed = EXCLUDED.sealed, verified_at = EXCLUDED.verified_at
+"""
+FORGET_ADDRESSES = "DELETE FROM mail_addresses WHERE subject_id = ANY({0}::uuid[])"
+
+# Links and addresses of erased users, told by table, user and what is wrong.
+LEFT_LINKS = """
+SELECT t.name, subject_id, 'is left of an erased user'
+FROM (SELECT 'links' AS name, subject_id FROM links
+      UNION SELECT 'mail_addresses', subject_id FROM mail_addresses) AS t
+JOIN users USING (subject_id) WHERE erased LIMIT 100
+"""
+
+# A link, to see whether it is worth a hash. $1 digest
+FIND_LINK = """
+SELECT link_digest, subject_id, purpose, credential_version, expires_at, sealed
+FROM links WHERE link_digest = $1
+"""
+
+# A link goes out only now: its time begins. $1 digest, $2 now, $3 purposes, $4 their lifetimes
+EXTEND_LINK = """
+UPDATE links SET expires_at = GREATEST(expires_at, $2::timestamptz + t.lifetime)
+FROM unnest($3::text[], $4::interval[]) AS t (purpose, lifetime)
+WHERE link_digest = $1 AND links.purpose = t.purpose
+RETURNING link_digest
+"""
+
+# Where a user's mail goes. $1 user
+FIND_ADDRESS = "SELECT sealed, verified_at FROM mail_addresses WHERE subject_id = $1"
+
+# The events of requests for a link that wait, the oldest first; NULL where it was purged. $1 how
+# many
+READ_REQUESTS = """
+SELECT r.event_id, r.asked_at, e.entry
+FROM link_requests r LEFT JOIN event_ids i USING (event_id) LEFT JOIN events e USING (position)
+ORDER BY r.asked_at, r.event_id LIMIT $1
+"""
+DROP_REQUEST = "DELETE FROM link_requests WHERE event_id = $1"
+
+# Forget links whose time is over. $1 before
+SWEEP_LINKS = "DELETE FROM links WHERE expires_at < $1"
+
 # --- the projection: what a batch reads, and where a purged log begins
 
 # Expressions of the row that is read under the head's lock: {0} users; whether there is any;
