@@ -201,6 +201,7 @@ async def test_a_link_is_late_after_a_quarter_of_an_hour(
     token = await house.asked("ada")
     gatelog_clock.advance(901)
     await house.refused(token)
+    gatelog_clock.advance(2 * 86_400)
     await house.accounts.mailer.look()
     assert await house.rows("links") == 0
 
