@@ -15,6 +15,7 @@ ROOMS = [
     "migrations",
     "log",
     "privacy",
+    "mail",
     "sessions",
     "http",
     "accounts",

@@ -32,12 +32,14 @@ from gatelog.settings import (
     Seconds,
     Text,
     check_public_url,
+    check_sender,
     check_url,
     parse_hosts,
     parse_login_url,
     parse_networks,
     parse_origins,
     parse_roles,
+    parse_smtp_url,
     parse_words,
 )
 
@@ -109,6 +111,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     password_failures: Annotated[int, Meta(ge=20, le=100)] = 100
     # Registrations over HTTP from one address in an hour before delays begin.
     registration_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    # Mail server: smtps://user:password@host, smtp+starttls://…, smtp://… (no TLS); empty: no mail.
+    smtp_url: str = ""
+    # Who mails are from, like Gate <gate@example.com>.
+    mail_from: Annotated[str, Meta(max_length=320)] = ""
+    # The page that links in mails open (https://app.example/welcome); the token is its fragment.
+    link_url: Annotated[str, Meta(max_length=1024)] = ""
+    # Folder with texts of mails in place of the package's: NAME.txt and NAME.html.
+    mail_templates: str = ""
+    # Links that may be asked for at an account, and from an address, in a day before delays begin.
+    recovery_tries: Annotated[int, Meta(ge=1, le=1_000_000)] = 5
     # Argon2id memory, in KiB.
     argon2_memory_kib: Annotated[int, Meta(ge=8, le=4_194_304)] = 19_456
     # Argon2id passes.
@@ -263,6 +275,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return min((idle_s for idle_s in idles if idle_s), default=None)
 
     @property
+    def mails(self) -> bool:
+        """Whether mails are sent."""
+        return bool(self.smtp_url)
+
+    @property
     def worker_count(self) -> int:
         """Worker processes on this host."""
         return self.workers or os.cpu_count() or 1
@@ -283,7 +300,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 URLS = frozenset({"database_url", "owner_database_url"})
-SECRETS = URLS | {"log_signing_key", "master_key"}
+SECRETS = URLS | {"log_signing_key", "master_key", "smtp_url"}
 
 
 def variable(field: str) -> str:
@@ -321,6 +338,9 @@ def load_config(environ: Mapping[str, str]) -> Config:
             raise ConfigError(name, f"is set together with {variable(field)}; set one of them")
         texts[field] = environ[name] if name in fields else _read_secret(name, environ[name])
     found = {field: _parse(field, text) for field, text in texts.items()}
+    if found.get("smtp_url") and not (found.get("mail_from") and found.get("link_url")):
+        needed = f"{variable('mail_from')} and {variable('link_url')}"
+        raise ConfigError(variable("smtp_url"), f"mails need {needed}, too")
     bound = ASSURANCE.get(found.get("assurance", "none"))
     if bound is None:
         return Config(**found)
@@ -361,11 +381,14 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     **dict.fromkeys(URLS, check_url),
     "cors_origins": parse_origins,
     "login_url": parse_login_url,
+    "mail_from": check_sender,
     "master_key": lambda text: text and parse_master_keys(text),
     "password_words": parse_words,
+    "link_url": parse_login_url,
     "public_url": check_public_url,
     "return_hosts": parse_hosts,
     "roles": parse_roles,
+    "smtp_url": lambda text: text and parse_smtp_url(text),
     "trusted_origins": parse_origins,
     "trusted_proxies": parse_networks,
 }

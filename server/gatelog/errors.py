@@ -170,6 +170,16 @@ class PasskeysOff(Forbidden):
     code, title = "passkeys_off", "There are no passkeys here"
 
 
+class RecoveryClosed(Forbidden):
+    code, title = "recovery_closed", "No links are sent by mail here"
+
+
+class LinkUnusable(Forbidden):
+    """Used, late, of somebody else, overtaken, or never made: deliberately the same answer."""
+
+    code, title = "link_unusable", "This link does not work, or not any more"
+
+
 class CrossSiteRequest(Forbidden):
     code, title = "cross_site_request", "Refused: the request comes from another site"
 

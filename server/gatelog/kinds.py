@@ -9,10 +9,15 @@ from gatelog.accounts.rules.events import (
     CredentialChanged,
     FactorEnrolled,
     FactorRemoved,
+    LinkMade,
+    LinkUsed,
     LoginFailed,
     LoginsThrottled,
+    MailAddressRemoved,
+    MailAddressVerified,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryAsked,
     RecoveryCodesMade,
     RecoveryCodeUsed,
     RoleGranted,
@@ -23,10 +28,12 @@ from gatelog.accounts.rules.events import (
 )
 from gatelog.accounts.store.factors import CHALLENGES, FACTORS, RECOVERY_CODES
 from gatelog.accounts.store.kinds import LOGINS, USERS
+from gatelog.accounts.store.links import LINKS, MAIL_ADDRESSES, REQUESTS
 from gatelog.accounts.store.throttling import DEVICES, NOTED, STREAKS, TRIES
 from gatelog.audit.rules.events import AuditRead
 from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
+from gatelog.mail.store.outbox import OUTBOX
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
 from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
@@ -53,6 +60,11 @@ EVENTS = (
     FactorRemoved,
     RecoveryCodesMade,
     RecoveryCodeUsed,
+    RecoveryAsked,
+    LinkMade,
+    LinkUsed,
+    MailAddressVerified,
+    MailAddressRemoved,
 )
 KINDS = (
     SESSIONS,
@@ -67,6 +79,10 @@ KINDS = (
     FACTORS,
     RECOVERY_CODES,
     CHALLENGES,
+    LINKS,
+    REQUESTS,
+    MAIL_ADDRESSES,
+    OUTBOX,
 )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from email.utils import parseaddr
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from types import MappingProxyType
-from typing import Annotated
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -145,6 +146,44 @@ def parse_words(text: str) -> frozenset[str]:
 
 
 _page = re.compile(r"https?://([a-z0-9.:\[\]-]+)(?:/[!$-\[\]-~]*)?").fullmatch
+
+
+class SmtpServer(msgspec.Struct, frozen=True):
+    """A server that takes mails. ``tls``: from the first byte, by STARTTLS, or not at all."""
+
+    host: str
+    port: int
+    tls: Literal["implicit", "starttls", "none"]
+    user: str = ""
+    password: str = ""
+
+
+_SMTP: dict[str, tuple[Literal["implicit", "starttls", "none"], int]] = {
+    "smtps": ("implicit", 465),
+    "smtp+starttls": ("starttls", 587),
+    "smtp": ("none", 25),
+}
+
+
+def parse_smtp_url(text: str) -> SmtpServer:
+    """The server in this URL. Raises ValueError, without any part of the URL in it."""
+    try:
+        parts = urlsplit(text)
+        port, found = parts.port, _SMTP.get(parts.scheme)
+    except ValueError:
+        found = None
+    if found is None or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("it must be like smtps://user:password@mail.example, or smtp+starttls://…")
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return SmtpServer(parts.hostname, port or found[1], found[0], user, password)
+
+
+def check_sender(text: str) -> None:
+    """See that it is an address of mail, perhaps with a name. Raises ValueError."""
+    address = parseaddr(text)[1]
+    usable = text.isprintable() and re.fullmatch(r"[^@\s]+@[^@\s]+", address)
+    if text and not usable:
+        raise ValueError("it must be like gate@example.com, or Gate <gate@example.com>")
 
 
 def check_url(text: str) -> None:

@@ -84,12 +84,12 @@ async def test_a_login_that_was_under_way_fails(alice: Service) -> None:
     person = Person(alice)
     logins = alice.runner.app[ACCOUNTS].logins
     approach = await logins._throttle.approach("alice", client=UNKNOWN_CLIENT, tokens=())
-    credential, _ = await logins._verified("alice", PASSWORD, approach)
+    credential, _ = await logins._verified("alice", PASSWORD, approach, PASSWORD)
     await person.enrolled()
     with pytest.raises(InvalidCredentials):
         await logins.start(credential, approach, keeps_tokens=False, over=None)
     # and one that knows the version, and no more than the password: the rule itself
-    credential, _ = await logins._verified("alice", PASSWORD, approach)
+    credential, _ = await logins._verified("alice", PASSWORD, approach, PASSWORD)
     with pytest.raises(InvalidCredentials):
         await logins.start(credential, approach, keeps_tokens=False, over=None)
 

@@ -61,6 +61,12 @@ WHOSE: dict[str, Whose] = {
     "POST /v1/sessions/end_others": "user",
     "POST /v1/sessions/end_all": "user",
     "POST /v1/change_password": "user",
+    "POST /v1/recover": "everybody",
+    "POST /v1/recover/confirm": "everybody",
+    "POST /v1/address/confirm": "everybody",
+    "GET /v1/me/address": "user",
+    "PUT /v1/me/address": "user",
+    "DELETE /v1/me/address": "user",
     "GET /v1/me/events": "user",
     "GET /v1/me/events/{position}/proof": "user",
 }

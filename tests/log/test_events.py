@@ -12,10 +12,15 @@ import msgspec
 import pytest
 from gatelog.accounts.rules.events import (
     FactorEnrolled,
+    LinkMade,
+    LinkUsed,
     LoginFailed,
     LoginsThrottled,
+    MailAddressRemoved,
+    MailAddressVerified,
     PasswordLocked,
     PasswordUnlocked,
+    RecoveryAsked,
     RecoveryCodeUsed,
     RoleGranted,
     UserRegistered,
@@ -63,6 +68,31 @@ PINNED: dict[ev.Event, str] = {
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a",'
         '"actor_id":"00000000-0000-4000-8000-00000000000b"}'
+    ),
+    RecoveryAsked(**COMMON, sealed=b"sealed"): (
+        '{"type":"recovery_asked","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":"c2VhbGVk",'
+        '"subject_id":null}'
+    ),
+    LinkMade(**COMMON, subject_id=USER, what="reset"): (
+        '{"type":"link_made","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"what":"reset"}'
+    ),
+    LinkUsed(**COMMON, subject_id=USER, what="invitation"): (
+        '{"type":"link_used","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"what":"invitation"}'
+    ),
+    MailAddressVerified(**COMMON, subject_id=USER): (
+        '{"type":"mail_address_verified","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null}'
+    ),
+    MailAddressRemoved(**COMMON, subject_id=USER): (
+        '{"type":"mail_address_removed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null}'
     ),
     SessionStarted(
         **COMMON,
@@ -144,13 +174,18 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
         "credential_changed",
         "factor_enrolled",
         "factor_removed",
+        "link_made",
+        "link_used",
         "log_purged",
         "login_failed",
         "logins_throttled",
+        "mail_address_removed",
+        "mail_address_verified",
         "password_locked",
         "password_unlocked",
         "recovery_code_used",
         "recovery_codes_made",
+        "recovery_asked",
         "role_granted",
         "role_revoked",
         "session_ended",
@@ -185,6 +220,8 @@ def every_event() -> Iterator[ev.Event]:
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}
         if name in {"log_purged", "sessions_renewed"}:
             del own["subject_id"]
+        if name.startswith("link_"):
+            own["what"] = "reset"
         if "reason" in cls.__struct_fields__:
             reasons = {"session_ended": "logout", "password_locked": "all_devices"}
             own["reason"] = reasons.get(name, "unknown_login")

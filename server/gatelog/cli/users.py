@@ -11,6 +11,8 @@ from uuid import UUID
 import click
 import msgspec
 
+from gatelog.cli.importing import import_users
+from gatelog.cli.links import invite, reset
 from gatelog.cli.output import json_option, limit_option, print_json, print_table
 from gatelog.config import Config
 from gatelog.errors import OperatorError
@@ -29,7 +31,12 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, list, disable, enable, unlock and erase users; give and take roles."""
+    """Add, invite, import, list, disable, unlock and erase users; passwords and roles of theirs."""
+
+
+user.add_command(import_users)
+user.add_command(invite)
+user.add_command(reset)
 
 
 @user.command("add")

@@ -31,7 +31,7 @@ from gatelog.config import Config
 from gatelog.hosting.mount import expect_as_everywhere, mount
 from gatelog.hosting.routes import own_routes
 from gatelog.hosting.server import BoundedServer, limits_of
-from gatelog.hosting.services import Services, open_services, sweeping
+from gatelog.hosting.services import Services, mailing, open_services, sweeping
 from gatelog.http.answers import PROVER
 from gatelog.http.bodies import MAX_BODY_BYTES
 from gatelog.http.cors import share
@@ -115,6 +115,7 @@ def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
             projecting(config, dsn, history_guard(config)) if projector else nullcontext(),
             open_services(config, dsn) as services,
             sweeping(services.accounts),
+            mailing(config, services.accounts),
         ):
             yield services
 

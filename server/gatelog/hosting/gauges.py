@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 from gatelog.errors import GatelogError
 from gatelog.log.store import sql
 from gatelog.log.store.database import Database
+from gatelog.mail.store.outbox import OutboxStore
 from gatelog.proofs.store.tiles import read_last_checkpoint
 from gatelog.sessions.store.replica import ReplicaReader
 from gatelog.sessions.store.replica_place import ReplicaStatus
@@ -75,14 +76,34 @@ class ProcessGauges:
 class HostGauges:
     """Gauges of the replica, if sessions are checked there, and of the log."""
 
-    def __init__(self, database: Database, replica: ReplicaReader | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        replica: ReplicaReader | None,
+        outbox: OutboxStore | None = None,
+    ) -> None:
         self._database = database
         self._replica = replica
+        self._outbox = outbox
 
     async def read(self) -> Iterable[Metric]:
         """All that can be known now."""
         status = self._replica.status() if self._replica is not None else None
-        return [*self._of_replica(status), *await self._of_log(status)]
+        return [*self._of_replica(status), *await self._of_log(status), *await self._of_mails()]
+
+    async def _of_mails(self) -> list[Metric]:
+        if self._outbox is None:
+            return []
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                counts = await self._outbox.counts()
+        except (GatelogError, TimeoutError) as error:
+            logger.debug("metrics without the outbox: %s", error)
+            return []
+        gauge = GaugeMetricFamily("gatelog_mails", "Mails in the outbox.", labels=["state"])
+        for state in counts.__struct_fields__:
+            gauge.add_metric([state], getattr(counts, state))
+        return [gauge]
 
     def _of_replica(self, status: ReplicaStatus | None) -> list[Metric]:
         if self._replica is None:

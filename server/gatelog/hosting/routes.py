@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gatelog.accounts.web.factors import factor_routes
 from gatelog.accounts.web.logins import login_routes
+from gatelog.accounts.web.recovery import recovery_routes
 from gatelog.accounts.web.second_steps import second_step_routes
 from gatelog.accounts.web.sessions import session_routes
 from gatelog.accounts.web.users import user_routes
@@ -32,6 +33,7 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *factor_routes(),
         *session_routes(),
         *user_routes(),
+        *recovery_routes(),
         *log_routes(),
         *audit_routes(),
         *export_routes(),

@@ -28,6 +28,7 @@ from gatelog.hosting.gauges import HostGauges, ProcessGauges
 from gatelog.kinds import register_all
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.mail.store.outbox import OutboxStore
 from gatelog.privacy.service.keyring import Keyring
 from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
@@ -114,7 +115,7 @@ async def open_services(
             as_of=AsOf(marks),
             exports=Exports(config, pages),
             follower=follower,
-            gauges=HostGauges(log, None if config.check == "strict" else check.replica),
+            gauges=_gauges(config, log, check),
             session_data=SessionData(config, database),
             identity_signer=signer,
             tells=(
@@ -125,6 +126,12 @@ async def open_services(
                 ).tell,
             ),
         )
+
+
+def _gauges(config: Config, log: Database, check: _Check) -> HostGauges:
+    """How things stand on this host, of what it has."""
+    replica = None if config.check == "strict" else check.replica
+    return HostGauges(log, replica, OutboxStore(log) if config.mails else None)
 
 
 class _Check(msgspec.Struct, frozen=True):
@@ -196,6 +203,16 @@ async def sweeping(accounts: Accounts) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def mailing(config: Config, accounts: Accounts) -> AsyncIterator[None]:
+    """Meanwhile, send the mails that are due, if this service sends any."""
+    if not config.mails:
+        yield
+        return
+    async with accounts.mailer.working():
+        yield
 
 
 async def _sweep(accounts: Accounts) -> None:

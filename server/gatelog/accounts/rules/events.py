@@ -18,6 +18,7 @@ FailureReason = Literal[
     "unknown_passkey",
 ]
 FactorKind = Literal["totp", "passkey"]
+LinkPurpose = Literal["reset", "invitation", "address"]
 
 
 class UserRegistered(UserEvent, frozen=True, kw_only=True, tag="user_registered"):
@@ -49,6 +50,30 @@ class PasswordLocked(UserEvent, frozen=True, kw_only=True, tag="password_locked"
 
 class PasswordUnlocked(UserEvent, frozen=True, kw_only=True, tag="password_unlocked"):
     """The failures are forgiven."""
+
+
+class RecoveryAsked(Event, frozen=True, kw_only=True, tag="recovery_asked"):
+    """Somebody asked for a link by a login; whether there is such a user, nobody has looked."""
+
+
+class LinkMade(UserEvent, frozen=True, kw_only=True, tag="link_made"):
+    """A one-time link was made: to set a password, to choose the first one, to prove an address."""
+
+    what: LinkPurpose
+
+
+class LinkUsed(UserEvent, frozen=True, kw_only=True, tag="link_used"):
+    """A one-time link was used, for what comes next in the log."""
+
+    what: LinkPurpose
+
+
+class MailAddressVerified(UserEvent, frozen=True, kw_only=True, tag="mail_address_verified"):
+    """The user reads what is sent to an address, which is the one to write to from here on."""
+
+
+class MailAddressRemoved(UserEvent, frozen=True, kw_only=True, tag="mail_address_removed"):
+    """There is no address to write to any more."""
 
 
 class RoleGranted(UserEvent, frozen=True, kw_only=True, tag="role_granted"):

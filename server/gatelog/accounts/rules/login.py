@@ -94,6 +94,7 @@ class RegisterUser(UserCommand, frozen=True, kw_only=True):
                 event_id=derived_event_id(event.event_id, index),
                 occurred_at=event.occurred_at,
                 subject_id=subject_id,
+                actor_id=event.actor_id,
                 role=role,
             )
             for index, role in enumerate(self.roles, start=1)

@@ -39,11 +39,15 @@ class Logins(State):
 
 
 class NewCredential(Beside, frozen=True):
-    """The login of a new user, and the password's hash."""
+    """The login of a new user, and the password's hash.
+
+    ``imported_cost``: what a hash costs that another system has made.
+    """
 
     subject_id: UUID
     login: str
     password_hash: str
+    imported_cost: str | None = None
 
     def enter(self, world: World) -> None:
         logins = world.of(Logins)

@@ -105,6 +105,16 @@ def limits(tries: int, failures: int, registrations: int) -> Limits:
     )
 
 
+def limits_of_asking(usual: Limits, tries: int) -> Limits:
+    """The limits of who asks for a link: an account's mailbox is not to be filled by anybody."""
+    return msgspec.structs.replace(
+        usual,
+        here=Limit(tries, DAY_S),
+        account=Limit(tries, DAY_S),
+        place=Limit(tries * OF_A_PLACE, HOUR_S),
+    )
+
+
 # --- tries
 
 

@@ -8,15 +8,18 @@ from datetime import datetime
 from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.factors import UserFactors
+from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passkeys import Passkeys
 from gatelog.accounts.service.passwords import PasswordPool
+from gatelog.accounts.service.recovery import Recovery
 from gatelog.accounts.service.second_steps import SecondSteps
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
 from gatelog.accounts.store.factors import FactorStore
+from gatelog.accounts.store.links import LinkStore
 from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.throttling import Throttled
 from gatelog.accounts.store.users import Users
@@ -25,6 +28,8 @@ from gatelog.config import Config
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.log.store.reading import read_head
+from gatelog.mail.service.mailer import Mailer
+from gatelog.mail.store.outbox import OutboxStore
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.lookup import SessionList
@@ -93,6 +98,26 @@ class Accounts:
             acting=acting,
         )
         self.users = Administration(config, users=users, personal=self._personal, acting=acting)
+        links = LinkStore(database)
+        self.recovery = Recovery(
+            config,
+            users=users,
+            store=links,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+            logins=self.logins,
+        )
+        self.outbox = OutboxStore(database)
+        self.mailer = Mailer(
+            config,
+            store=self.outbox,
+            personal=self._personal,
+            start_link=links.sent_at,
+            prepare=self.recovery.answer,
+            now=now,
+        )
+        self.importing = Importing(config, personal=self._personal, acting=acting)
 
     @property
     def waiting_to_hash(self) -> int:
@@ -103,6 +128,7 @@ class Accounts:
     async def close(self) -> None:
         """End what goes on beside requests."""
         await self.throttle.close()
+        await self.logins.close()
 
     async def ready(self) -> None:
         """Raises Unavailable, with the reason, while the service cannot do its work."""

@@ -3,7 +3,8 @@
 Rules:
 
 - A login by an unknown name does the same work as one with a wrong password: one look-up, one
-  admission, one hash, one event.
+  admission, one hash, one event. What the hash costs, where some users' are imported, is drawn by
+  the name (``accounts.service.decoys``).
 - No password is hashed before its try is admitted (``accounts.rules.throttling``) and has its turn.
 - A password that is locked is one that no password fits: it takes as long, and is told like that.
 - A token exists only in the answer to who gets it.
@@ -41,6 +42,7 @@ from gatelog.accounts.rules.proving import Proof
 from gatelog.accounts.service.acting import Act, Acting
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.blocklist import common_passwords, context_words
+from gatelog.accounts.service.decoys import Decoys
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
 from gatelog.accounts.service.turns import Turns
@@ -108,6 +110,7 @@ class Logins:
         self._acting = acting
         self._blocklist = common_passwords()
         self._words = context_words(config)
+        self._decoys = Decoys(users)
 
     # --- registering
 
@@ -165,6 +168,20 @@ class Logins:
             await self._record(msgspec.structs.replace(command, key=wrapped), client)
         return subject_id
 
+    async def hash_new(self, password: str, login: str, client: Client) -> str:
+        """The hash of a password that this user sets without the old one.
+
+        Raises InvalidInput, WeakPassword, HashingFull.
+        """
+        password = self._new_password(password, login)
+        approach = await self._throttle.stranger(login, client)
+        async with self._turns.turn(approach.lane):
+            return await self._passwords.hash(password)
+
+    def hash_of_nothing(self) -> str:
+        """A hash that no password fits, for a user who has none yet."""
+        return self._passwords.fits_nothing()
+
     async def _refuse_second_user(self) -> None:
         """Spare the hash when registration is over; the decision is made again under the lock."""
         if await self._users.page(UUID(int=0), 1):
@@ -199,9 +216,9 @@ class Logins:
         whosesoever it is. Raises InvalidCredentials, TooManyAttempts, HashingFull, TooManySessions;
         and FactorRequired where the password is right and not enough.
         """
-        login, password = normalise_login(login), normalise_password(password)
+        login, typed, password = normalise_login(login), password, normalise_password(password)
         approach = await self._throttle.approach(login, client, devices or ())
-        credential, try_id = await self._verified(login, password, approach)
+        credential, try_id = await self._verified(login, password, approach, typed)
         if credential.factors:
             raise await self._asking.after_password(credential, try_id)
         return await self.start(credential, approach, keeps_tokens=devices is not None, over=over)
@@ -251,10 +268,14 @@ class Logins:
         return Replaced(found.session.subject_id, found.session.session_id)
 
     async def _verified(
-        self, login: str, password: str, approach: Approach
+        self, login: str, password: str, approach: Approach, typed: str
     ) -> tuple[Credential, UUID]:
-        """The credential behind login and password, and the try; a failure is recorded."""
+        """The credential behind login and password, and the try; a failure is recorded.
+
+        ``typed``: the password before it was normalised.
+        """
         self._throttle.refuse_again(approach)
+        await self._decoys.refresh()
         async with self._turns.turn(approach.lane):
             credential = await self._users.by_login(login)
             subject_id = credential.subject_id if credential else None
@@ -262,7 +283,10 @@ class Logins:
             locked = self._throttle.is_locked(approach, failures)
             try_id = await self._throttle.admit(approach, subject_id, locked=locked)
             right = await self._passwords.verify(
-                credential.password_hash if credential and not locked else None, password
+                credential.password_hash if credential and not locked else None,
+                password,
+                typed=typed,
+                cost=self._decoys.cost(credential, approach.account or b""),
             )
         if credential is None:
             await self._record_unknown_login(login, approach.client, try_id)
@@ -369,11 +393,12 @@ class Logins:
         credential = await self._users.by_id(session.subject_id)
         if credential is None:
             raise NotAuthenticated()
-        current, new = normalise_password(current), self._new_password(new, credential.login)
+        typed, current = current, normalise_password(current)
+        new = self._new_password(new, credential.login)
         if current == new:
             raise InvalidInput("The new password is the old one.")
         approach = await self._throttle.inside(credential.login, session.subject_id, client)
-        credential, _ = await self._verified(credential.login, current, approach)
+        credential, _ = await self._verified(credential.login, current, approach, typed)
         here = await self._throttle.approach(credential.login, client, devices or ())
         beside, device = self._throttle.succeeded(
             here, session.subject_id, keeps_tokens=devices is not None
@@ -412,6 +437,10 @@ class Logins:
             session_id=session.session_id,
         )
         return await self._grant(token, command, client)
+
+    async def close(self) -> None:
+        """End what goes on beside requests."""
+        await self._decoys.close()
 
     # --- what all of them do in the end
 

@@ -2,12 +2,14 @@
 
 Rules:
 
-- Argon2id only, in a bounded pool of threads of lower priority: argon2 lets go of the
-  interpreter's lock, and the kernel gives the core to the event loop first.
+- In a bounded pool of threads of lower priority: argon2 lets go of the interpreter's lock, and the
+  kernel gives the core to the event loop first. Nothing but argon2id is made here; what came from
+  elsewhere is verified by its own scheme, and is due to be made anew.
 - What would wait behind a full queue is refused at once (HashingFull), before any work is done.
   Whose turn it is, is decided before (``accounts.service.turns``).
 - A user who does not exist costs what a wrong password costs: the same call, on a hash that no
-  password fits.
+  password fits. What that hash costs where there are foreign ones, others say
+  (``accounts.service.decoys``).
 """
 
 from __future__ import annotations
@@ -26,13 +28,16 @@ import argon2
 from argon2.exceptions import HashingError, VerificationError, VerifyMismatchError
 from prometheus_client import Counter, Histogram
 
+from gatelog.accounts.rules.foreign_hashes import is_foreign, nothing_like
+from gatelog.accounts.service.foreign_hashes import fits_foreign
 from gatelog.config import Config
-from gatelog.errors import HashingFull, Unavailable
+from gatelog.errors import HashingFull, InvalidInput, Unavailable
 from gatelog.spans import span
 
 NICENESS = 15  # measured: the same throughput, a third of the harm to other requests
 _SALT_BYTES = 16
 _HASH_BYTES = 32
+_DRAWN_BYTES = 64
 
 T = TypeVar("T")
 
@@ -76,12 +81,25 @@ class PasswordPool:
         """
         return await self._run(lambda: self._hasher.hash(password))
 
-    async def verify(self, password_hash: str | None, password: str) -> bool:
+    async def verify(
+        self,
+        password_hash: str | None,
+        password: str,
+        *,
+        typed: str | None = None,
+        cost: str | None = None,
+    ) -> bool:
         """Whether the password fits the hash. None, for an unknown user: as slow, and False.
 
-        Raises HashingFull, or Unavailable when argon2 gets no memory.
+        ``typed``: how it was handed in, before it was normalised, which other systems did not do.
+        ``cost``: of which foreign hash the slowness is, if of one. Raises HashingFull, or
+        Unavailable when there is no memory, or nothing that can be verified.
         """
-        return await self._run(lambda: self._fits(password_hash or self._nobody, password))
+        if password_hash is None:
+            random = secrets.token_bytes(_DRAWN_BYTES)
+            password_hash = nothing_like(cost, random) if cost is not None else self._nobody
+        text, spellings = password_hash, tuple(dict.fromkeys((typed or password, password)))
+        return await self._run(lambda: self._fits(text, password, spellings))
 
     @property
     def waiting(self) -> int:
@@ -90,13 +108,15 @@ class PasswordPool:
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than the configured ones."""
-        return self._hasher.check_needs_rehash(password_hash)
+        return is_foreign(password_hash) or self._hasher.check_needs_rehash(password_hash)
 
     def close(self) -> None:
         """Stop the threads; what waits is cancelled, what runs is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _fits(self, password_hash: str, password: str) -> bool:
+    def _fits(self, password_hash: str, password: str, spellings: tuple[str, ...]) -> bool:
+        if is_foreign(password_hash):
+            return fits_foreign(password_hash, spellings)
         try:
             return self._hasher.verify(password_hash, password)
         except VerifyMismatchError:
@@ -117,7 +137,7 @@ class PasswordPool:
         try:
             with HASHING_TIME.time(), span("hash password"):
                 return await asyncio.wrap_future(future)
-        except (HashingError, VerificationError) as error:
+        except (HashingError, VerificationError, InvalidInput, MemoryError) as error:
             raise Unavailable("The password cannot be hashed now.") from error
         finally:
             self._inside -= 1

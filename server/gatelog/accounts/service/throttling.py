@@ -31,6 +31,7 @@ from gatelog.accounts.rules.throttling import (
     RightPassword,
     Try,
     limits,
+    limits_of_asking,
 )
 from gatelog.accounts.rules.turns import Lane
 from gatelog.accounts.service.acting import Act, Acting
@@ -53,7 +54,7 @@ ELSEWHERE = b""
 
 TRIES = Counter(
     "gatelog_login_tries_total",
-    "Logins and registrations by who tries (known, stranger, registering) and what came of it.",
+    "Logins and such by who tries (known, stranger, registering, recovering) and what came of it.",
     ["who", "outcome"],
 )
 
@@ -61,7 +62,8 @@ TRIES = Counter(
 class Approach(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody who wants to try: at which account, from where, on which known device.
 
-    All by blind index but ``token`` and its digest, which are of a device that is known.
+    All by blind index but ``token`` and its digest, which are of a device that is known. ``asks``:
+    for a link, and not to log in.
     """
 
     client: Client
@@ -69,6 +71,7 @@ class Approach(msgspec.Struct, frozen=True, kw_only=True):
     account: bytes | None = None
     device: bytes | None = None
     token: str | None = None
+    asks: bool = False
 
     @property
     def known(self) -> bool:
@@ -84,6 +87,8 @@ class Approach(msgspec.Struct, frozen=True, kw_only=True):
         """How they are counted."""
         if self.account is None:
             return "registering"
+        if self.asks:
+            return "recovering"
         return "known" if self.known else "stranger"
 
     @property
@@ -115,6 +120,7 @@ class Throttle:
         self.limits = limits(
             config.login_tries, config.password_failures, config.registration_tries
         )
+        self.limits_of_asking = limits_of_asking(self.limits, config.recovery_tries)
         self._store = store
         self._personal = personal
         self._acting = acting
@@ -159,6 +165,15 @@ class Throttle:
         found = await self._personal.blind_indexes({"registrations": place})
         return Approach(client=client, place=found["registrations"])
 
+    async def recovering(self, login: str, client: Client) -> Approach:
+        """Somebody who wants a link for a login, counted for itself. Raises KeysUnavailable."""
+        found = await self._personal.blind_indexes(
+            {"recovery": login, "recovery_place": place_of(client.address)}
+        )
+        return Approach(
+            client=client, place=found["recovery_place"], account=found["recovery"], asks=True
+        )
+
     # --- admission
 
     def refuse_again(self, approach: Approach) -> None:
@@ -181,6 +196,25 @@ class Throttle:
 
         ``locked``: no password will be let fit. Raises TooManyAttempts.
         """
+        command = self._admission(approach, subject_id, locked=locked)
+        await self.record(approach, Act(command))
+        return command.admitted.try_id
+
+    def asking(self, approach: Approach) -> AdmitTry:
+        """What has somebody counted who asks for a link: a part of another command."""
+        return self._admission(approach, None, locked=False)
+
+    async def record(self, approach: Approach, act: Act) -> None:
+        """Record what has a try counted. Raises TooManyAttempts, and again for a moment."""
+        try:
+            await self._acting.record(act)
+        except TooManyAttempts as refusal:
+            self._remember(approach.budgets.get(refusal.budget), refusal.retry_after_s or 1)
+            self._count(approach)
+            raise
+        TRIES.labels(approach.who, "admitted").inc()
+
+    def _admission(self, approach: Approach, subject_id: UUID | None, *, locked: bool) -> AdmitTry:
         admitted = Try(
             try_id=new_event_id(),
             at=self._acting.now(),
@@ -189,15 +223,8 @@ class Throttle:
             device=approach.device,
             subject_id=subject_id,
         )
-        try:
-            command = AdmitTry(admitted=admitted, limits=self.limits, locked=locked)
-            await self._acting.record(Act(command))
-        except TooManyAttempts as refusal:
-            self._remember(approach.budgets.get(refusal.budget), refusal.retry_after_s or 1)
-            self._count(approach)
-            raise
-        TRIES.labels(approach.who, "admitted").inc()
-        return admitted.try_id
+        limits = self.limits_of_asking if approach.asks else self.limits
+        return AdmitTry(admitted=admitted, limits=limits, locked=locked)
 
     def _remember(self, budget: tuple[bytes | None, ...] | None, wait_s: int) -> None:
         now_s = self._clock()

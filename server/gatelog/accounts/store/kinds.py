@@ -160,6 +160,7 @@ LOGINS = Kind(
                 [new.subject_id for new in state.new.values()],
                 [new.login for new in state.new.values()],
                 [new.password_hash for new in state.new.values()],
+                [new.imported_cost for new in state.new.values()],
             ),
         ),
         Write(

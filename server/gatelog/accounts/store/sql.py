@@ -35,9 +35,18 @@ FROM users WHERE subject_id = $1
 REPLACE_HASH = """
 UPDATE credentials
 SET password_hash = CASE WHEN guarded_hash IS NULL THEN $3 ELSE password_hash END,
-    guarded_hash = CASE WHEN guarded_hash IS NOT NULL THEN $3 END
+    guarded_hash = CASE WHEN guarded_hash IS NOT NULL THEN $3 END,
+    imported_cost = NULL
 WHERE subject_id = $1 AND COALESCE(guarded_hash, password_hash) = $2
 """
+
+# What imported passwords cost that nobody has logged in with since, and how many each; and how many
+# credentials there are.
+COUNT_COSTS = """
+SELECT imported_cost, count(*) FROM credentials WHERE imported_cost IS NOT NULL
+GROUP BY imported_cost ORDER BY imported_cost
+"""
+COUNT_CREDENTIALS = "SELECT count(*) FROM credentials"
 
 # A page of users by id, with their logins. $1 after this id, $2 how many
 LIST_USERS = """
@@ -277,6 +286,88 @@ WHERE d.subject_id = s.subject_id AND d.device_digest <> ALL ({1}::bytea[])
          AND (n.seen_at, n.device_digest) > (d.seen_at, d.device_digest)) >= {2}::integer
 """
 
+# --- links and addresses of mail
+
+# Expressions of the row that is read under the head's lock: links by {0} digests.
+LINKS = """
+ARRAY(SELECT ROW(link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+      FROM links WHERE link_digest = ANY({0}::bytea[]))
+"""
+
+# New links; used ones; all of users whose password is another one, or who are erased; and those
+# that give way to new ones, beyond {1} of a user and a purpose.
+INSERT_LINKS = """
+INSERT INTO links (link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+SELECT link_digest, subject_id, purpose, credential_version, expires_at, sealed
+FROM unnest({0}::bytea[], {1}::uuid[], {2}::text[], {3}::integer[], {4}::timestamptz[],
+            {5}::bytea[])
+     AS t (link_digest, subject_id, purpose, credential_version, expires_at, sealed)
+"""
+USE_LINKS = "DELETE FROM links WHERE link_digest = ANY({0}::bytea[])"
+END_LINKS = "DELETE FROM links WHERE subject_id = ANY({0}::uuid[])"
+CROWD_OUT_LINKS = """
+DELETE FROM links l WHERE l.subject_id = ANY({0}::uuid[]) AND l.link_digest IN (
+    SELECT link_digest
+    FROM (SELECT link_digest, row_number() OVER (PARTITION BY subject_id, purpose
+                                                 ORDER BY expires_at DESC, link_digest) AS n
+          FROM links WHERE subject_id = ANY({0}::uuid[])) AS t
+    WHERE n > {1}::integer)
+"""
+
+# Requests for a link, and those that have got one.
+INSERT_REQUESTS = """
+INSERT INTO link_requests (event_id, asked_at)
+SELECT event_id, asked_at FROM unnest({0}::uuid[], {1}::timestamptz[]) AS t (event_id, asked_at)
+"""
+ANSWER_REQUESTS = "DELETE FROM link_requests WHERE event_id = ANY({0}::uuid[])"
+
+# Addresses of mail that are verified, and those of users who have none any more.
+PUT_ADDRESSES = """
+INSERT INTO mail_addresses (subject_id, sealed, verified_at)
+SELECT subject_id, sealed, verified_at
+FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, sealed, verified_at)
+ON CONFLICT (subject_id) DO UPDATE
+SET sealed = EXCLUDED.sealed, verified_at = EXCLUDED.verified_at
+"""
+FORGET_ADDRESSES = "DELETE FROM mail_addresses WHERE subject_id = ANY({0}::uuid[])"
+
+# Links and addresses of erased users, told by table, user and what is wrong.
+LEFT_LINKS = """
+SELECT t.name, subject_id, 'is left of an erased user'
+FROM (SELECT 'links' AS name, subject_id FROM links
+      UNION SELECT 'mail_addresses', subject_id FROM mail_addresses) AS t
+JOIN users USING (subject_id) WHERE erased LIMIT 100
+"""
+
+# A link, to see whether it is worth a hash. $1 digest
+FIND_LINK = """
+SELECT link_digest, subject_id, purpose, credential_version, expires_at, sealed
+FROM links WHERE link_digest = $1
+"""
+
+# A link goes out only now: its time begins. $1 digest, $2 now, $3 purposes, $4 their lifetimes
+EXTEND_LINK = """
+UPDATE links SET expires_at = GREATEST(expires_at, $2::timestamptz + t.lifetime)
+FROM unnest($3::text[], $4::interval[]) AS t (purpose, lifetime)
+WHERE link_digest = $1 AND links.purpose = t.purpose
+RETURNING link_digest
+"""
+
+# Where a user's mail goes. $1 user
+FIND_ADDRESS = "SELECT sealed, verified_at FROM mail_addresses WHERE subject_id = $1"
+
+# The events of requests for a link that wait, the oldest first; NULL where it was purged. $1 how
+# many
+READ_REQUESTS = """
+SELECT r.event_id, r.asked_at, e.entry
+FROM link_requests r LEFT JOIN event_ids i USING (event_id) LEFT JOIN events e USING (position)
+ORDER BY r.asked_at, r.event_id LIMIT $1
+"""
+DROP_REQUEST = "DELETE FROM link_requests WHERE event_id = $1"
+
+# Forget links whose time was over by then. $1 before
+SWEEP_LINKS = "DELETE FROM links WHERE expires_at < $1"
+
 # --- the projection: what a batch reads, and where a purged log begins
 
 # Expressions of the row that is read under the head's lock: {0} users; whether there is any;
@@ -296,9 +387,10 @@ ARRAY(SELECT ROW(login, subject_id) FROM credentials WHERE login = ANY({0}::text
 # New credentials; changed ones, with another password's hash, or guarded from programs that know no
 # factors, or no more; and those of users who are erased.
 INSERT_CREDENTIALS = """
-INSERT INTO credentials (subject_id, login, password_hash, changed_at)
-SELECT subject_id, login, password_hash, {recorded_at}
-FROM unnest({0}::uuid[], {1}::text[], {2}::text[]) AS t (subject_id, login, password_hash)
+INSERT INTO credentials (subject_id, login, password_hash, imported_cost, changed_at)
+SELECT subject_id, login, password_hash, imported_cost, {recorded_at}
+FROM unnest({0}::uuid[], {1}::text[], {2}::text[], {3}::text[])
+     AS t (subject_id, login, password_hash, imported_cost)
 """
 CHANGE_CREDENTIALS = """
 UPDATE credentials c
@@ -307,6 +399,7 @@ SET guarded_hash = CASE WHEN COALESCE(t.guards, c.guarded_hash IS NOT NULL)
     password_hash = CASE WHEN COALESCE(t.guards, c.guarded_hash IS NOT NULL)
                          THEN COALESCE(t.cover, c.password_hash)
                          ELSE COALESCE(t.password_hash, c.guarded_hash, c.password_hash) END,
+    imported_cost = CASE WHEN t.password_hash IS NULL THEN c.imported_cost END,
     changed_at = CASE WHEN t.password_hash IS NULL THEN c.changed_at ELSE {recorded_at} END
 FROM unnest({0}::uuid[], {1}::text[], {2}::boolean[], {3}::text[])
      AS t (subject_id, password_hash, guards, cover)

@@ -85,6 +85,13 @@ class Users:
         async with self._database.acquire() as connection:
             await connection.execute(sql.REPLACE_HASH, subject_id, old, new)
 
+    async def costs(self) -> tuple[dict[str, int], int]:
+        """How many imported hashes there are of each cost, and how many of all sorts."""
+        async with self._database.acquire() as connection:
+            costs = {cost: count for cost, count in await connection.fetch(sql.COUNT_COSTS)}
+            total: int = await connection.fetchval(sql.COUNT_CREDENTIALS) if costs else 0
+        return costs, total
+
     async def page(self, after: UUID, limit: int) -> list[ListedUser]:
         """Users by id. Start with the nil UUID."""
         async with self._database.acquire() as connection:

@@ -177,16 +177,18 @@ async def recall(
     connection: Connection, submission: Submission, position: int
 ) -> Recorded | GatelogError:
     """What an earlier try of this command recorded, from its first position on."""
-    stored = await read_events(connection, position - 1, limit=2 * MAX_BATCH)
-    if not stored or stored[0].position != position:
-        return Purged("This was recorded long ago, and is not in the log any more.")
-    first = stored[0]
-    if submission.prepared is not None and submission.leaf_hash != first.leaf_hash:
-        return EventIdConflict()
     own: list[ev.Event] = []
-    for index, item in enumerate(stored):
-        event = item.event()
-        if event.event_id != derived_event_id(submission.event_id, index):
-            break
-        own.append(event)
-    return Recorded(position + len(own) - 1, tuple(own))
+    while True:
+        stored = await read_events(connection, position - 1 + len(own), limit=2 * MAX_BATCH)
+        if not own:
+            if not stored or stored[0].position != position:
+                return Purged("This was recorded long ago, and is not in the log any more.")
+            if submission.prepared is not None and submission.leaf_hash != stored[0].leaf_hash:
+                return EventIdConflict()
+        for item in stored:
+            event = item.event()
+            if event.event_id != derived_event_id(submission.event_id, len(own)):
+                return Recorded(position + len(own) - 1, tuple(own))
+            own.append(event)
+        if not stored:
+            return Recorded(position + len(own) - 1, tuple(own))
