@@ -50,6 +50,12 @@ class NotSealed(NotFound):
     code, title = "not_sealed", "This is not sealed yet"
 
 
+class PasskeysOff(NotFound):
+    """Nobody has said under which address browsers reach this service (GATELOG_PUBLIC_URL)."""
+
+    code, title = "passkeys_off", "There are no passkeys here"
+
+
 class Purged(GatelogError):
     """It was in the log and has been given up, at the end of its retention."""
 
@@ -109,13 +115,13 @@ class RecentLoginRequired(NotAuthenticated):
     code, title = "recent_login_required", "Log in again"
 
 
-class FactorRequired(NotAuthenticated):
+class FactorRequired(GatelogError):
     """The password is right, and it takes a second factor: one of ``means`` answers ``challenge``.
 
     ``expires_at``: until when (UTC); ``passkey``: what a browser is asked, where one would do.
     """
 
-    code, title = "factor_required", "A second factor is required"
+    code, status, title = "factor_required", 401, "A second factor is required"
 
     def __init__(
         self,
@@ -138,10 +144,11 @@ class FactorLoginRequired(NotAuthenticated):
     code, title = "factor_login_required", "Log in again, with a second factor"
 
 
-class ChallengeOver(NotAuthenticated):
+class ChallengeOver(GatelogError):
     """What was to be answered is answered, too old, or void: it begins anew."""
 
-    code, title = "challenge_over", "This took too long, or was answered: begin again"
+    code, status = "challenge_over", 401
+    title = "This took too long, or was answered: begin again"
 
 
 class AnswerRefused(GatelogError):
@@ -162,12 +169,6 @@ class Forbidden(GatelogError):
 
 class RegistrationClosed(Forbidden):
     code, title = "registration_closed", "Registration is closed"
-
-
-class PasskeysOff(Forbidden):
-    """Nobody has said under which address browsers reach this service (GATELOG_PUBLIC_URL)."""
-
-    code, title = "passkeys_off", "There are no passkeys here"
 
 
 class RecoveryClosed(Forbidden):

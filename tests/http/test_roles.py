@@ -140,7 +140,9 @@ class House:
 
 @pytest.fixture
 async def house(config: Config, database: Dsns) -> AsyncIterator[House]:
-    config = msgspec.structs.replace(config, identity_issuer="https://gatelog.example")
+    config = msgspec.structs.replace(
+        config, identity_issuer="https://gatelog.example", public_url="https://gatelog.example"
+    )
     async with open_services(config, database.app) as services:
         for login, roles in LOGINS.items():
             await services.accounts.logins.add_user(login, PASSWORD, roles)

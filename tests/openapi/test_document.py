@@ -30,7 +30,6 @@ ALL = Config(identity_issuer="https://gatelog.example")  # with every route
 ELSEWHERE = {
     "session_data_too_large",
     "method_not_allowed",
-    "conflict",
     "event_id_conflict",
     "events_lost",
     "invalid_proof",

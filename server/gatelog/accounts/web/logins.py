@@ -137,7 +137,7 @@ async def register(request: web.Request) -> web.StreamResponse:
     body=Login,
     headers=PREFERENCE,
     returns={200: told_reply(Granted, **COOKIES_ARE_SET), 401: REFUSED_OR_ASKED},
-    raises=(InvalidCredentials, TooManyAttempts, TooManySessions),
+    raises=(FactorRequired, InvalidCredentials, TooManyAttempts, TooManySessions),
 )
 async def log_in(request: web.Request) -> web.StreamResponse:
     """Start a session, whatever credentials come along: the token is always a fresh one. Who has a
