@@ -24,7 +24,12 @@ from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
-from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.events import (
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+    TokenCreated,
+)
 from gatelog.sessions.store.kind import SESSIONS
 
 EVENTS = (
@@ -44,6 +49,7 @@ EVENTS = (
     LoginsThrottled,
     PasswordLocked,
     PasswordUnlocked,
+    TokenCreated,
 )
 KINDS = (
     SESSIONS,

@@ -13,7 +13,8 @@ Rules that a history must keep:
 An end without an answer, or answered 503 or 404, is an open interval: the session may have ended
 at any moment from its request on, or never. 404, because a client or a proxy sends a DELETE again
 when its connection broke: the first one may have done it. A change of the password is an end of
-all the user's sessions but the one that it starts.
+all the user's sessions but the one that it starts, and of the tokens for machines. A token is a
+session here; an end of many spares it unless it says that it does not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Scope = Literal["one", "others", "all"]
 class Login(msgspec.Struct, frozen=True, tag="login"):
     """An answered login. Times are nanoseconds of CLOCK_MONOTONIC.
 
-    ``idle_s``: how long the session may idle.
+    ``idle_s``: how long the session may idle. ``token``: it is one for a machine.
     """
 
     session: str
@@ -40,12 +41,14 @@ class Login(msgspec.Struct, frozen=True, tag="login"):
     began: int
     answered: int
     idle_s: float | None = None
+    token: bool = False
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
     """A request that ends ``session``, or the user's ``others`` beside it, or ``all`` of them.
 
-    ``started`` is the session that the answer brought in their place.
+    ``started`` is the session that the answer brought in their place. ``tokens``: of many, the
+    tokens for machines, too.
     """
 
     session: str
@@ -56,12 +59,15 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     answered: int
     status: int | None
     started: str | None = None
+    tokens: bool = False
 
     def may_end(self, login: Login) -> bool:
         if self.status == 401 or self.started == login.session:
             return False
         if self.scope == "one":
             return self.session == login.session
+        if login.token and not self.tokens:
+            return False
         if self.status == 200 and self.answered < login.began:
             return False
         spared = self.scope == "others" and self.session == login.session

@@ -51,6 +51,9 @@ WHOSE: dict[str, Whose] = {
     "POST /v1/sessions/end_others": "user",
     "POST /v1/sessions/end_all": "user",
     "POST /v1/change_password": "user",
+    "GET /v1/tokens": "user",
+    "POST /v1/tokens": "user",
+    "DELETE /v1/tokens/{token_id}": "user",
     "GET /v1/me/events": "user",
     "GET /v1/me/events/{position}/proof": "user",
 }

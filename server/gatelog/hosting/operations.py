@@ -21,6 +21,7 @@ from aiohttp import hdrs, web
 from gatelog import errors
 from gatelog.http.described import (
     DESCRIBED,
+    NO_TOKENS,
     RECENT,
     ROLES,
     Described,
@@ -62,6 +63,7 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.http.signed_identity": Tag("identity", "Who is asking."),
     "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
+    "gatelog.accounts.web.tokens": Tag("tokens", "Tokens for machines."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
     "gatelog.proofs.web": Tag("log", "Checkpoints, tiles and proofs of the log (C2SP)."),
@@ -82,6 +84,7 @@ class Operation(msgspec.Struct, frozen=True):
     public: bool
     roles: tuple[frozenset[str], ...]
     recent: bool
+    for_logins: bool
 
     @property
     def name(self) -> str:
@@ -126,6 +129,7 @@ def _operation(path: str, method: str, handler: Any) -> Operation | None:
         public=is_public(handler),
         roles=tuple(_first(marks, ROLES) or ()),
         recent=bool(_first(marks, RECENT)),
+        for_logins=bool(_first(marks, NO_TOKENS)),
     )
 
 
@@ -151,6 +155,8 @@ def texts_of(each: Operation) -> tuple[str, str]:
     about += [f"Needs the role `{'` or `'.join(sorted(roles))}`." for roles in each.roles]
     if each.recent:
         about.append("Needs a login of a moment ago.")
+    if each.for_logins:
+        about.append("Not with a token for a machine.")
     return summary.removesuffix("."), " ".join(about)
 
 
@@ -167,7 +173,9 @@ def problems_of(each: Operation) -> Iterator[Told]:
     if each.roles:
         found.append(errors.Forbidden)
     if each.recent:
-        found.append(errors.RecentLoginRequired)
+        found += [errors.RecentLoginRequired, errors.TokenNotAllowed]
+    if each.for_logins:
+        found.append(errors.TokenNotAllowed)
     if each.described.body is not None:
         found += _OF_A_BODY
     if fields_of(each.described.query):

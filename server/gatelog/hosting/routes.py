@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gatelog.accounts.web.logins import login_routes
 from gatelog.accounts.web.sessions import session_routes
+from gatelog.accounts.web.tokens import token_routes
 from gatelog.accounts.web.users import user_routes
 from gatelog.audit.web.asof import asof_routes
 from gatelog.audit.web.events import audit_routes
@@ -27,6 +28,7 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *key_routes(config),
         *login_routes(),
         *session_routes(),
+        *token_routes(),
         *user_routes(),
         *log_routes(),
         *audit_routes(),

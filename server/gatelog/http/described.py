@@ -27,6 +27,7 @@ HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 DESCRIBED: Final = "gatelog_described"
 ROLES: Final = "gatelog_roles"  # a mark: sets of roles, of each of which a user must have one
 RECENT: Final = "gatelog_recent"  # a mark: the session must be young
+NO_TOKENS: Final = "gatelog_no_tokens"  # a mark: it must be no token of a machine
 
 Error = type[GatelogError] | type[web.HTTPException]
 Fields = Mapping[str, Any] | type[msgspec.Struct] | Callable[[], Mapping[str, Any]]

@@ -15,7 +15,7 @@ from uuid import UUID
 from aiohttp import web
 
 from gatelog.clock import utc_now
-from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired
+from gatelog.errors import Forbidden, NotAuthenticated, RecentLoginRequired, TokenNotAllowed
 from gatelog.http.caller import caller_of
 from gatelog.http.described import RECENT, ROLES
 from gatelog.http.guard import SESSION
@@ -57,7 +57,8 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
     """Mark a handler, a view or a view's method as being for users who have just logged in.
 
     A session whose user was authenticated longer ago than these minutes is answered 401 with the
-    code ``recent_login_required`` and goes on; the user logs in again. Raises ValueError for a time
+    code ``recent_login_required`` and goes on; the user logs in again. A token for a machine is
+    answered 403 with the code ``token_not_allowed``: it cannot log in. Raises ValueError for a time
     that is not positive.
     """
     if not minutes > 0:
@@ -65,6 +66,8 @@ def recent_login(minutes: float) -> Callable[[HandlerT], HandlerT]:
     longest = timedelta(minutes=minutes)
 
     def refuse(session: Session) -> None:
+        if session.is_token:
+            raise TokenNotAllowed()
         if utc_now() - session.authenticated_at > longest:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
 

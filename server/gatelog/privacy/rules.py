@@ -7,8 +7,9 @@ Formats (nothing else is needed to open a sealed field, given the key)::
 
     sealed   nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, AAD) with its 16-byte tag
     AAD      event id (16 bytes) ‖ event type (ASCII)
-    plain    MessagePack array [login, address, agent], nil where unknown ‖ 0x80 ‖ 0x00 …
-             up to a multiple of 32 bytes, so that its length tells little of a name's
+    plain    MessagePack array [login, address, agent, name], nil where unknown ‖ 0x80 ‖ 0x00 …
+             up to a multiple of 32 bytes, so that its length tells little of a name's; ``name`` is
+             that of a token, and events of before there were tokens end before it
 
     wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
     AAD      what the key is for: ``subject``, ``day`` or ``address`` ‖ 0x00 ‖ whose it is
@@ -60,11 +61,15 @@ class UserErased(ev.UserEvent, frozen=True, kw_only=True, tag="user_erased"):
 
 
 class Personal(msgspec.Struct, frozen=True, array_like=True):
-    """What an event may say of a person. New fields are added at the end."""
+    """What an event may say of a person, or a person of a token (``name``).
+
+    New fields are added at the end.
+    """
 
     login: str | None = None
     address: str | None = None
     agent: str | None = None
+    name: str | None = None
 
 
 class Client(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
+from gatelog.accounts.service.tokens import Tokens
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
 from gatelog.accounts.store.names import SessionNames
@@ -64,6 +65,9 @@ class Accounts:
             names=SessionNames(database),
             personal=self._personal,
             acting=acting,
+        )
+        self.tokens = Tokens(
+            config, users=users, sessions=self.sessions, personal=self._personal, acting=acting
         )
         self.users = Administration(users=users, personal=self._personal, acting=acting)
 

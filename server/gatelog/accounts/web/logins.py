@@ -33,7 +33,7 @@ from gatelog.http.answers import (
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION, public
+from gatelog.http.guard import SESSION, no_tokens, public
 from gatelog.moments import Moment
 
 Carrier = Literal["cookie", "bearer"]
@@ -131,6 +131,7 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 
 @public
+@no_tokens
 @describes(
     body=Login,
     headers=PREFERENCE,
@@ -152,6 +153,7 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     return await _granted(request, caller, "logged_in", grant, body.carrier)
 
 
+@no_tokens
 @describes(
     body=PasswordChange,
     headers=PREFERENCE,
