@@ -168,11 +168,28 @@ class History(msgspec.Struct, frozen=True):
             }
         )
 
+    def tokens_ended(self) -> dict[Scope, int]:
+        """How many tokens for machines were accepted, ended by an answered request, and refused
+        then; by how many that request has ended."""
+        tokens = {r.session: r for r in self.records if isinstance(r, Login) and r.token}
+        checks = [r for r in self.records if isinstance(r, Check) and r.session in tokens]
+        good = {check.session for check in checks if check.status == 200}
+        refused = {check.session for check in checks if check.status == 401}
+        of_user: dict[str, list[Login]] = {}
+        for session in good & refused:
+            of_user.setdefault(tokens[session].user, []).append(tokens[session])
+        counts: dict[Scope, int] = {"one": 0, "all": 0}
+        for end in self.records:
+            if isinstance(end, End) and end.scope in counts:
+                counts[end.scope] += sum(map(end.must_end, of_user.get(end.user, ())))
+        return counts
+
     def idled(self) -> int:
         """How many sessions nobody has tried to end, and were refused."""
         ended = {r.session for r in self.records if isinstance(r, End)}
         refused = {r.session for r in self.records if isinstance(r, Check) and r.status == 401}
-        return len(refused - ended)
+        tokens = {r.session for r in self.records if isinstance(r, Login) and r.token}
+        return len(refused - ended - tokens)
 
     def checks_between(self, first: str, then: str) -> int:
         """How many checks were sent and answered after one incident and before the other."""

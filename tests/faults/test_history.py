@@ -103,6 +103,9 @@ def test_an_end_of_many_spares_tokens_unless_it_says_that_it_does_not() -> None:
     assert found_of_it(ends, check(41, 42, 200)) == ["accepted after its end"]
     assert found_of_it(ends, check(41, 42, 401)) == []
     assert found_of_it(end(30, 40), check(41, 42, 200)) == ["accepted after its end"]
+    seen = History([token, check(21, 22, 200), end(30, 40), ends, check(41, 42, 401)])
+    assert seen.tokens_ended() == {"one": 1, "all": 1}
+    assert History([token, check(21, 22, 200), spares]).tokens_ended() == {"one": 0, "all": 0}
 
 
 @pytest.mark.parametrize("record", [check(21, 25, 500), check(21, 25, 403), end(21, 25, 500)])

@@ -92,6 +92,7 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
                 and history.joined_while_ending(cluster.joins()) > 0
                 and history.lingered() > 0
                 and history.idled() > 0
+                and all(history.tokens_ended().values())
             )
 
         try:
@@ -105,7 +106,8 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         report = (
             f"seed {seed}, {history.counts()}, {nemesis.done}, {away} checks without PostgreSQL, "
             f"{history.joined_while_ending(cluster.joins())} joins while a session was being ended,"
-            f" {history.lingered()} sessions kept by use, {history.idled()} that idled too long"
+            f" {history.lingered()} sessions kept by use, {history.idled()} that idled too long,"
+            f" tokens ended: {history.tokens_ended()}"
         )
         assert not violations, f"{report}\n{violations[0]}\n{words(cluster)}"
         assert not load.refused_logins, f"{report}\n{words(cluster)}"

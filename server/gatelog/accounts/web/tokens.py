@@ -38,7 +38,7 @@ class NewToken(msgspec.Struct, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME_LENGTH})]
     lifetime_s: Annotated[int, Meta(ge=1, le=MAX_LIFETIME_S)]
-    roles: Annotated[tuple[RoleName, ...], Meta(max_length=len(ROLES))] = ()
+    roles: Annotated[list[RoleName], Meta(max_length=len(ROLES))] = []
 
 
 class Created(msgspec.Struct):
@@ -85,7 +85,9 @@ async def create_token(request: web.Request) -> web.StreamResponse:
     refuse_old_login(request)
     body = await read_body(request, NewToken)
     tokens, client = request.app[ACCOUNTS].tokens, caller_of(request).client
-    created = await tokens.create(request[SESSION], body.name, body.lifetime_s, body.roles, client)
+    created = await tokens.create(
+        request[SESSION], body.name, body.lifetime_s, tuple(body.roles), client
+    )
     return private(_created(created), status=201)
 
 
