@@ -86,6 +86,7 @@ def routes_of(app: web.Application) -> list[Route]:
     """All of them; parameters of their paths are filled with what could be there."""
     values = {
         "session_id": str(uuid4()),
+        "token_id": str(uuid4()),
         "user_id": str(uuid4()),
         "position": "1",
         "role": "auditor",

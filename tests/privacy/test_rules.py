@@ -88,9 +88,19 @@ def test_what_is_sealed_but_no_array_opens_to_nothing() -> None:
 
 
 def test_fields_that_come_later_are_no_obstacle() -> None:
-    plain = msgspec.msgpack.encode(["ada", None, None, "more"]) + b"\x80"
+    plain = msgspec.msgpack.encode(["ada", None, None, None, "more"]) + b"\x80"
     field = NONCE + AESGCM(KEY).encrypt(NONCE, plain, ID.bytes + b"user_enabled")
     assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) == Personal("ada")
+
+
+def test_the_name_of_a_token_stands_at_the_end_where_there_is_one() -> None:
+    named = Personal("ada", None, None, "nightly")
+    event = sealed(named)
+    assert event.sealed is not None
+    plain = AESGCM(KEY).decrypt(event.sealed[:12], event.sealed[12:], ID.bytes + b"user_enabled")
+    packed = plain.rpartition(b"\x80")[0]
+    assert msgspec.msgpack.decode(packed) == ["ada", None, None, "nightly"]
+    assert unseal(event, KEY) == named
 
 
 def test_the_length_does_not_tell_the_name() -> None:

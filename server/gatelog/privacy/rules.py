@@ -9,7 +9,7 @@ Formats (nothing else is needed to open a sealed field, given the key)::
     AAD      event id (16 bytes) ‖ event type (ASCII)
     plain    MessagePack array [login, address, agent, name], nil where unknown ‖ 0x80 ‖ 0x00 …
              up to a multiple of 32 bytes, so that its length tells little of a name's; ``name`` is
-             that of a token, and events of before there were tokens end before it
+             that of a token, and is there only where there is one
 
     wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
     AAD      what the key is for: ``subject``, ``day`` or ``address`` ‖ 0x00 ‖ whose it is
@@ -101,7 +101,9 @@ def day_of(event: ev.Event) -> date:
 
 def seal(personal: Personal, key: bytes, nonce: bytes, event_id: UUID, event_type: str) -> bytes:
     """The ``sealed`` field of the event with this id and type."""
-    plain = _pack(personal) + b"\x80"
+    named = personal.name is not None
+    plain = _pack(personal if named else (personal.login, personal.address, personal.agent))
+    plain += b"\x80"
     plain += bytes(-len(plain) % PADDED_TO)
     return nonce + AESGCM(key).encrypt(nonce, plain, _aad(event_id, event_type))
 
