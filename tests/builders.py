@@ -9,15 +9,16 @@ from uuid import UUID
 from gatelog.accounts.rules.ending import EndSession
 from gatelog.accounts.rules.events import LoginFailed, UserRegistered
 from gatelog.accounts.rules.login import RecordLoginFailure, RegisterUser, Replaced, StartSession
+from gatelog.accounts.rules.tokens import CreateToken
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
 from gatelog.master_keys import KEY_ID_BYTES
 from gatelog.privacy.rules import WRAPPED_BYTES, WrappedKey
-from gatelog.sessions.rules.events import SessionStarted
+from gatelog.sessions.rules.events import SessionStarted, TokenCreated
 from gatelog.sessions.rules.record import packed
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.rules.tokens import token_digest
-from gatelog.sessions.service.tokens import new_token
+from gatelog.sessions.service.tokens import new_machine_token, new_token
 
 # For services in tests, which have no data directory to make one in.
 MASTER_KEY = "A" * 43
@@ -95,7 +96,29 @@ def start(
     )
 
 
-def end(started: StartSession) -> EndSession:
+def token(
+    subject_id: UUID,
+    by: UUID,
+    *,
+    at: datetime = NOON,
+    lifetime_s: float = 86_400 * 365,
+    roles: tuple[str, ...] = (),
+    max_tokens: int = 1000,
+) -> CreateToken:
+    """A token for a machine, made by the session ``by``."""
+    event = TokenCreated(
+        event_id=new_event_id(),
+        occurred_at=at,
+        subject_id=subject_id,
+        session_id=new_random_id(),
+        token_digest=token_digest(new_machine_token()),
+        expires_at=at + timedelta(seconds=lifetime_s),
+        roles=roles,
+    )
+    return CreateToken(event=event, by=by, max_tokens=max_tokens)
+
+
+def end(started: StartSession | CreateToken) -> EndSession:
     event = started.event
     return EndSession(
         event_id=new_event_id(),

@@ -38,6 +38,7 @@ NAMES = [
     "create_app",
     "describes",
     "load_config",
+    "no_tokens",
     "public",
     "read_body",
     "recent_login",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gatelog.http.guard import SESSION as SESSION
     from gatelog.http.guard import changes_nothing as changes_nothing
     from gatelog.http.guard import changes_state as changes_state
+    from gatelog.http.guard import no_tokens as no_tokens
     from gatelog.http.guard import public as public
     from gatelog.http.roles import recent_login as recent_login
     from gatelog.http.roles import requires as requires
@@ -44,6 +45,7 @@ _HOMES = {
     "create_app": "gatelog.hosting.program",
     "describes": "gatelog.http.described",
     "load_config": "gatelog.config",
+    "no_tokens": "gatelog.http.guard",
     "public": "gatelog.http.guard",
     "read_body": "gatelog.http.bodies",
     "recent_login": "gatelog.http.roles",
@@ -65,6 +67,7 @@ __all__ = [
     "create_app",
     "describes",
     "load_config",
+    "no_tokens",
     "public",
     "read_body",
     "recent_login",

@@ -101,6 +101,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_sessions_per_user: Annotated[int, Meta(ge=1, le=1000)] = 20
     # A login beyond them ends the oldest session (supersede), or is refused with 409 (refuse).
     too_many_sessions: Literal["supersede", "refuse"] = "supersede"
+    # Active tokens for machines of one user; beyond them none is created.
+    max_tokens_per_user: Annotated[int, Meta(ge=1, le=1000)] = 100
     # Shortest password accepted, in characters.
     password_min_length: Annotated[int, Meta(ge=MIN_PASSWORD_LENGTH, le=64)] = 15
     # Words that a password may not be made of, with commas: names of your company and products.

@@ -167,6 +167,12 @@ class Forbidden(GatelogError):
     code, status, title = "forbidden", 403, "Not allowed"
 
 
+class TokenNotAllowed(Forbidden):
+    """A machine's token was used for what only its user may do, logged in."""
+
+    code, title = "token_not_allowed", "A token cannot do this"
+
+
 class RegistrationClosed(Forbidden):
     code, title = "registration_closed", "Registration is closed"
 
@@ -218,6 +224,12 @@ class TooManySessions(Conflict):
 
 class TooManyFactors(Conflict):
     code, title = "too_many_factors", "There are too many factors"
+
+
+class TooManyTokens(Conflict):
+    """The user has as many tokens for machines as are allowed."""
+
+    code, title = "too_many_tokens", "There are too many tokens"
 
 
 class EventIdConflict(Conflict):

@@ -36,7 +36,12 @@ from gatelog.log.store.kinds import register_kinds
 from gatelog.mail.store.outbox import OUTBOX
 from gatelog.privacy.rules import UserErased
 from gatelog.privacy.store.kinds import ADDRESSES, SUBJECT_KEYS
-from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.events import (
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+    TokenCreated,
+)
 from gatelog.sessions.store.kind import SESSIONS
 
 EVENTS = (
@@ -65,6 +70,7 @@ EVENTS = (
     LinkUsed,
     MailAddressVerified,
     MailAddressRemoved,
+    TokenCreated,
 )
 KINDS = (
     SESSIONS,

@@ -7,7 +7,8 @@ must be the same as the first.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from gatelog.accounts.rules.events import (
     UserEnabled,
 )
 from gatelog.accounts.rules.login import ChangeCredential, RecordLoginFailure, Replaced
+from gatelog.accounts.rules.tokens import CreateToken
 from gatelog.accounts.rules.users import Users
 from gatelog.audit.rules.commands import RecordRead
 from gatelog.audit.rules.events import AuditRead
@@ -30,7 +32,12 @@ from gatelog.errors import GatelogError
 from gatelog.log.rules import events as ev
 from gatelog.log.rules.kinds import Command, World
 from gatelog.privacy.rules import UserErased
-from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.events import (
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+    TokenCreated,
+)
 from gatelog.sessions.rules.renewing import RenewSessions
 from gatelog.sessions.rules.state import Sessions
 from hypothesis import HealthCheck, settings
@@ -40,17 +47,28 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.builders import NOON, failure, registration, start
 
 MAX_SESSIONS = 3
+MAX_TOKENS = 2
 LOGINS = ["ada", "bob", "cyd"]
 
 
 class ModelSession:
     """What the model knows of a session: when it was used, in whole seconds as all else here."""
 
-    def __init__(self, event: SessionStarted) -> None:
+    def __init__(self, event: SessionStarted | TokenCreated, roles: Iterable[str] = ()) -> None:
         self.id, self.digest = event.session_id, event.token_digest
         self.last = event.expires_at
-        self.idle = timedelta(seconds=event.idle_s) if event.idle_s else None
+        idle_s = getattr(event, "idle_s", None)
+        self.idle = timedelta(seconds=idle_s) if idle_s else None
         self.used = event.occurred_at
+        self.token = isinstance(event, TokenCreated)
+        self.roles = set(roles)
+        self.days: set[date] = set()  # on which the use of a token was recorded
+
+    def due(self, now: datetime) -> bool:
+        """Whether its use is to be recorded."""
+        if self.token:
+            return now.date() not in self.days
+        return self.idle is not None and now - self.used >= self.idle / 4
 
     def over(self, now: datetime) -> str | None:
         """Why it is over, if it is."""
@@ -184,7 +202,11 @@ class SessionsModel(RuleBasedStateMachine):
             assert answer == "invalid_credentials"
             return
         replaced = [before[1]] if before and before[1] not in self.gone else []
-        alive = [s for s in user.sessions if not s.over(self.now) and s not in replaced]
+        alive = [
+            session
+            for session in user.sessions
+            if not session.token and not session.over(self.now) and session not in replaced
+        ]
         surplus = max(0, len(alive) + 1 - MAX_SESSIONS)
         if refuse and surplus:
             assert answer == "too_many_sessions"
@@ -192,7 +214,7 @@ class SessionsModel(RuleBasedStateMachine):
         assert answer == str(len(replaced) + surplus)
         for session in [*replaced, *alive[:surplus]]:
             self.end(session)
-        user.sessions.append(ModelSession(command.event))
+        user.sessions.append(ModelSession(command.event, user.roles))
         started = self.world.of(Sessions).find(subject_id, command.event.session_id)
         assert started is not None
         assert set(started.roles) == user.roles
@@ -224,18 +246,55 @@ class SessionsModel(RuleBasedStateMachine):
         assert self.run_command(command) == "0"
         renewed = set()
         for session in asked:
-            quarter = session.idle / 4 if session.idle else None
-            due = quarter is not None and self.now - session.used >= quarter
-            if due and session not in self.gone and not session.over(self.now):
+            if session.due(self.now) and session not in self.gone and not session.over(self.now):
                 renewed.add(session.digest)
         for session in asked:
             if session.digest in renewed:
                 session.used = self.now
+                session.days.add(self.now.date())
         new = self.events[count:]
         assert [type(event) for event in new] == [SessionsRenewed] * bool(renewed)
         for event in new:
             assert isinstance(event, SessionsRenewed)
             assert sorted(event.token_digests) == sorted(renewed)
+
+    @precondition(lambda self: any(s.token for u in self.model.values() for s in u.sessions))
+    @rule()
+    def a_night_passes(self) -> None:
+        self.now += timedelta(hours=13)
+
+    @precondition(lambda self: self.model)
+    @rule(
+        data=st.data(),
+        roles=st.sets(st.sampled_from(["admin", "auditor"])),
+        lifetime_s=st.sampled_from([10, 100_000, 200_000]),
+    )
+    def create_token(self, data: Any, roles: set[str], lifetime_s: int) -> None:
+        subject_id, user = self.user(data)
+        by = data.draw(st.sampled_from([None, *user.sessions]))
+        event = TokenCreated(
+            event_id=new_event_id(),
+            occurred_at=self.now,
+            subject_id=subject_id,
+            session_id=new_random_id(),
+            token_digest=new_random_id().bytes * 2,
+            expires_at=self.now + timedelta(seconds=lifetime_s),
+            roles=tuple(sorted(roles)),
+        )
+        answer = self.run_command(
+            CreateToken(event=event, by=by.id if by else new_random_id(), max_tokens=MAX_TOKENS)
+        )
+        if by is None or user.disabled or by.over(self.now):
+            assert answer == "not_authenticated"
+        elif by.token:
+            assert answer == "token_not_allowed"
+        elif not roles <= user.roles:
+            assert answer == "forbidden"
+        elif sum(s.token and not s.over(self.now) for s in user.sessions) >= MAX_TOKENS:
+            assert answer == "too_many_tokens"
+        else:
+            assert answer == "0"
+            user.sessions.append(ModelSession(event, roles))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), known=st.booleans())
@@ -256,8 +315,8 @@ class SessionsModel(RuleBasedStateMachine):
         assert self.run_command(command) == "0"  # ending what has ended is nothing
 
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), keeping=st.sampled_from(["none", "own", "other"]))
-    def end_many(self, data: Any, keeping: str) -> None:
+    @rule(data=st.data(), keeping=st.sampled_from(["none", "own", "other"]), tokens=st.booleans())
+    def end_many(self, data: Any, keeping: str, tokens: bool) -> None:
         subject_id, user = self.user(data)
         actor_id, may = self.actor(data)
         keep = None
@@ -271,6 +330,7 @@ class SessionsModel(RuleBasedStateMachine):
             subject_id=subject_id,
             reason="revoked",
             keep=keep,
+            tokens=tokens,
             actor_id=actor_id,
             sealed=b"personal",
         )
@@ -282,7 +342,7 @@ class SessionsModel(RuleBasedStateMachine):
         asked = [e for e in ended if isinstance(e, SessionEnded) and e.reason == "revoked"]
         assert [e.sealed for e in asked] == [b"personal", *[None] * (len(asked) - 1)][: len(asked)]
         assert all(event.sealed is None for event in ended if event not in asked)
-        ending = [item for item in user.sessions if item.id != keep]
+        ending = [s for s in user.sessions if s.id != keep and (tokens or not s.token)]
         assert answer == str(len(ending))
         for session in ending:
             self.end(session)
@@ -326,7 +386,7 @@ class SessionsModel(RuleBasedStateMachine):
             assert answer == str(len(user.sessions))
             user.version += 1
             self.end_all(user)
-            user.sessions = [ModelSession(session)]
+            user.sessions = [ModelSession(session, user.roles)]
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), disable=st.booleans(), guarded=st.booleans())
@@ -368,13 +428,15 @@ class SessionsModel(RuleBasedStateMachine):
             role=role,
         )
         changes = grant != (role in user.roles)
+        ending = [s for s in user.sessions if not s.token or (not grant and role in s.roles)]
         answer = self.run_command(ChangeUser(event=event, keep_an_admin=guarded))
         if refusal := self.refusal(may, user, guarded and not grant and role == "admin"):
             assert answer == refusal
             return
-        assert answer == str(len(user.sessions) if changes else 0)
+        assert answer == str(len(ending) if changes else 0)
         if changes:
-            self.end_all(user)
+            for session in ending:
+                self.end(session)
             user.roles ^= {role}
 
     def end_all(self, user: ModelUser) -> None:

@@ -13,6 +13,7 @@ from gatelog.accounts.rules.administration import ChangeUser
 from gatelog.accounts.rules.ending import EndSessions, ExpireSessions
 from gatelog.accounts.rules.events import CredentialChanged, UserDisabled, UserEnabled
 from gatelog.accounts.rules.login import ChangeCredential, StartSession
+from gatelog.accounts.rules.tokens import CreateToken
 from gatelog.clock import new_event_id, utc_now
 from gatelog.errors import GatelogError
 from gatelog.log.rules.kinds import Command
@@ -22,10 +23,12 @@ from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.renewing import RenewSessions
 from gatelog.sessions.rules.state import ActiveSession, PutSession, SeenSession, evolve
 
-from tests.builders import end, failure, registration, start
+from tests.builders import end, failure, registration, start, token
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
+
+Beginning = StartSession | CreateToken
 
 LONG_S = 86_400 * 3650
 OVER_S = 7200
@@ -38,7 +41,7 @@ async def fill(appender: Appender, *, events: int, seed: int, users: int = 5) ->
     new = [registration(f"user{seed}-{n}", roles=("admin",) * (n % 2)) for n in range(users)]
     await asyncio.gather(*(appender.submit(command) for command in new))
     subjects = [command.event.subject_id for command in new]
-    begun: list[StartSession] = []
+    begun: list[Beginning] = []
     position = 0
     while position < events:
         with suppress(GatelogError):
@@ -47,7 +50,7 @@ async def fill(appender: Appender, *, events: int, seed: int, users: int = 5) ->
     return subjects
 
 
-def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) -> Command:
+def _command(rng: random.Random, subject_id: UUID, begun: list[Beginning]) -> Command:
     now, event_id = utc_now(), new_event_id()
     kind = rng.random()
     if kind < 0.45 or not begun:
@@ -71,7 +74,13 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
             )
         )
         return begun[-1]
-    if kind < 0.53:
+    if kind < 0.48:
+        by = rng.choice(begun).event
+        begun.append(
+            token(by.subject_id, by.session_id, at=now, roles=("admin",) * rng.choice((0, 1)))
+        )
+        return begun[-1]
+    if kind < 0.55:
         used = rng.choices(begun, k=5)
         digests = tuple(command.event.token_digest for command in used)
         return RenewSessions(event_id=event_id, token_digests=digests)
@@ -80,7 +89,13 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
     if kind < 0.78:
         return ExpireSessions(event_id=event_id, subject_id=subject_id)
     if kind < 0.84:
-        return EndSessions(event_id=event_id, at=now, subject_id=subject_id, reason="revoked")
+        return EndSessions(
+            event_id=event_id,
+            at=now,
+            subject_id=subject_id,
+            reason="revoked",
+            tokens=rng.random() < 0.3,
+        )
     if kind < 0.88:
         return _changed_password(subject_id, rng.choice(begun))
     if kind < 0.93:
@@ -93,7 +108,7 @@ def _command(rng: random.Random, subject_id: UUID, begun: list[StartSession]) ->
     return failure()
 
 
-def _changed_password(subject_id: UUID, begun: StartSession) -> ChangeCredential:
+def _changed_password(subject_id: UUID, begun: Beginning) -> ChangeCredential:
     now = utc_now()
     return ChangeCredential(
         event=CredentialChanged(

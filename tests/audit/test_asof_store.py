@@ -75,7 +75,7 @@ async def everything(
 
 def unused(session: ActiveSession) -> ActiveSession:
     """The session without how it was used: of that an answer tells nothing but the end."""
-    return msgspec.structs.replace(session, expires_at=session.absolute_at, idle=None)
+    return msgspec.structs.replace(session, expires_at=session.absolute_at, idle=None, used_at=None)
 
 
 def same(found: list[SessionThen], log: Told, position: int, user: UUID | None = None) -> bool:

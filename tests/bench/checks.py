@@ -20,7 +20,14 @@ from rich.table import Table
 from tests.bench.contestants import HOSTED_PATH, PATH
 from tests.bench.load import Flood, Paced
 from tests.bench.machine import ServerProcess, make_table, spread
-from tests.bench.population import REDIS_COOKIE, SELECT_COOKIE, Tokens, jwt_requests, wrong_requests
+from tests.bench.population import (
+    REDIS_COOKIE,
+    SELECT_COOKIE,
+    Tokens,
+    jwt_requests,
+    machine_requests,
+    wrong_requests,
+)
 from tests.bench.stage import Stage
 
 HANDLER_GOAL = 0.85  # of bare aiohttp
@@ -170,6 +177,7 @@ def against_bare(stage: Stage) -> list[Contestant]:
     return [
         Contestant("bare aiohttp, no check", "bare", requests(PATH, SECURE_COOKIE)),
         Contestant("protected by Gatelog", "gatelog", requests(PATH, SECURE_COOKIE), HANDLER_GOAL),
+        Contestant("the same, by a token", "gatelog", machine_requests(PATH), HANDLER_GOAL),
         Contestant(
             "the same, hosted", "hosted", requests(HOSTED_PATH, SECURE_COOKIE), HANDLER_GOAL
         ),

@@ -6,6 +6,7 @@ Session number n has the token ``base64url(SHA-256("session n"))``; nobody has t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from base64 import urlsafe_b64encode
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jwt
-from gatelog.sessions.rules.tokens import TOKEN_LENGTH
+from gatelog.sessions.rules.tokens import TOKEN_LENGTH, machine_token_from_random, token_digest
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -23,6 +24,7 @@ JWT_KEY = "a key of thirty-two bytes and more"
 JWT_ALGORITHM = "HS256"
 LIFETIME_S = 86_400
 SESSIONS_PER_USER = 4
+MACHINES = 1000
 REDIS_COOKIE = "AIOHTTP_SESSION"
 SELECT_COOKIE = "sid"
 _REDIS_CHUNK = 10_000
@@ -37,6 +39,15 @@ SELECT sha256(convert_to(translate(rtrim(encode(
 FROM generate_series(0, $1 - 1) AS n
 """
 
+# Tokens for machines, with these digests.
+_FILL_TOKENS = """
+INSERT INTO active_sessions (token_digest, session_id, subject_id, started_at, expires_at, roles,
+                             absolute_at, seen_at, is_token)
+SELECT digest, md5('machine ' || n)::uuid, md5('user ' || n)::uuid,
+       now(), now() + $2 * interval '1 second', '{}', now() + $2 * interval '1 second', now(), true
+FROM unnest($1::bytea[]) WITH ORDINALITY AS t (digest, n)
+"""
+
 
 def token(number: int) -> str:
     return urlsafe_b64encode(hashlib.sha256(b"session %d" % number).digest())[:-1].decode()
@@ -46,6 +57,16 @@ async def fill_postgres(owner: Connection, sessions: int) -> None:
     """Fill an empty, migrated database with active sessions."""
     await owner.execute(_FILL, sessions, SESSIONS_PER_USER, LIFETIME_S)
     await owner.execute("VACUUM ANALYZE active_sessions")
+
+
+async def fill_tokens(owner: Connection) -> None:
+    """Some tokens for machines beside them, whose use of today is recorded."""
+    digests = [token_digest(machine_token(number)) for number in range(MACHINES)]
+    await owner.execute(_FILL_TOKENS, digests, LIFETIME_S)
+
+
+def machine_token(number: int) -> str:
+    return machine_token_from_random(hashlib.sha256(b"machine %d" % number).digest())
 
 
 async def fill_redis(client: redis.asyncio.Redis, sessions: int) -> None:
@@ -111,6 +132,11 @@ def jwt_requests(path: str, tokens: int) -> Iterator[bytes]:
 def _signed(number: int, expires: int) -> str:
     claims = {"sub": f"user {number}", "sid": f"session {number}", "exp": expires}
     return jwt.encode(claims, JWT_KEY, algorithm=JWT_ALGORITHM)
+
+
+def machine_requests(path: str) -> Iterator[bytes]:
+    """Requests with the tokens of all machines in turn."""
+    return itertools.cycle([bearer("GET", path, machine_token(n)) for n in range(MACHINES)])
 
 
 def wrong_requests(path: str) -> list[bytes]:

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from tests.bench.contestants import Setting
 from tests.bench.machine import Cores, ServerProcess, server_process, split_cores
-from tests.bench.population import Tokens, fill_postgres, fill_redis
+from tests.bench.population import Tokens, fill_postgres, fill_redis, fill_tokens
 from tests.builders import UNLIMITED
 
 CONTESTANTS = "tests.bench.contestants"
@@ -177,6 +177,7 @@ async def _fill(
     await migrate(postgres.owner_dsn())
     owner = await connect(postgres.owner_dsn(), role=None)
     await fill_postgres(owner, sessions)
+    await fill_tokens(owner)
     await owner.close()
     if socket is not None:
         async with redis.asyncio.Redis(unix_socket_path=str(socket)) as client:

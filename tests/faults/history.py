@@ -13,7 +13,8 @@ Rules that a history must keep:
 An end without an answer, or answered 503 or 404, is an open interval: the session may have ended
 at any moment from its request on, or never. 404, because a client or a proxy sends a DELETE again
 when its connection broke: the first one may have done it. A change of the password is an end of
-all the user's sessions but the one that it starts.
+all the user's sessions but the one that it starts, and of the tokens for machines. A token is a
+session here; an end of many spares it unless it says that it does not.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Scope = Literal["one", "others", "all"]
 class Login(msgspec.Struct, frozen=True, tag="login"):
     """An answered login. Times are nanoseconds of CLOCK_MONOTONIC.
 
-    ``idle_s``: how long the session may idle.
+    ``idle_s``: how long the session may idle. ``token``: it is one for a machine.
     """
 
     session: str
@@ -40,12 +41,14 @@ class Login(msgspec.Struct, frozen=True, tag="login"):
     began: int
     answered: int
     idle_s: float | None = None
+    token: bool = False
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):
     """A request that ends ``session``, or the user's ``others`` beside it, or ``all`` of them.
 
-    ``started`` is the session that the answer brought in their place.
+    ``started`` is the session that the answer brought in their place. ``tokens``: of many, the
+    tokens for machines, too.
     """
 
     session: str
@@ -56,12 +59,15 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     answered: int
     status: int | None
     started: str | None = None
+    tokens: bool = False
 
     def may_end(self, login: Login) -> bool:
         if self.status == 401 or self.started == login.session:
             return False
         if self.scope == "one":
             return self.session == login.session
+        if login.token and not self.tokens:
+            return False
         if self.status == 200 and self.answered < login.began:
             return False
         spared = self.scope == "others" and self.session == login.session
@@ -162,11 +168,28 @@ class History(msgspec.Struct, frozen=True):
             }
         )
 
+    def tokens_ended(self) -> dict[Scope, int]:
+        """How many tokens for machines were accepted, ended by an answered request, and refused
+        then; by how many that request has ended."""
+        tokens = {r.session: r for r in self.records if isinstance(r, Login) and r.token}
+        checks = [r for r in self.records if isinstance(r, Check) and r.session in tokens]
+        good = {check.session for check in checks if check.status == 200}
+        refused = {check.session for check in checks if check.status == 401}
+        of_user: dict[str, list[Login]] = {}
+        for session in good & refused:
+            of_user.setdefault(tokens[session].user, []).append(tokens[session])
+        counts: dict[Scope, int] = {"one": 0, "all": 0}
+        for end in self.records:
+            if isinstance(end, End) and end.scope in counts:
+                counts[end.scope] += sum(map(end.must_end, of_user.get(end.user, ())))
+        return counts
+
     def idled(self) -> int:
         """How many sessions nobody has tried to end, and were refused."""
         ended = {r.session for r in self.records if isinstance(r, End)}
         refused = {r.session for r in self.records if isinstance(r, Check) and r.status == 401}
-        return len(refused - ended)
+        tokens = {r.session for r in self.records if isinstance(r, Login) and r.token}
+        return len(refused - ended - tokens)
 
     def checks_between(self, first: str, then: str) -> int:
         """How many checks were sent and answered after one incident and before the other."""

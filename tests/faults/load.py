@@ -33,6 +33,7 @@ CHECK_TIMEOUT_S = 1.5
 COMMAND_TIMEOUT_S = 10.0
 AFTERMATH_TTLS = 1.5  # for how long a session is still tried after its end was answered
 WAYS = ["log out", "log out twice", "revoke", "others", "all", "password"]
+NEW_WAYS = ["log in over", "token", "token and all", "token and password"]
 LINGERING = 4  # clients
 GUESSING = 3  # clients, at one account
 WRONG = "the phrase of nobody"
@@ -56,11 +57,12 @@ class Load:
     ) -> None:
         """``idle_s``: how long sessions may idle, where that is so short that it matters.
 
-        ``over``: a login over a live session ends it, as not every version of before does.
+        ``over``: a login over a live session ends it, and there are tokens for machines, as not
+        with every version of before.
         ``cap``: how many sessions a user may have, where that is so few that it matters; then the
         workers trust us to say where clients come from, too, and passwords are guessed.
         """
-        self._ways = [*WAYS, "log in over"] if over else WAYS
+        self._ways = [*WAYS, *NEW_WAYS] if over else WAYS
         if cap is not None:
             self._ways = [*self._ways, "crowd"]
         self._cap = cap
@@ -154,6 +156,8 @@ class Load:
             await self._log_out(user, first)
         elif way == "password":
             await self._change_password(user, first, second)
+        elif way.startswith("token"):
+            await self._end_token(user, first, second, way)
         elif way == "log in over":
             await self._log_in_over(user, first)
             await self._log_out(user, second)
@@ -166,6 +170,37 @@ class Load:
     async def _log_out(self, user: str, session: Followed) -> None:
         method = self._random.choice(["GET", "POST"])
         await self._command(user, session, "one", method, "/v1/logout_user", ended=(session,))
+
+    async def _end_token(self, user: str, first: Followed, second: Followed, way: str) -> None:
+        """Create a token for a machine, have it used on every host, and end it in one of the ways.
+
+        Where the answer does not come, or is none that tells of a token, nobody has one to try.
+        """
+        token = await self._create_token(user, first)
+        if token is None:
+            await asyncio.gather(self._log_out(user, first), self._log_out(user, second))
+            return
+        await asyncio.gather(*(self._check(token, worker) for worker in self.workers))
+        await asyncio.sleep(self._random.uniform(0, 0.2))
+        if way == "token and password":
+            await self._change_password(user, first, second, token)
+        elif way == "token and all":
+            request, body = ("POST", "/v1/sessions/end_all"), {"tokens": True}
+            ended = (first, second, token)
+            await self._command(user, first, "all", *request, ended=ended, body=body, tokens=True)
+        else:
+            path = f"/v1/tokens/{token.session_id}"
+            await self._command(user, first, "one", "DELETE", path, ended=(token,))
+            await asyncio.gather(self._log_out(user, first), self._log_out(user, second))
+
+    async def _create_token(self, user: str, by: Followed) -> Followed | None:
+        worker, began = self._any_worker(), time.monotonic_ns()
+        body = {"name": "load", "lifetime_s": 3600}
+        status, told = await self._ask(worker, "POST", "/v1/tokens", token=by.token, body=body)
+        if status != 201:
+            return None
+        granted = {"session_id": told["token_id"], "token": told["token"]}
+        return self._started(user, granted, began, time.monotonic_ns(), token=True)
 
     async def _log_in_over(self, user: str, first: Followed) -> None:
         """It ends the session that the browser has, and starts one."""
@@ -213,14 +248,16 @@ class Load:
                 self.guesses.append((time.monotonic(), status))
             await asyncio.sleep(self._random.uniform(0.02, 0.2))
 
-    async def _change_password(self, user: str, first: Followed, second: Followed) -> None:
-        """It ends every session and starts one."""
+    async def _change_password(
+        self, user: str, first: Followed, second: Followed, *tokens: Followed
+    ) -> None:
+        """It ends every session and token and starts a session."""
         current = self._passwords.pop(user)
         (new,) = {*PASSWORDS} - {current}
         body = {"current_password": current, "new_password": new}
         request = ("POST", "/v1/change_password")
         status, started = await self._command(
-            user, first, "all", *request, ended=(first, second), body=body
+            user, first, "all", *request, ended=(first, second, *tokens), body=body, tokens=True
         )
         if status == 401:  # an earlier end has come late
             self._passwords[user] = current
@@ -237,6 +274,7 @@ class Load:
         ended: tuple[Followed, ...],
         body: Any = None,
         cookie: bool = False,
+        tokens: bool = False,
     ) -> tuple[int | None, Followed | None]:
         """Ask with this session for the end of those; who knows of it tries them everywhere.
 
@@ -252,6 +290,7 @@ class Load:
         finally:  # also when this run is over: it may have happened
             answered = time.monotonic_ns()
             end = End(subject.session_id, user, scope, worker, began, answered, status)
+            end = msgspec.structs.replace(end, tokens=tokens)
             if granted:
                 end = msgspec.structs.replace(end, started=granted["session_id"])
             self.history.add(end)
@@ -309,19 +348,24 @@ class Load:
                 raise LoginRefused
             await asyncio.sleep(0.05)  # what refuses needs no hurry
 
-    def _started(self, user: str, granted: Any, began: int, answered: int) -> Followed:
+    def _started(
+        self, user: str, granted: Any, began: int, answered: int, *, token: bool = False
+    ) -> Followed:
         """Note a session that an answer has brought, and follow it."""
-        session = self._noted(user, granted, began, answered)
+        session = self._noted(user, granted, began, answered, token=token)
         self._left.setdefault(user, []).append(session)
         task = asyncio.create_task(self._follow(session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return session
 
-    def _noted(self, user: str, granted: Any, began: int, answered: int) -> Followed:
+    def _noted(
+        self, user: str, granted: Any, began: int, answered: int, *, token: bool = False
+    ) -> Followed:
         session = Followed(granted["session_id"], granted["token"])
         self.tokens[session.session_id] = session.token
-        self.history.add(Login(session.session_id, user, began, answered, self._idle_s))
+        idle_s = None if token else self._idle_s
+        self.history.add(Login(session.session_id, user, began, answered, idle_s, token))
         return session
 
     async def _follow(self, session: Followed) -> None:

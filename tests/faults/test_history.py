@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.faults.history import Check, End, History, Incident, Login, Record, Scope
@@ -87,6 +88,24 @@ def test_a_session_that_outlives_its_end_is_found(records: list[Record]) -> None
 )
 def test_a_refusal_of_an_active_session_is_found(records: list[Record]) -> None:
     assert found(*records) == ["refused while active"]
+
+
+def test_an_end_of_many_spares_tokens_unless_it_says_that_it_does_not() -> None:
+    token = Login("s", "u", 10, 20, token=True)
+    spares, ends = end(30, 40, session="t", scope="all"), end(30, 40, session="t", scope="all")
+    ends = msgspec.structs.replace(ends, tokens=True)
+
+    def found_of_it(*records: Record) -> list[str]:
+        return [violation.rule for violation in History([token, *records]).violations()]
+
+    assert found_of_it(spares, check(41, 42, 200)) == []
+    assert found_of_it(spares, check(41, 42, 401)) == ["refused while active"]
+    assert found_of_it(ends, check(41, 42, 200)) == ["accepted after its end"]
+    assert found_of_it(ends, check(41, 42, 401)) == []
+    assert found_of_it(end(30, 40), check(41, 42, 200)) == ["accepted after its end"]
+    seen = History([token, check(21, 22, 200), end(30, 40), ends, check(41, 42, 401)])
+    assert seen.tokens_ended() == {"one": 1, "all": 1}
+    assert History([token, check(21, 22, 200), spares]).tokens_ended() == {"one": 0, "all": 0}
 
 
 @pytest.mark.parametrize("record", [check(21, 25, 500), check(21, 25, 403), end(21, 25, 500)])

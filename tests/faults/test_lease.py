@@ -95,13 +95,14 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         nemesis = Nemesis(cluster, load, lease_ttl_s=TTL_S, seed=seed)
 
         def missing() -> list[str]:
-            seen = {
+            seen: dict[str, object] = {
                 "replaced": any(isinstance(r, End) and r.started for r in history.records),
                 "away": history.checks_between(POSTGRES_IS_KILLED, POSTGRES_IS_BACK),
                 "joined while ending": history.joined_while_ending(cluster.joins()),
                 "lingered": history.lingered(),
                 "idled": history.idled(),
                 "crowded out": load.crowded_out,
+                **{f"tokens, {scope}": n for scope, n in history.tokens_ended().items()},
                 "throttled": sum(status == 429 for _, status in load.guesses),
             }
             return [*nemesis.missing, *(what for what, times in seen.items() if not times)]
@@ -119,7 +120,8 @@ async def test_no_session_outlives_its_logout(directory: Path) -> None:
         report = (
             f"seed {seed}, {history.counts()}, {nemesis.done}, {away} checks without PostgreSQL, "
             f"{history.joined_while_ending(cluster.joins())} joins while a session was being ended,"
-            f" {history.lingered()} sessions kept by use, {history.idled()} that idled too long"
+            f" {history.lingered()} sessions kept by use, {history.idled()} that idled too long,"
+            f" tokens ended: {history.tokens_ended()}"
         )
         assert not violations, f"{report}\n{violations[0]}\n{words(cluster)}"
         assert not load.refused_logins, f"{report}\n{words(cluster)}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from gatelog.http.credentials import UnclearCredentials, has_session_cookie, read_token
+from gatelog.sessions.rules.tokens import machine_token_from_random
 from multidict import CIMultiDict
 
 A, B = "A" * 43, "B" * 43
+MACHINE = machine_token_from_random(bytes(range(32)))
 
 
 def read(*headers: tuple[str, str]) -> str | None:
@@ -62,6 +64,10 @@ def authorization(line: str) -> tuple[str, str]:
         ([authorization(f"Bearer {A}")], A),
         ([authorization(f"bEARER  {A}")], A),
         ([cookie(f"__Host-gatelog={A}"), authorization(f"Bearer {A}")], A),
+        # of machines: nowhere else
+        ([authorization(f"Bearer {MACHINE}")], MACHINE),
+        ([authorization(f"bearer  {MACHINE} ")], MACHINE),
+        ([cookie("other=1"), authorization(f"Bearer {MACHINE}")], MACHINE),
         # other schemes are somebody else's
         ([authorization("Basic YTpi")], None),
         ([authorization("")], None),
@@ -89,6 +95,16 @@ def test_the_token_of_a_request(headers: list[tuple[str, str]], token: str | Non
         [authorization("Bearer")],
         [authorization("Bearer ")],
         [authorization("Bearer short")],
+        [authorization(f"Bearer {MACHINE[:-1]}")],
+        [authorization(f"Bearer {MACHINE}0")],
+        [authorization(f"Bearer {MACHINE.swapcase()}")],
+        [authorization(f"Bearer {MACHINE[:30]}{MACHINE[31:]}{MACHINE[30]}")],
+        [authorization(f"Bearer {MACHINE}"), authorization(f"Bearer {MACHINE}")],
+        [authorization("Basic YTpi"), authorization(f"Bearer {MACHINE}")],
+        [cookie(f"__Host-gatelog={MACHINE}")],
+        [cookie(f"__Host-gatelog={MACHINE}"), authorization(f"Bearer {MACHINE}")],
+        [cookie(f"__Host-gatelog={A}"), authorization(f"Bearer {MACHINE}")],
+        [cookie(f'x="y"; __Host-gatelog={MACHINE}')],
         [authorization(f"Bearer\t{A}")],
         [authorization(f"Bearer={A}")],
         [authorization(f"Bearer {A}, Bearer {A}")],

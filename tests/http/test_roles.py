@@ -67,6 +67,9 @@ WHOSE: dict[str, Whose] = {
     "GET /v1/me/address": "user",
     "PUT /v1/me/address": "user",
     "DELETE /v1/me/address": "user",
+    "GET /v1/tokens": "user",
+    "POST /v1/tokens": "user",
+    "DELETE /v1/tokens/{token_id}": "user",
     "GET /v1/me/events": "user",
     "GET /v1/me/events/{position}/proof": "user",
 }
@@ -100,6 +103,7 @@ def routes_of(app: web.Application) -> list[Route]:
     values = {
         "session_id": str(uuid4()),
         "factor_id": str(uuid4()),
+        "token_id": str(uuid4()),
         "user_id": str(uuid4()),
         "position": "1",
         "role": "auditor",

@@ -29,7 +29,12 @@ from gatelog.audit.rules.events import AuditRead
 from gatelog.errors import LogDamaged
 from gatelog.ids import derived_event_id, uuid7
 from gatelog.log.rules import events as ev
-from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.events import (
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+    TokenCreated,
+)
 from gatelog.sessions.rules.lifetimes import MOST_RENEWED
 from gatelog.sessions.rules.state import PutSession, evolve
 
@@ -112,6 +117,24 @@ PINNED: dict[ev.Event, str] = {
         '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["admin"],"idle_s":900,"seen_at":null,'
         '"authenticated_at":null,"amr":["pwd","otp"]}'
     ),
+    TokenCreated(
+        **COMMON,
+        subject_id=USER,
+        session_id=SESSION,
+        token_digest=b"\x00" * 32,
+        expires_at=AT,
+        roles=("auditor",),
+        authenticated_at=AT,
+        amr=("pwd",),
+    ): (
+        '{"type":"token_created","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"session_id":"00000000-0000-4000-8000-00000000000c",'
+        '"token_digest":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",'
+        '"expires_at":"2026-01-02T03:04:05.678901Z","roles":["auditor"],'
+        '"authenticated_at":"2026-01-02T03:04:05.678901Z","amr":["pwd"]}'
+    ),
     SessionsRenewed(**COMMON, token_digests=(b"\xff" * 32, b"\x00" * 32)): (
         '{"type":"sessions_renewed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,"subject_id":null,'
@@ -191,6 +214,7 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
         "session_ended",
         "session_started",
         "sessions_renewed",
+        "token_created",
         "user_disabled",
         "user_enabled",
         "user_erased",

@@ -89,11 +89,21 @@ def test_what_is_sealed_but_no_array_opens_to_nothing() -> None:
     assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) is None
 
 
-@pytest.mark.parametrize("fields", [["ada", None, None], ["ada", None, None, None, "more"]])
+@pytest.mark.parametrize("fields", [["ada", None, None], ["ada", *[None] * 4, "more"]])
 def test_fields_that_came_later_and_will_come_are_no_obstacle(fields: list[str | None]) -> None:
     plain = msgspec.msgpack.encode(fields) + b"\x80"
     field = NONCE + AESGCM(KEY).encrypt(NONCE, plain, ID.bytes + b"user_enabled")
     assert unseal(msgspec.structs.replace(sealed(), sealed=field), KEY) == Personal("ada")
+
+
+def test_the_name_of_a_token_stands_at_the_end_where_there_is_one() -> None:
+    named = Personal("ada", name="nightly")
+    event = sealed(named)
+    assert event.sealed is not None
+    plain = AESGCM(KEY).decrypt(event.sealed[:12], event.sealed[12:], ID.bytes + b"user_enabled")
+    packed = plain.rpartition(b"\x80")[0]
+    assert msgspec.msgpack.decode(packed) == ["ada", None, None, None, "nightly"]
+    assert unseal(event, KEY) == named
 
 
 def test_the_length_does_not_tell_the_name() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,7 +23,14 @@ from gatelog.sessions.rules.record import (
     tombstone,
 )
 from gatelog.sessions.rules.state import ActiveSession
-from gatelog.sessions.rules.tokens import is_well_formed, token_digest, token_from_random
+from gatelog.sessions.rules.tokens import (
+    MACHINE_TOKEN,
+    is_machine_token,
+    is_well_formed,
+    machine_token_from_random,
+    token_digest,
+    token_from_random,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,3 +194,40 @@ def test_what_is_no_token(text: str) -> None:
 def test_a_token_needs_all_its_bits() -> None:
     with pytest.raises(ValueError, match="32"):
         token_from_random(b"x" * 31)
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 56), st.sampled_from("0Aaz_"))
+def test_a_token_of_a_machine_is_found_by_its_form_and_checked_by_its_end(
+    random: bytes, place: int, char: str
+) -> None:
+    token = machine_token_from_random(random)
+    assert re.fullmatch(r"gatelog_[0-9A-Za-z]{49}", token)
+    assert is_machine_token(token)
+    assert not is_well_formed(token), "nor is it a session's"
+    changed = token[:place] + char + token[place + 1 :]
+    assert is_machine_token(changed) == (changed == token), "CRC-32 finds every single change"
+
+
+def test_the_form_of_a_machines_token_is_pinned() -> None:
+    assert machine_token_from_random(bytes(32)) == "gatelog_" + "0" * 43 + "3wHFWn"
+    largest = machine_token_from_random(b"\xff" * 32)
+    assert len(largest) == 57
+    assert is_machine_token(largest)
+    for text in ("", "gatelog_", largest + "\n", largest.replace("gatelog_", "gatelog-"), "ä" * 57):
+        assert not is_machine_token(text)
+    with pytest.raises(ValueError, match="32"):
+        machine_token_from_random(b"x" * 31)
+
+
+def test_the_page_says_how_a_scanner_checks_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(program, names)  # noqa: S102
+    for number in range(100):
+        token = machine_token_from_random(hashlib.sha256(bytes([number])).digest())
+        assert names["is_token"](token)
+        assert not names["is_token"](token[:-1] + ("0" if token[-1] != "0" else "1"))
+    (pattern,) = re.findall(r"^\\bgatelog_.*$", page, re.MULTILINE)
+    assert re.search(pattern, f'token = "{token}"')
+    assert pattern == rf"\b{MACHINE_TOKEN}\b"

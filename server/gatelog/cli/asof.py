@@ -107,6 +107,7 @@ def _shown(then: SessionThen) -> dict[str, object]:
         "started_at": session.started_at,
         "expires_at": session.absolute_at,
         "roles": session.roles,
+        "is_token": session.is_token,
         "ended": then.ended,
     }
 

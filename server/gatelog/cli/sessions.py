@@ -65,20 +65,25 @@ def _shown(found: ActiveSession) -> dict[str, object]:
 @session.command("end")
 @click.argument("session_id", type=click.UUID, required=False)
 @click.option("--user", "login", metavar="LOGIN", help="End all sessions of this user.")
+@click.option("--tokens", is_flag=True, help="With --user: end the tokens for machines, too.")
 @json_option
 @click.pass_obj
-def end(config: Config, session_id: UUID | None, login: str | None, as_json: bool) -> None:
-    """End one session, or all of a user."""
+def end(
+    config: Config, session_id: UUID | None, login: str | None, *, tokens: bool, as_json: bool
+) -> None:
+    """End one session or token, or all sessions of a user."""
     from gatelog.cli.services import with_accounts
 
     if (session_id is None) == (login is None):
         raise click.UsageError("Give a SESSION_ID or --user LOGIN.")
+    if tokens and login is None:
+        raise click.UsageError("Give --tokens with --user LOGIN.")
 
     async def work(accounts: Accounts) -> Ended:
         if session_id is not None:
             return await accounts.sessions.revoke_session(session_id)
         return await accounts.sessions.revoke_all(
-            (await accounts.users.find_user(login or "")).subject_id
+            (await accounts.users.find_user(login or "")).subject_id, tokens=tokens
         )
 
     ended = with_accounts(config, "session end", work)

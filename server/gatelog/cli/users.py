@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gatelog.accounts.service.acting import Ended
     from gatelog.accounts.store.users import ListedUser
     from gatelog.host.database import Dsns
+    from gatelog.sessions.rules.state import ActiveSession
 
 MAX_PASSWORD_FILE_BYTES = 64 * 1024
 _NOBODY = UUID(int=0)
@@ -31,7 +32,7 @@ _NOBODY = UUID(int=0)
 
 @click.group()
 def user() -> None:
-    """Add, invite, import, list, disable, unlock and erase users; passwords and roles of theirs."""
+    """Add, invite, import, list, disable, unlock and erase users; passwords, roles and tokens."""
 
 
 user.add_command(import_users)
@@ -114,6 +115,35 @@ def _state(listed: ListedUser) -> str:
     if listed.erased:
         return "erased"
     return "disabled" if listed.disabled else "enabled"
+
+
+@user.command("tokens")
+@click.argument("login")
+@json_option
+@click.pass_obj
+def list_tokens(config: Config, login: str, as_json: bool) -> None:
+    """List a user's tokens for machines; 'session end' ends one."""
+    from gatelog.accounts.service.tokens import last_used_on
+    from gatelog.cli.services import with_accounts
+
+    async def work(accounts: Accounts) -> list[ActiveSession]:
+        return await accounts.tokens.listed((await accounts.users.find_user(login)).subject_id)
+
+    rows = [
+        {
+            "token_id": token.session_id,
+            "created_at": token.started_at,
+            "expires_at": token.expires_at,
+            "roles": token.roles,
+            "last_used_on": last_used_on(token),
+        }
+        for token in with_accounts(config, "user tokens", work)
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ["token", "created (UTC)", "expires (UTC)", "roles", "last used (UTC)"]
+    print_table(f"Tokens of {login}", columns, [tuple(row.values()) for row in rows])
 
 
 @user.command("disable")

@@ -32,6 +32,7 @@ from gatelog.hosting.operations import (
     texts_of,
     unavailable,
 )
+from gatelog.http.bodies import may_be_missing
 from gatelog.http.credentials import LOCAL_COOKIE, SECURE_COOKIE
 from gatelog.http.described import Lines, Reply, Told, fields_of, told_by, types_of
 from gatelog.http.problems import CONTENT_TYPE, Problem
@@ -67,7 +68,7 @@ _SCHEMES: Mapping[str, Mapping[str, str]] = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": 'The token of a login with `"token": "bearer"`.',
+        "description": 'The token of a login with `"token": "bearer"`, or one for a machine.',
     },
 }
 _ABOUT = """\
@@ -129,7 +130,9 @@ class Document:
         }
         if each.described.body is not None:
             content = {"application/json": {"schema": self._schema(each.described.body)}}
-            told["requestBody"] = {"required": True, "content": content}
+            told["requestBody"] = {"content": content}
+            if not may_be_missing(each.described.body):
+                told["requestBody"]["required"] = True
         return {name: value for name, value in told.items() if value or name == "security"}
 
     def _new_name(self, wanted: str) -> str:

@@ -22,6 +22,7 @@ from gatelog import errors
 from gatelog.http.described import (
     DESCRIBED,
     METHOD,
+    NO_TOKENS,
     RECENT,
     ROLES,
     Described,
@@ -65,6 +66,7 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.accounts.web.second_steps": Tag("logins", "Register, log in, change the password."),
     "gatelog.accounts.web.factors": Tag("factors", "One's own second factors."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
+    "gatelog.accounts.web.tokens": Tag("tokens", "Tokens for machines."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
     "gatelog.proofs.web": Tag("log", "Checkpoints, tiles and proofs of the log (C2SP)."),
@@ -85,6 +87,7 @@ class Operation(msgspec.Struct, frozen=True):
     public: bool
     roles: tuple[frozenset[str], ...]
     recent: bool
+    for_logins: bool
     method_of_login: str = ""
 
     @property
@@ -131,6 +134,7 @@ def _operation(path: str, method: str, handler: Any) -> Operation | None:
         roles=tuple(_first(marks, ROLES) or ()),
         recent=bool(_first(marks, RECENT)),
         method_of_login=_first(marks, METHOD) or "",
+        for_logins=bool(_first(marks, NO_TOKENS)),
     )
 
 
@@ -158,6 +162,8 @@ def texts_of(each: Operation) -> tuple[str, str]:
         about.append("Needs a login of a moment ago.")
     if each.method_of_login:
         about.append(f"Needs a login by `{each.method_of_login}` (RFC 8176).")
+    if each.for_logins:
+        about.append("Not with a token for a machine.")
     return summary.removesuffix("."), " ".join(about)
 
 
@@ -174,9 +180,11 @@ def problems_of(each: Operation) -> Iterator[Told]:
     if each.roles:
         found.append(errors.Forbidden)
     if each.recent:
-        found.append(errors.RecentLoginRequired)
+        found += [errors.RecentLoginRequired, errors.TokenNotAllowed]
     if each.method_of_login:
         found.append(errors.FactorLoginRequired)
+    if each.for_logins:
+        found.append(errors.TokenNotAllowed)
     if each.described.body is not None:
         found += _OF_A_BODY
     if fields_of(each.described.query):

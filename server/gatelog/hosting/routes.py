@@ -9,6 +9,7 @@ from gatelog.accounts.web.logins import login_routes
 from gatelog.accounts.web.recovery import recovery_routes
 from gatelog.accounts.web.second_steps import second_step_routes
 from gatelog.accounts.web.sessions import session_routes
+from gatelog.accounts.web.tokens import token_routes
 from gatelog.accounts.web.users import user_routes
 from gatelog.audit.web.asof import asof_routes
 from gatelog.audit.web.events import audit_routes
@@ -32,6 +33,7 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *second_step_routes(),
         *factor_routes(),
         *session_routes(),
+        *token_routes(),
         *user_routes(),
         *recovery_routes(),
         *log_routes(),

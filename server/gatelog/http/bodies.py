@@ -45,14 +45,23 @@ class SlowBody(web.RequestPayloadError, TimeoutError):
 async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
     """The request's body as this struct: JSON of at most 16 KiB, all its fields known.
 
+    Where every field may be left out, so may the body.
+
     Raises UnsupportedMediaType (415), BodyTooLarge (413), RequestTimedOut (408), BadRequest and
     MalformedJson (400), and InvalidInput (422), which names the field and does not quote it.
     """
+    if not request.body_exists and may_be_missing(expected):
+        return expected()
     if _json_type.fullmatch(request.headers.get(hdrs.CONTENT_TYPE, "")) is None:
         raise UnsupportedMediaType()
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed.")
     return parse_body(await _read(request), expected)
+
+
+def may_be_missing(expected: type[msgspec.Struct]) -> bool:
+    """Whether there need be no body: nothing in it is required."""
+    return not any(field.required for field in msgspec.structs.fields(expected))
 
 
 async def _read(request: web.Request) -> bytes:

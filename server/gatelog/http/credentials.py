@@ -4,6 +4,8 @@ Rules:
 
 - A token comes in the session cookie, in ``Authorization: Bearer``, or in both if they agree.
   A malformed cookie, or several that differ, are no credential at all: never a guess.
+- A machine's token comes as a bearer and never in a cookie. One whose checksum is wrong is
+  malformed.
 - Other schemes of ``Authorization`` are not ours (a proxy in front may use Basic) and are passed
   over: they neither help nor harm a session cookie.
 - The cookie is ``__Host-gatelog``: Secure, HttpOnly, SameSite=Lax, Path=/. Over plain HTTP, where
@@ -27,9 +29,15 @@ from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
-from gatelog.errors import CrossSiteRequest, NotAuthenticated, Premature
+from gatelog.errors import CrossSiteRequest, NotAuthenticated, Premature, TokenNotAllowed
 from gatelog.http.settings import CONFIG
-from gatelog.sessions.rules.tokens import TOKEN_LENGTH, is_well_formed
+from gatelog.sessions.rules.tokens import (
+    MACHINE_TOKEN,
+    TOKEN_LENGTH,
+    fits_checksum,
+    is_machine_token,
+    is_well_formed,
+)
 from gatelog.settings import Network
 
 SECURE_COOKIE = "__Host-gatelog"
@@ -56,6 +64,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _only_secure_cookie = re.compile(
     rf'(?:[^"]*;[ \t]*)?{_SECURE_PAIR}([A-Za-z0-9_-]{{{TOKEN_LENGTH}}})(?:[ \t]*;[^"]*)?'
 ).fullmatch
+# A bearer of either form, as nearly everybody writes it.
+_only_bearer = re.compile(rf"Bearer ([A-Za-z0-9_-]{{{TOKEN_LENGTH}}}|{MACHINE_TOKEN})").fullmatch
 _values_of = {
     pair: re.compile(rf"(?:^|;)[ \t]*{pair}([^;]*)").findall for pair in (_SECURE_PAIR, _LOCAL_PAIR)
 }
@@ -77,20 +87,34 @@ def read_token(request: web.Request) -> str | None:
             found = _only_secure_cookie(lines[0])
             if found is not None:
                 return found[1]
+    elif lines is None:
+        found = _only_bearer(headers[hdrs.AUTHORIZATION])
+        if found is not None and len(headers.getall(hdrs.AUTHORIZATION)) == 1:
+            token = found[1]
+            if len(token) == TOKEN_LENGTH or fits_checksum(token):
+                return token
     return _unusual_token(request, "; ".join(lines or ()))
 
 
 def _unusual_token(request: web.Request, raw: str) -> str | None:
-    """The token of a request that does not simply carry one cookie of the secure name."""
+    """The token of a request that carries more than one cookie of the secure name, or a bearer."""
     token = _cookie_token(request, raw)
     bearer = _bearer_token(request.headers.getall(hdrs.AUTHORIZATION, ()))
-    if bearer is not None and token is not None and bearer != token:
+    if token is not None and (not is_well_formed(token) or bearer not in {None, token}):
         raise UnclearCredentials()
-    if token is None:
-        token = bearer
-    if token is not None and not is_well_formed(token):
+    if bearer is not None and not is_well_formed(bearer) and not is_machine_token(bearer):
         raise UnclearCredentials()
-    return token
+    return bearer if token is None else token
+
+
+def refuse_machine_token(request: web.Request) -> None:
+    """Refuse a request that presents a machine's token, good or not. Raises TokenNotAllowed."""
+    try:
+        token = read_token(request)
+    except UnclearCredentials:
+        return
+    if token is not None and is_machine_token(token):
+        raise TokenNotAllowed()
 
 
 def has_session_cookie(request: web.Request) -> bool:

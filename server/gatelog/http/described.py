@@ -28,6 +28,7 @@ DESCRIBED: Final = "gatelog_described"
 ROLES: Final = "gatelog_roles"  # a mark: sets of roles, of each of which a user must have one
 RECENT: Final = "gatelog_recent"  # a mark: the session must be young
 METHOD: Final = "gatelog_method"  # a mark: the session must have begun by this method (RFC 8176)
+NO_TOKENS: Final = "gatelog_no_tokens"  # a mark: it must be no token of a machine
 
 Error = type[GatelogError] | type[web.HTTPException]
 Fields = Mapping[str, Any] | type[msgspec.Struct] | Callable[[], Mapping[str, Any]]

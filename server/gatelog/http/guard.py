@@ -16,6 +16,8 @@ Rules:
 - A request that changes something and carries a session cookie is refused if it comes from
   another origin, and any is that comes ahead of time. A handler of GET that changes something is
   marked ``@changes_state``, one that changes nothing by any method ``@changes_nothing``.
+- A handler that is marked ``@no_tokens`` is for who has logged in: a machine's token is answered
+  403 there.
 - A WebSocket's handshake is a GET that a page of any origin may send with the cookie (RFC 6455,
   section 10.2), so it is refused like a request that changes something.
 - Every error leaves as a problem document; what looks like an attack leaves a line in the log
@@ -34,10 +36,16 @@ from aiohttp.abc import AbstractView
 from aiohttp.typedefs import Handler, Middleware
 
 from gatelog.config import Config
-from gatelog.errors import ExpectationFailed, GatelogError, RequestTimedOut
+from gatelog.errors import ExpectationFailed, GatelogError, RequestTimedOut, TokenNotAllowed
 from gatelog.http.answers import keep_private
 from gatelog.http.bodies import SlowBody
-from gatelog.http.credentials import UnclearCredentials, read_token, refuse_foreign
+from gatelog.http.credentials import (
+    UnclearCredentials,
+    read_token,
+    refuse_foreign,
+    refuse_machine_token,
+)
+from gatelog.http.described import NO_TOKENS
 from gatelog.http.problems import (
     NO_CREDENTIALS,
     NO_SESSION,
@@ -89,6 +97,16 @@ def changes_nothing(handler: MarkedT) -> MarkedT:
     No request to it is refused for coming from another site.
     """
     setattr(handler, _CHANGES_NOTHING, True)
+    return handler
+
+
+def no_tokens(handler: MarkedT) -> MarkedT:
+    """Mark a handler, or a view, that a token for a machine may not use, whatever its roles are.
+
+    It is answered 403 with the code ``token_not_allowed``. A mark on a class does not reach its
+    subclasses.
+    """
+    setattr(handler, NO_TOKENS, True)
     return handler
 
 
@@ -165,7 +183,11 @@ def checking(door: Door) -> Middleware:
 
 def checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
     """The check, or as much of it as the marks ask for, and then the handler."""
-    safe = _harmless_methods(marks)
+    return _opened(inner, marks) if _PUBLIC in marks else _protected(door, inner, marks)
+
+
+def _protected(door: Door, inner: Handler, marks: Container[str]) -> Handler:
+    safe, for_logins = _harmless_methods(marks), NO_TOKENS in marks
 
     async def protected(request: web.Request) -> web.StreamResponse:
         try:
@@ -181,21 +203,31 @@ def checked(door: Door, inner: Handler, marks: Container[str]) -> Handler:
             if not session:
                 return NO_SESSION.response()
             request[SESSION] = session
+            if for_logins and session.is_token:
+                raise TokenNotAllowed()
             response = await inner(request)
             keep_private(response)
             return response
         except Exception as error:
             return _answer(request, error)
 
+    return protected
+
+
+def _opened(inner: Handler, marks: Container[str]) -> Handler:
+    safe, for_logins = _harmless_methods(marks), NO_TOKENS in marks
+
     async def opened(request: web.Request) -> web.StreamResponse:
         try:
             if request.method not in safe or hdrs.UPGRADE in request.headers:
                 refuse_foreign(request)
+            if for_logins:
+                refuse_machine_token(request)
             return await inner(request)
         except Exception as error:
             return _answer(request, error)
 
-    return opened if _PUBLIC in marks else protected
+    return opened
 
 
 def _harmless_methods(marks: Container[str]) -> frozenset[str]:

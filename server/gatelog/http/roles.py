@@ -21,6 +21,7 @@ from gatelog.errors import (
     Forbidden,
     NotAuthenticated,
     RecentLoginRequired,
+    TokenNotAllowed,
 )
 from gatelog.http.caller import caller_of
 from gatelog.http.described import METHOD, RECENT, ROLES
@@ -74,7 +75,8 @@ def recent_login(minutes: float, amr: str = "") -> Callable[[HandlerT], HandlerT
 
     A session whose user was authenticated longer ago than these minutes is answered 401 with the
     code ``recent_login_required``, one that began without the method with the code
-    ``factor_login_required``; both go on, and the user logs in again. Raises ValueError for a time
+    ``factor_login_required``; both go on, and the user logs in again. A token for a machine is
+    answered 403 with the code ``token_not_allowed``: it cannot log in. Raises ValueError for a time
     that is not positive.
     """
     if not minutes > 0:
@@ -82,6 +84,8 @@ def recent_login(minutes: float, amr: str = "") -> Callable[[HandlerT], HandlerT
     longest = timedelta(minutes=minutes)
 
     def refuse(session: Session) -> None:
+        if session.is_token:
+            raise TokenNotAllowed()
         if utc_now() - session.authenticated_at > longest:
             raise RecentLoginRequired(f"This needs a login of the last {minutes:g} minutes.")
         _refuse_without(session, amr)
@@ -98,8 +102,11 @@ def _refuse_without(session: Session, amr: str) -> None:
 def refuse_old_login(request: web.Request) -> None:
     """Refuse what the configuration asks a recent login for (OWASP ASVS 5.0, 7.5.2).
 
-    Raises RecentLoginRequired when its user was authenticated longer ago; the session goes on.
+    Raises RecentLoginRequired when its user was authenticated longer ago, and the session goes on;
+    TokenNotAllowed for a machine.
     """
+    if request[SESSION].is_token:
+        raise TokenNotAllowed()
     longest_s = request.config_dict[CONFIG].recent_login_s
     age = utc_now() - request[SESSION].authenticated_at
     if longest_s and age > timedelta(seconds=longest_s):

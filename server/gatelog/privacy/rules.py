@@ -7,8 +7,9 @@ Formats (nothing else is needed to open a sealed field, given the key)::
 
     sealed   nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, AAD) with its 16-byte tag
     AAD      event id (16 bytes) ‖ event type (ASCII)
-    plain    MessagePack array [login, address, agent, trace], nil where unknown ‖ 0x80 ‖ 0x00 …
-             up to a multiple of 32 bytes, so that its length tells little of a name's
+    plain    MessagePack array [login, address, agent, trace, name], nil where unknown ‖ 0x80 ‖
+             0x00 … up to a multiple of 32 bytes, so that its length tells little of a name's;
+             ``name`` is that of a token, and is there only where there is one
 
     wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
     AAD      what the key is for: ``subject``, ``day`` or ``address`` ‖ 0x00 ‖ whose it is
@@ -60,16 +61,18 @@ class UserErased(ev.UserEvent, frozen=True, kw_only=True, tag="user_erased"):
 
 
 class Personal(msgspec.Struct, frozen=True, array_like=True):
-    """What an event may say of a person. New fields are added at the end.
+    """What an event may say of a person, or a person of a token (``name``).
 
-    ``trace`` is the 16 bytes of the request's trace id (W3C Trace Context): lines of other logs
-    have it, too, and may say whose request it was. So it is forgotten with the rest.
+    New fields are added at the end. ``trace`` is the 16 bytes of the request's trace id (W3C Trace
+    Context): lines of other logs have it, too, and may say whose request it was. So it is forgotten
+    with the rest.
     """
 
     login: str | None = None
     address: str | None = None
     agent: str | None = None
     trace: bytes | None = None
+    name: str | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -106,7 +109,9 @@ def day_of(event: ev.Event) -> date:
 
 def seal(personal: Personal, key: bytes, nonce: bytes, event_id: UUID, event_type: str) -> bytes:
     """The ``sealed`` field of the event with this id and type."""
-    plain = _pack(personal) + b"\x80"
+    fields = msgspec.structs.astuple(personal)
+    plain = _pack(fields if personal.name is not None else fields[:-1])
+    plain += b"\x80"
     plain += bytes(-len(plain) % PADDED_TO)
     return nonce + AESGCM(key).encrypt(nonce, plain, _aad(event_id, event_type))
 

@@ -23,7 +23,7 @@ from gatelog.log.rules.events import UserEvent
 from gatelog.log.rules.kinds import Decision, Need, World
 from gatelog.privacy.rules import UserErased
 from gatelog.sessions.rules.events import EndReason
-from gatelog.sessions.rules.state import Sessions, SessionsOf
+from gatelog.sessions.rules.state import ActiveSession, Sessions, SessionsOf
 
 NO_SUCH_USER = "There is no such user."
 
@@ -56,8 +56,8 @@ class ChangeUser(UserCommand, frozen=True, kw_only=True):
         if isinstance(event, UserEnabled):
             return Decision((event,))
         reason: EndReason = "user_disabled" if isinstance(event, UserDisabled) else "revoked"
-        sessions = world.of(Sessions).of(event.subject_id)
-        return Decision((event, *ended_by(event, sessions, reason, 1, world.now)))
+        ending = [s for s in world.of(Sessions).of(event.subject_id) if _ends(event, s)]
+        return Decision((event, *ended_by(event, ending, reason, 1, world.now)))
 
 
 class UnlockPassword(UserCommand, frozen=True, kw_only=True):
@@ -119,6 +119,13 @@ def _is_change(user: User, event: UserEvent) -> bool:
             return event.role not in user.roles
         case RoleRevoked():
             return event.role in user.roles
+    return True
+
+
+def _ends(event: UserEvent, session: ActiveSession) -> bool:
+    """Whether this session ends by the event: of tokens those only that would have too much."""
+    if isinstance(event, RoleGranted | RoleRevoked) and session.is_token:
+        return isinstance(event, RoleRevoked) and event.role in session.roles
     return True
 
 

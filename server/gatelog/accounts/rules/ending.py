@@ -74,14 +74,22 @@ class EndSession(EndingCommand, frozen=True, kw_only=True):
 
 
 class EndSessions(EndingCommand, frozen=True, kw_only=True):
-    """End all sessions of a user, or all but the one to ``keep`` (which must be active)."""
+    """End all sessions of a user, or all but the one to ``keep`` (which must be active).
+
+    ``tokens``: those of machines, too.
+    """
 
     keep: UUID | None = None
+    tokens: bool = False
 
     def ending(self, sessions: Sessions) -> Iterable[ActiveSession]:
         if self.keep and sessions.find(self.subject_id, self.keep) is None:
             raise NotAuthenticated()
-        return [s for s in sessions.of(self.subject_id) if s.session_id != self.keep]
+        return [
+            session
+            for session in sessions.of(self.subject_id)
+            if session.session_id != self.keep and (self.tokens or not session.is_token)
+        ]
 
 
 class ExpireSessions(UserCommand, frozen=True, kw_only=True):

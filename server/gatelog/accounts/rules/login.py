@@ -45,6 +45,7 @@ from gatelog.errors import (
     NotAuthenticated,
     RegistrationClosed,
     StaleMasterKey,
+    TokenNotAllowed,
     TooManySessions,
 )
 from gatelog.ids import derived_event_id
@@ -200,7 +201,7 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
         others = [
             session
             for session in sessions.of(subject_id)
-            if session not in replaced and session.expires_at > world.now
+            if not session.is_token and session not in replaced and session.expires_at > world.now
         ]
         surplus = max(0, len(others) + 1 - self.max_sessions)
         if surplus and self.refuse:
@@ -304,6 +305,8 @@ class RenewSession(UserCommand, frozen=True, kw_only=True):
         old = world.of(Sessions).find(subject_id, self.session_id)
         if user is None or user.disabled or old is None or old.expires_at <= world.now:
             raise NotAuthenticated()
+        if old.is_token:
+            raise TokenNotAllowed()
         event = msgspec.structs.replace(
             event,
             occurred_at=world.now,

@@ -16,6 +16,7 @@ from gatelog.accounts.service.recovery import Recovery
 from gatelog.accounts.service.second_steps import SecondSteps
 from gatelog.accounts.service.sessions import UserSessions
 from gatelog.accounts.service.throttling import Throttle
+from gatelog.accounts.service.tokens import Tokens
 from gatelog.accounts.service.turns import Turns
 from gatelog.accounts.service.users import Administration
 from gatelog.accounts.store.factors import FactorStore
@@ -96,6 +97,9 @@ class Accounts:
             names=SessionNames(database),
             personal=self._personal,
             acting=acting,
+        )
+        self.tokens = Tokens(
+            config, users=users, sessions=self.sessions, personal=self._personal, acting=acting
         )
         self.users = Administration(config, users=users, personal=self._personal, acting=acting)
         links = LinkStore(database)

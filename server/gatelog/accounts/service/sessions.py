@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from uuid import UUID
@@ -31,13 +32,15 @@ from gatelog.accounts.service.devices import devices_of
 from gatelog.accounts.store.names import SessionNames
 from gatelog.accounts.store.users import Users
 from gatelog.clock import new_event_id
-from gatelog.errors import NotFound
+from gatelog.errors import GatelogError, NotFound
 from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import EndReason, SessionEnded
 from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.state import ActiveSession
 from gatelog.sessions.store.lookup import FoundSession, SessionList, Sweep
+
+logger = logging.getLogger(__name__)
 
 MAX_EXPIRED_SESSIONS = 128  # at once: half of a commit, so that others find room in it
 MAX_SUBJECTS = 256  # whose sessions are ended at once
@@ -63,9 +66,15 @@ def _described(
     key: bytes | None,
 ) -> DescribedSession:
     known, sealed = personal or Personal(), names.get(session.session_id)
-    name = open_name(sealed, key, session.session_id) if sealed and key else None
+    name = open_name(sealed, key, session.session_id) if sealed and key else known.name
     device = devices.get(known.agent) if known.agent else None
     return DescribedSession(session, name, device, known.address)
+
+
+def _is_of(found: FoundSession, session: Session, *, token: bool) -> bool:
+    """Whether it is the same user's, and a token, or none."""
+    there = found.session
+    return there.subject_id == session.subject_id and there.is_token == token
 
 
 class UserSessions:
@@ -88,13 +97,13 @@ class UserSessions:
 
     # --- listing
 
-    async def list_sessions(self, subject_id: UUID) -> list[ActiveSession]:
-        """The user's sessions that have not expired, oldest first."""
-        return await self._sessions.of_user(subject_id, self._acting.now())
+    async def list_sessions(self, subject_id: UUID, *, tokens: bool = False) -> list[ActiveSession]:
+        """The user's sessions, or the tokens, that have not expired, oldest first."""
+        return await self._sessions.of_user(subject_id, self._acting.now(), tokens=tokens)
 
-    async def described(self, subject_id: UUID) -> list[DescribedSession]:
+    async def described(self, subject_id: UUID, *, tokens: bool = False) -> list[DescribedSession]:
         """The same, with what tells a person which is which. For that person's own eyes."""
-        sessions = await self.list_sessions(subject_id)
+        sessions = await self.list_sessions(subject_id, tokens=tokens)
         ids = [session.session_id for session in sessions]
         starts, names = await self._names.starts(ids), await self._names.read(ids)
         opened = await self._personal.open_personal(list(starts.values()))
@@ -113,12 +122,20 @@ class UserSessions:
         """
         kept = normalise_name(name) if name is not None else None
         found, position = await self._sessions.by_id(session_id)
-        if found is not None and found.session.subject_id == session.subject_id:
+        if found is not None and _is_of(found, session, token=False):
             sealed = await self._sealed_name(session.subject_id, session_id, kept)
             if await self._names.write(session_id, sealed):
                 return kept
         await self._acting.wait_for_what_ended(position)
         raise NotFound("You have no such session.")
+
+    async def keep_name(self, session: ActiveSession, name: str) -> None:
+        """Keep the name of a session that is active; whatever goes wrong, nothing is kept."""
+        try:
+            sealed = await self._sealed_name(session.subject_id, session.session_id, name)
+            await self._names.write(session.session_id, sealed)
+        except GatelogError as error:
+            logger.warning("a name is not kept: %s", error)
 
     async def _sealed_name(self, person: UUID, session_id: UUID, name: str | None) -> bytes | None:
         if name is None:
@@ -128,10 +145,10 @@ class UserSessions:
             raise NotFound("You have no such session.")  # nor anything else any more
         return seal_name(name, key, session_id, os.urandom(NONCE_BYTES))
 
-    async def sessions_of(self, subject_id: UUID) -> list[ActiveSession]:
+    async def sessions_of(self, subject_id: UUID, *, tokens: bool = False) -> list[ActiveSession]:
         """The same of any user, for administrators. Raises NotFound."""
         await self._existing(subject_id)
-        return await self.list_sessions(subject_id)
+        return await self.list_sessions(subject_id, tokens=tokens)
 
     async def list_all_sessions(self, after: UUID, limit: int) -> list[ActiveSession]:
         """A page of everybody's sessions, by id, for operators."""
@@ -153,14 +170,19 @@ class UserSessions:
         return await self._end_one(found, "logout", client)
 
     async def end_session(
-        self, session: Session, session_id: UUID, client: Client = UNKNOWN_CLIENT
+        self,
+        session: Session,
+        session_id: UUID,
+        client: Client = UNKNOWN_CLIENT,
+        *,
+        token: bool = False,
     ) -> Ended:
-        """End one session of the same user. Raises NotFound for what is not theirs."""
+        """End one session, or token, of the same user. Raises NotFound for what is not theirs."""
         found, position = await self._sessions.by_id(session_id)
-        if found is None or found.session.subject_id != session.subject_id:
+        if found is None or not _is_of(found, session, token=token):
             # for others', too: time must not tell
             await self._acting.wait_for_what_ended(position)
-            raise NotFound("You have no such session.")
+            raise NotFound(f"You have no such {'token' if token else 'session'}.")
         return await self._end_one(found, "revoked", client)
 
     async def revoke_session(self, session_id: UUID) -> Ended:
@@ -193,16 +215,28 @@ class UserSessions:
         own = Actor(session.subject_id, client)
         return await self._end_all(session.subject_id, own, keep=session.session_id)
 
-    async def end_all(self, session: Session, client: Client = UNKNOWN_CLIENT) -> Ended:
-        """End all sessions of the user, this one too."""
-        return await self._end_all(session.subject_id, Actor(session.subject_id, client))
+    async def end_all(
+        self, session: Session, client: Client = UNKNOWN_CLIENT, *, tokens: bool = False
+    ) -> Ended:
+        """End all sessions of the user, this one too; ``tokens``: and those of machines."""
+        own = Actor(session.subject_id, client)
+        return await self._end_all(session.subject_id, own, tokens=tokens)
 
-    async def revoke_all(self, subject_id: UUID, by: Actor | None = None) -> Ended:
-        """End all sessions of any user, as an operator or administrator may. Raises NotFound."""
+    async def revoke_all(
+        self, subject_id: UUID, by: Actor | None = None, *, tokens: bool = False
+    ) -> Ended:
+        """The same of any user, as an operator or administrator may. Raises NotFound."""
         await self._existing(subject_id)
-        return await self._end_all(subject_id, by)
+        return await self._end_all(subject_id, by, tokens=tokens)
 
-    async def _end_all(self, subject_id: UUID, by: Actor | None, keep: UUID | None = None) -> Ended:
+    async def _end_all(
+        self,
+        subject_id: UUID,
+        by: Actor | None,
+        *,
+        keep: UUID | None = None,
+        tokens: bool = False,
+    ) -> Ended:
         """End a user's sessions; ``by`` is an administrator or the user, None an operator."""
         about = self._acting.about(subject_id, by)
         sealed = None
@@ -217,13 +251,14 @@ class UserSessions:
             actor_id=about["actor_id"],
             reason="revoked",
             keep=keep,
+            tokens=tokens,
             sealed=sealed,
         )
         address_index = await self._personal.index_of(client_of(by))
         return await self._acting.end(Act(command, address_index))
 
     async def end_everybody(self) -> int:
-        """End all sessions of all users, as an operator may; returns how many."""
+        """End all sessions and tokens of all users, as an operator may; returns how many."""
         ended, position, last = 0, 0, UUID(int=0)
         while subjects := await self._sessions.subjects(last, MAX_SUBJECTS):
             acts = [
@@ -233,6 +268,7 @@ class UserSessions:
                         at=self._acting.now(),
                         subject_id=subject,
                         reason="revoked",
+                        tokens=True,
                     )
                 )
                 for subject in subjects

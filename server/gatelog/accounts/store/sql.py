@@ -60,7 +60,7 @@ WHERE u.subject_id > $1 ORDER BY u.subject_id LIMIT $2
 # The events that have started these sessions. $1 sessions
 READ_STARTS = """
 SELECT session_id, entry FROM events
-WHERE session_id = ANY($1::uuid[]) AND type = 'session_started'
+WHERE session_id = ANY($1::uuid[]) AND type IN ('session_started', 'token_created')
 """
 
 # The names of sessions. $1 sessions; $1 session, $2 sealed; $1 session

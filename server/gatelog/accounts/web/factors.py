@@ -34,7 +34,7 @@ from gatelog.http.answers import PREFERENCE, Outcome, answer, private, told, tol
 from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION
+from gatelog.http.guard import SESSION, no_tokens
 from gatelog.http.roles import refuse_old_login
 from gatelog.moments import Moment
 
@@ -141,6 +141,7 @@ async def list_factors(request: web.Request) -> web.StreamResponse:
     return answer(ListedFactors(listed, left))
 
 
+@no_tokens
 @describes(returns={200: SeedOffered}, raises=_OFFERS)
 async def offer_seed(request: web.Request) -> web.StreamResponse:
     """A fresh seed for an authenticator program (TOTP, RFC 6238)."""
@@ -151,6 +152,7 @@ async def offer_seed(request: web.Request) -> web.StreamResponse:
     )
 
 
+@no_tokens
 @describes(
     body=SeedConfirmation,
     headers=PREFERENCE,
@@ -172,6 +174,7 @@ async def enrol_seed(request: web.Request) -> web.StreamResponse:
     return await _added(request, enrolled)
 
 
+@no_tokens
 @describes(returns={200: PasskeyOffered}, raises=(PasskeysOff, *_OFFERS))
 async def offer_passkey(request: web.Request) -> web.StreamResponse:
     """What to ask the browser for, to make a passkey (WebAuthn level 2)."""
@@ -180,6 +183,7 @@ async def offer_passkey(request: web.Request) -> web.StreamResponse:
     return private(PasskeyOffered(offer.challenge, offer.expires_at, offer.public_key))
 
 
+@no_tokens
 @describes(
     body=PasskeyConfirmation,
     headers=PREFERENCE,
@@ -213,6 +217,7 @@ async def _added(request: web.Request, enrolled: Enrolled) -> web.StreamResponse
     return response
 
 
+@no_tokens
 @describes(
     path={"factor_id": UUID},
     query={
@@ -241,6 +246,7 @@ async def remove_factor(request: web.Request) -> web.StreamResponse:
     return await told(request, caller_of(request), content, gone.position)
 
 
+@no_tokens
 @describes(
     headers=PREFERENCE,
     returns={200: told_reply(CodesMade)},

@@ -35,7 +35,7 @@ from gatelog.http.answers import (
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import Caller, caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION, public
+from gatelog.http.guard import SESSION, no_tokens, public
 from gatelog.moments import Moment
 
 Carrier = Literal["cookie", "bearer"]
@@ -133,6 +133,7 @@ async def register(request: web.Request) -> web.StreamResponse:
 
 
 @public
+@no_tokens
 @describes(
     body=Login,
     headers=PREFERENCE,
@@ -158,6 +159,7 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     return await granted(request, caller, "logged_in", grant, body.carrier)
 
 
+@no_tokens
 @describes(
     body=PasswordChange,
     headers=PREFERENCE,

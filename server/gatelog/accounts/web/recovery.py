@@ -30,7 +30,7 @@ from gatelog.http.answers import answer, private
 from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION, public
+from gatelog.http.guard import SESSION, no_tokens, public
 from gatelog.http.roles import refuse_old_login, requires
 from gatelog.mail.rules.addresses import MAX_ADDRESS_LENGTH
 from gatelog.moments import Moment
@@ -152,6 +152,7 @@ def _link(status: Literal["link_made", "invited"], made: MadeLink) -> Link:
     return Link(status, made.subject_id, made.lifetime_s, made.position, made.token, made.link)
 
 
+@no_tokens
 @requires("admin")
 @describes(path={"user_id": UUID}, returns={200: Link}, raises=(RecentLoginRequired,))
 async def reset(request: web.Request) -> web.StreamResponse:
@@ -162,6 +163,7 @@ async def reset(request: web.Request) -> web.StreamResponse:
     return answer(_link("link_made", made))
 
 
+@no_tokens
 @requires("admin")
 @describes(
     body=Invitation,
@@ -186,6 +188,7 @@ async def show_address(request: web.Request) -> web.StreamResponse:
     return answer(MailAddress(address, since))
 
 
+@no_tokens
 @describes(
     body=NewAddress,
     returns={202: Asked},
@@ -201,6 +204,7 @@ async def propose_address(request: web.Request) -> web.StreamResponse:
     return answer(Asked(), status=202)
 
 
+@no_tokens
 @describes(returns={200: AddressChanged}, raises=(RecentLoginRequired,))
 async def remove_address(request: web.Request) -> web.StreamResponse:
     """Forget the user's address of mail."""

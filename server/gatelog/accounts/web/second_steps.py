@@ -30,7 +30,7 @@ from gatelog.http.answers import PREFERENCE, private, told_reply
 from gatelog.http.bodies import read_body
 from gatelog.http.caller import caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import public
+from gatelog.http.guard import no_tokens, public
 from gatelog.moments import Moment
 
 Code = Annotated[
@@ -80,6 +80,7 @@ _REFUSALS = (
 
 
 @public
+@no_tokens
 @describes(
     body=FactorLogin,
     headers=PREFERENCE,
@@ -117,6 +118,7 @@ async def ask_for_passkey(request: web.Request) -> web.StreamResponse:
 
 
 @public
+@no_tokens
 @describes(
     body=PasskeyLogin,
     headers=PREFERENCE,

@@ -31,7 +31,7 @@ from gatelog.http.answers import (
 from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import Caller, caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION, changes_state, public
+from gatelog.http.guard import SESSION, changes_state, no_tokens, public
 from gatelog.http.problems import UNCLEAR_CREDENTIALS
 from gatelog.http.roles import refuse_old_login
 from gatelog.moments import Moment
@@ -81,6 +81,12 @@ class SessionName(msgspec.Struct, forbid_unknown_fields=True):
     )
 
 
+class WhatEnds(msgspec.Struct, forbid_unknown_fields=True):
+    """Which of all end; ``tokens``: those for machines, too."""
+
+    tokens: bool = False
+
+
 class NamedSession(msgspec.Struct):
     """The name that it has from now on."""
 
@@ -95,13 +101,13 @@ class Sessions(msgspec.Struct):
     sessions: list[ListedSession]
 
 
-_ENDING = {200: told_reply(Ending, **COOKIE_IS_FORGOTTEN)}
+ENDING = {200: told_reply(Ending, **COOKIE_IS_FORGOTTEN)}
 _SESSION = {"session_id": UUID}
 
 
 @public
 @changes_state
-@describes(headers=PREFERENCE, returns=_ENDING, raises=(NotAuthenticated,))
+@describes(headers=PREFERENCE, returns=ENDING, raises=(NotAuthenticated,))
 async def log_out(request: web.Request) -> web.StreamResponse:
     """End the session that the request presents, if there is one; forget its cookie anyway."""
     caller, ending = caller_of(request), Ending("logged_out", 0, None)
@@ -141,6 +147,7 @@ def _listed(described: DescribedSession, here: Session) -> ListedSession:
     )
 
 
+@no_tokens
 @describes(body=SessionName, path=_SESSION, returns={200: NamedSession})
 async def name_session(request: web.Request) -> web.StreamResponse:
     """Give one of the user's own sessions a name, or none."""
@@ -151,7 +158,8 @@ async def name_session(request: web.Request) -> web.StreamResponse:
     return answer(NamedSession(session_id, name))
 
 
-@describes(path=_SESSION, headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
+@no_tokens
+@describes(path=_SESSION, headers=PREFERENCE, returns=ENDING, raises=(RecentLoginRequired,))
 async def end_session(request: web.Request) -> web.StreamResponse:
     """End one of the user's own sessions."""
     session_id = id_in_path(request, "session_id", "You have no such session.")
@@ -159,33 +167,36 @@ async def end_session(request: web.Request) -> web.StreamResponse:
     if session_id != session.session_id:
         refuse_old_login(request)
     ended = await request.app[ACCOUNTS].sessions.end_session(session, session_id, caller.client)
-    response = await _ended(request, caller, ended)
+    response = await tell_ended(request, caller, ended)
     if session_id == session.session_id:
         forget_session_cookie(response, caller)
     return response
 
 
-@describes(headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
+@no_tokens
+@describes(headers=PREFERENCE, returns=ENDING, raises=(RecentLoginRequired,))
 async def end_others(request: web.Request) -> web.StreamResponse:
     """End the user's other sessions."""
     refuse_old_login(request)
     caller = caller_of(request)
     ended = await request.app[ACCOUNTS].sessions.end_others(request[SESSION], caller.client)
-    return await _ended(request, caller, ended)
+    return await tell_ended(request, caller, ended)
 
 
-@describes(headers=PREFERENCE, returns=_ENDING, raises=(RecentLoginRequired,))
+@no_tokens
+@describes(body=WhatEnds, headers=PREFERENCE, returns=ENDING, raises=(RecentLoginRequired,))
 async def end_all(request: web.Request) -> web.StreamResponse:
-    """End all of the user's sessions, this one too."""
+    """End all of the user's sessions, this one too, and if asked for, the tokens."""
     refuse_old_login(request)
-    caller = caller_of(request)
-    ended = await request.app[ACCOUNTS].sessions.end_all(request[SESSION], caller.client)
-    response = await _ended(request, caller, ended)
+    body, caller = await read_body(request, WhatEnds), caller_of(request)
+    sessions = request.app[ACCOUNTS].sessions
+    ended = await sessions.end_all(request[SESSION], caller.client, tokens=body.tokens)
+    response = await tell_ended(request, caller, ended)
     forget_session_cookie(response, caller)
     return response
 
 
-async def _ended(request: web.Request, caller: Caller, ended: Ended) -> web.Response:
+async def tell_ended(request: web.Request, caller: Caller, ended: Ended) -> web.Response:
     """The answer to a user who ended sessions of theirs."""
     ending = Ending("ended", ended.ended, ended.position)
     return await told(request, caller, ending, ending.happened_at)

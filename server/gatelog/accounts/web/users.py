@@ -7,6 +7,7 @@ where, is recorded with it.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 from uuid import UUID
 
@@ -14,13 +15,15 @@ import msgspec
 from aiohttp import web
 
 from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
+from gatelog.accounts.service.tokens import last_used_on
 from gatelog.accounts.web import ACCOUNTS
+from gatelog.accounts.web.sessions import WhatEnds
 from gatelog.errors import InvalidInput, LastAdmin
 from gatelog.http.answers import answer
-from gatelog.http.bodies import id_in_path
+from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import caller_of
 from gatelog.http.described import describes
-from gatelog.http.guard import SESSION
+from gatelog.http.guard import SESSION, no_tokens
 from gatelog.http.roles import record_read, requires
 from gatelog.moments import Moment
 from gatelog.sessions.rules.state import ActiveSession
@@ -42,11 +45,22 @@ class UserSession(msgspec.Struct):
     amr: tuple[str, ...]
 
 
+class UserToken(msgspec.Struct):
+    """An active token. ``last_used_on``: the day (UTC) of its last use; null: never."""
+
+    token_id: UUID
+    created_at: Moment
+    expires_at: Moment
+    roles: tuple[str, ...]
+    last_used_on: date | None
+
+
 class UserSessions(msgspec.Struct):
-    """The active sessions of a user."""
+    """The active sessions of a user, and the tokens."""
 
     user_id: UUID
     sessions: list[UserSession]
+    tokens: list[UserToken]
 
 
 class Changed(msgspec.Struct):
@@ -85,33 +99,48 @@ def _shown(session: ActiveSession) -> UserSession:
     )
 
 
-@requires("admin")
-@describes(path=_USER, returns={200: UserSessions})
-async def list_sessions(request: web.Request) -> web.StreamResponse:
-    """The user's active sessions, oldest first."""
-    user_id = _user(request)
-    await record_read(request, "user_sessions")
-    sessions = await request.app[ACCOUNTS].sessions.sessions_of(user_id)
-    return answer(
-        UserSessions(
-            user_id,
-            [_shown(session) for session in sessions],
-        )
+def _token(token: ActiveSession) -> UserToken:
+    return UserToken(
+        token_id=token.session_id,
+        created_at=token.started_at,
+        expires_at=token.expires_at,
+        roles=token.roles,
+        last_used_on=last_used_on(token),
     )
 
 
 @requires("admin")
-@describes(path=_USER, returns=_CHANGED)
+@describes(path=_USER, returns={200: UserSessions})
+async def list_sessions(request: web.Request) -> web.StreamResponse:
+    """The user's active sessions and tokens, oldest first."""
+    user_id, accounts = _user(request), request.app[ACCOUNTS]
+    await record_read(request, "user_sessions")
+    sessions = await accounts.sessions.sessions_of(user_id)
+    tokens = await accounts.tokens.listed(user_id)
+    return answer(
+        UserSessions(
+            user_id,
+            [_shown(session) for session in sessions],
+            [_token(token) for token in tokens],
+        )
+    )
+
+
+@no_tokens
+@requires("admin")
+@describes(body=WhatEnds, path=_USER, returns=_CHANGED)
 async def end_all(request: web.Request) -> web.StreamResponse:
-    """End all sessions of the user."""
+    """End all sessions of the user, and if asked for, the tokens."""
+    user_id, body = _user(request), await read_body(request, WhatEnds)
     sessions = request.app[ACCOUNTS].sessions
-    return _changed("ended", await sessions.revoke_all(_user(request), _actor(request)))
+    ended = await sessions.revoke_all(user_id, _actor(request), tokens=body.tokens)
+    return _changed("ended", ended)
 
 
 @requires("admin")
 @describes(path=_USER, returns=_CHANGED, raises=(LastAdmin,))
 async def disable(request: web.Request) -> web.StreamResponse:
-    """Keep the user from logging in, and end all sessions."""
+    """Keep the user from logging in, and end all sessions and tokens."""
     users = request.app[ACCOUNTS].users
     return _changed("disabled", await users.disable(_user(request), _actor(request)))
 
@@ -141,6 +170,7 @@ async def erase(request: web.Request) -> web.StreamResponse:
     return _changed("erased", await users.erase(_user(request), _actor(request)))
 
 
+@no_tokens
 @requires("admin")
 @describes(path=_USER, returns=_CHANGED)
 async def remove_factors(request: web.Request) -> web.StreamResponse:
@@ -149,18 +179,20 @@ async def remove_factors(request: web.Request) -> web.StreamResponse:
     return _changed("factors_removed", await factors.reset(_user(request), _actor(request)))
 
 
+@no_tokens
 @requires("admin")
 @describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
-    """Give the user a role, and end all sessions."""
+    """Give the user a role, and end all sessions, but no tokens."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
     return _changed("granted", await users.grant_role(_user(request), role, _actor(request)))
 
 
+@no_tokens
 @requires("admin")
 @describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput, LastAdmin))
 async def revoke_role(request: web.Request) -> web.StreamResponse:
-    """Take a role away, and end all sessions."""
+    """Take a role away, and end all sessions, and the tokens that have it."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
     return _changed("revoked", await users.revoke_role(_user(request), role, _actor(request)))
 

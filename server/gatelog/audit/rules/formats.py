@@ -207,6 +207,7 @@ _CEF_SEVERITIES = {1: 3, 2: 5}  # of 0 to 10
 KINDS = {
     "session_started": Kind("Login", AUTHENTICATION, 1, "Logon"),
     "login_failed": Kind("Failed login", AUTHENTICATION, 1, "Logon", 2, failure=True),
+    "token_created": Kind("Token created", AUTHENTICATION, 99, "Create token"),
     "sessions_renewed": Kind("Sessions used", ENTITY_MANAGEMENT, 3, "Update"),
     "logins_throttled": Kind("Logins refused", AUTHENTICATION, 1, "Logon", 2, failure=True),
     "session_ended": Kind("Session ended", AUTHENTICATION, 2, "Logoff"),

@@ -30,7 +30,7 @@ from gatelog.audit.store import sql
 from gatelog.errors import LogDamaged
 from gatelog.log.rules import events as ev
 from gatelog.log.store.rebuild import Fold, Report
-from gatelog.sessions.rules.events import SessionEnded, SessionStarted
+from gatelog.sessions.rules.events import SessionEnded, SessionStarted, TokenCreated
 from gatelog.sessions.store.kind import TABLE as SESSIONS_TABLE
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PARTITION = 1 << 20  # positions
 
-_CHANGE_NO_USER = (SessionStarted, SessionEnded, AuditRead)
+_CHANGE_NO_USER = (SessionStarted, TokenCreated, SessionEnded, AuditRead)
 
 
 def user_event_types() -> list[str]:

@@ -45,7 +45,7 @@ WITH before AS MATERIALIZED (
         WHERE position = b.start AND position <= c.position LIMIT 1) AS r
     UNION ALL
     SELECT position, session_id FROM events
-    WHERE type = 'session_started' AND position > $1 AND position <= $2
+    WHERE type IN ('session_started', 'token_created') AND position > $1 AND position <= $2
 ), ended AS MATERIALIZED (
     SELECT session_id FROM events
     WHERE type = 'session_ended' AND position > $1 AND position <= $2
@@ -105,6 +105,10 @@ SELECT position FROM (
     (SELECT position FROM events
      WHERE type = 'session_started' AND position > $1 AND position <= $2 AND position < $3
      ORDER BY position DESC LIMIT $4)
+    UNION ALL
+    (SELECT position FROM events
+     WHERE type = 'token_created' AND position > $1 AND position <= $2 AND position < $3
+     ORDER BY position DESC LIMIT $4)
 ) AS starts ORDER BY position DESC LIMIT $4
 """
 
@@ -114,7 +118,8 @@ MARKED_STARTS = "SELECT starts FROM session_marks WHERE position = $1"
 # Where sessions of a user have started. $1 user, $2 from this position on, $3 before this one
 STARTS_OF_USER = """
 SELECT position FROM events
-WHERE subject_id = $1 AND type = 'session_started' AND position >= $2 AND position < $3
+WHERE subject_id = $1 AND type IN ('session_started', 'token_created')
+  AND position >= $2 AND position < $3
 UNION
 SELECT position FROM retained_sessions
 WHERE subject_id = $1 AND position >= $2 AND position < $3

@@ -39,7 +39,7 @@ OTHERS = ("at", "position", "limit")
 
 
 class ShownSession(msgspec.Struct, frozen=True):
-    """A session that was active: since which event, and how it ended since (null: it has not).
+    """A session or a token that was active: since which event, and how it ended since (null: not).
 
     ``expires_at``: when it was over at the latest.
     """
@@ -50,6 +50,7 @@ class ShownSession(msgspec.Struct, frozen=True):
     started_at: Moment
     expires_at: Moment
     roles: tuple[str, ...]
+    is_token: bool
     ended: End | None
 
 
@@ -72,6 +73,7 @@ def shown_session(then: SessionThen) -> ShownSession:
         started_at=session.started_at,
         expires_at=session.absolute_at,
         roles=session.roles,
+        is_token=session.is_token,
         ended=then.ended,
     )
 

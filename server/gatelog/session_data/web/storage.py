@@ -201,7 +201,7 @@ class EventLogStorage(aiohttp_session.AbstractStorage):
         """A new session in place of the one there is."""
         caller, data = caller_of(request), request.config_dict[SESSION_DATA]
         before = Held(0, Content())
-        if caller.by_cookie:
+        if caller.by_cookie and not active.is_token:
             accounts = request.config_dict[ACCOUNTS]
             grant = await accounts.logins.renew(active, caller.client)
             active = Session(packed(grant.session))

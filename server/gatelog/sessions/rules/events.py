@@ -42,8 +42,24 @@ class SessionStarted(UserEvent, frozen=True, kw_only=True, tag="session_started"
     amr: tuple[str, ...] = ()
 
 
+class TokenCreated(UserEvent, frozen=True, kw_only=True, tag="token_created"):
+    """A machine may act for the user from here on, with these roles, until ``expires_at`` passes.
+
+    It is a session with a token that its user has made (``session_id`` is the token's id), and it
+    ends like one (``SessionEnded``). What it is called stands in ``sealed``. ``authenticated_at``
+    and ``amr`` are those of the session that made it.
+    """
+
+    session_id: UUID
+    token_digest: bytes
+    expires_at: datetime
+    roles: tuple[str, ...] = ()
+    authenticated_at: datetime | None = None
+    amr: tuple[str, ...] = ()
+
+
 class SessionsRenewed(Event, frozen=True, kw_only=True, tag="sessions_renewed"):
-    """These sessions have been used, at ``occurred_at``: by the clock of the log.
+    """These sessions and tokens have been used, at ``occurred_at``: by the clock of the log.
 
     One event for many, of different users: use is no deed of a person, and there is a lot of it.
     """

@@ -21,6 +21,7 @@ from gatelog.sessions.rules.events import (
     SessionEnded,
     SessionsRenewed,
     SessionStarted,
+    TokenCreated,
 )
 from gatelog.sessions.rules.lifetimes import Idle, next_day
 
@@ -121,6 +122,8 @@ def evolve(event: Event) -> tuple[Change, ...]:
     match event:
         case SessionStarted():
             return (PutSession(_started(event)),)
+        case TokenCreated():
+            return (PutSession(_created(event)),)
         case SessionEnded():
             return (DropSession(event.session_id, event.token_digest),)
         case SessionsRenewed():
@@ -163,14 +166,28 @@ def _started(event: SessionStarted) -> ActiveSession:
     )
 
 
+def _created(event: TokenCreated) -> ActiveSession:
+    return ActiveSession(
+        session_id=event.session_id,
+        subject_id=event.subject_id,
+        token_digest=event.token_digest,
+        started_at=event.occurred_at,
+        expires_at=event.expires_at,
+        roles=event.roles,
+        authenticated=event.authenticated_at,
+        amr=event.amr,
+        is_token=True,
+    )
+
+
 class SessionsOf(Need, frozen=True):
-    """All active sessions of a user."""
+    """All active sessions of a user, tokens too."""
 
     subject_id: UUID
 
 
 class CrowdOf(Need, frozen=True):
-    """All active sessions of a user, if one more would be more than ``most``."""
+    """All active sessions of a user but tokens, if one more would be more than ``most``."""
 
     subject_id: UUID
     most: int
@@ -185,7 +202,7 @@ class SessionsBehind(Need, frozen=True):
 class Sessions(State):
     """Active sessions of some users, and what a batch changes of them."""
 
-    concerns = (SessionStarted, SessionEnded, SessionsRenewed)
+    concerns = (SessionStarted, TokenCreated, SessionEnded, SessionsRenewed)
 
     def __init__(self, sessions: Iterable[ActiveSession] = ()) -> None:
         self.put: dict[bytes, ActiveSession] = {}

@@ -9,7 +9,12 @@ from typing import Any
 from uuid import UUID
 
 from gatelog.log.store.kinds import Column, Kind, Projection, Read, Row, Table, Write
-from gatelog.sessions.rules.events import SessionEnded, SessionsRenewed, SessionStarted
+from gatelog.sessions.rules.events import (
+    SessionEnded,
+    SessionsRenewed,
+    SessionStarted,
+    TokenCreated,
+)
 from gatelog.sessions.rules.lifetimes import Idle
 from gatelog.sessions.rules.state import (
     ActiveSession,
@@ -137,7 +142,7 @@ SESSIONS = Kind(
     ),
     projection=Projection(
         table=TABLE,
-        concerns=(SessionStarted, SessionEnded, SessionsRenewed),
+        concerns=(SessionStarted, TokenCreated, SessionEnded, SessionsRenewed),
         parts=evolve,
         key=lambda change: change.token_digest,
         evolve=evolve_session,

@@ -206,12 +206,14 @@ class SessionList:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def of_user(self, subject_id: UUID, now: datetime) -> list[ActiveSession]:
-        """The user's sessions that have not expired, oldest first."""
+    async def of_user(
+        self, subject_id: UUID, now: datetime, *, tokens: bool = False
+    ) -> list[ActiveSession]:
+        """The user's sessions, or the tokens, that have not expired, oldest first."""
         async with self._database.acquire() as connection:
             return [
                 session_of(row)
-                for row in await connection.fetch(sql.LIST_SESSIONS_OF, subject_id, now)
+                for row in await connection.fetch(sql.LIST_SESSIONS_OF, subject_id, now, tokens)
             ]
 
     async def page(self, after: UUID, limit: int, now: datetime) -> list[ActiveSession]:

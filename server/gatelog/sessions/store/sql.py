@@ -34,19 +34,20 @@ LEFT JOIN active_sessions s ON s.token_digest = ANY($1::bytea[])
 LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 """
 
-# The active sessions of a user, oldest first. $1 user, $2 now
+# The active sessions of a user, or the tokens, oldest first. $1 user, $2 now, $3 whether tokens
 LIST_SESSIONS_OF = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
        absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE subject_id = $1 AND expires_at > $2
+FROM active_sessions WHERE subject_id = $1 AND expires_at > $2 AND is_token = $3
 ORDER BY started_at, session_id LIMIT 1000
 """
 
-# A page of active sessions by id. $1 after this id, $2 how many, $3 now
+# A page of active sessions, without tokens, by id. $1 after this id, $2 how many, $3 now
 LIST_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
        absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE session_id > $1 AND expires_at > $3 ORDER BY session_id LIMIT $2
+FROM active_sessions WHERE session_id > $1 AND expires_at > $3 AND NOT is_token
+ORDER BY session_id LIMIT $2
 """
 
 # The same for one session by its public id. $1 session
@@ -87,9 +88,10 @@ ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, r
 CROWDS_OF = """
 ARRAY(SELECT ROW(token_digest, session_id, s.subject_id, started_at, expires_at, roles,
                  absolute_at, idle_s, seen_at, authenticated_at, amr, is_token)
-      FROM (SELECT subject_id FROM active_sessions WHERE subject_id = ANY({0}::uuid[])
+      FROM (SELECT subject_id FROM active_sessions
+            WHERE subject_id = ANY({0}::uuid[]) AND NOT is_token
             GROUP BY subject_id HAVING count(*) > {1}) crowded
-      JOIN active_sessions s USING (subject_id))
+      JOIN active_sessions s USING (subject_id) WHERE NOT is_token)
 """
 SESSIONS_BEHIND = """
 ARRAY(SELECT ROW(token_digest, session_id, subject_id, started_at, expires_at, roles,
