@@ -186,7 +186,7 @@ async def test_what_does_not_confirm_a_seed(alice: Service, connection: Connecti
         wrong = await alice.post(confirm, json=right | {"code": text}, bearer=bearer)
         if wrong.code == "challenge_over":
             break
-        assert (wrong.status, wrong.code) == (422, "wrong_code")
+        assert (wrong.status, wrong.code) == (409, "wrong_code")
     assert (await alice.post(confirm, json=right, bearer=bearer)).code == "challenge_over"
     assert (await alice.get("/v1/factors", bearer=bearer)).json["factors"] == []
     assert (await person.asked()).status == 200
