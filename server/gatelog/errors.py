@@ -96,12 +96,6 @@ class SessionDataTooLarge(InvalidInput):
     code, title = "session_data_too_large", "The session holds too much"
 
 
-class WrongCode(InvalidInput):
-    """What was to confirm a new factor does not."""
-
-    code, title = "wrong_code", "This does not confirm the factor"
-
-
 # 401 and 403: who is asking, and what they may do
 
 
@@ -220,6 +214,12 @@ class TooManySessions(Conflict):
     """The user has as many sessions as are allowed, and the oldest one is not to end for it."""
 
     code, title = "too_many_sessions", "There are too many sessions"
+
+
+class WrongCode(Conflict):
+    """What was to confirm a new factor does not: it is not the code that there is now."""
+
+    code, title = "wrong_code", "This does not confirm the factor"
 
 
 class TooManyFactors(Conflict):

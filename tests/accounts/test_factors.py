@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from base64 import b32decode
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -28,8 +29,10 @@ from gatelog.hosting.services import open_services
 from gatelog.log.store.rebuild import check, rebuild
 
 from tests.accounts.factoring import Person, go_by
+from tests.builders import MASTER_KEY
 from tests.conftest import Clock, Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Service, serving
+from tests.stack.service import RUN
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -183,7 +186,7 @@ async def test_what_does_not_confirm_a_seed(alice: Service, connection: Connecti
         wrong = await alice.post(confirm, json=right | {"code": text}, bearer=bearer)
         if wrong.code == "challenge_over":
             break
-        assert (wrong.status, wrong.code) == (422, "wrong_code")
+        assert (wrong.status, wrong.code) == (409, "wrong_code")
     assert (await alice.post(confirm, json=right, bearer=bearer)).code == "challenge_over"
     assert (await alice.get("/v1/factors", bearer=bearer)).json["factors"] == []
     assert (await person.asked()).status == 200
@@ -585,6 +588,27 @@ async def test_an_administrator_removes_them(
     again = await with_admin.post(reset, bearer=await admin.bearer())
     assert again.json["ended"] == 0
     assert (await check(database.app)).differences == []
+
+
+async def test_an_operator_removes_them(alice: Service, database: Dsns, tmp_path: Path) -> None:
+    person = Person(alice)
+    await person.enrolled()
+    process = await asyncio.create_subprocess_exec(
+        *RUN,
+        *("user", "remove-factors", "alice", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ
+        | {
+            "GATELOG_DATABASE_URL": database.app,
+            "GATELOG_OWNER_DATABASE_URL": database.owner,
+            "GATELOG_MASTER_KEY": MASTER_KEY,
+            "GATELOG_DATA_DIR": str(tmp_path / "operator"),
+            "GATELOG_LEASE_TTL_S": "0.1",
+        },
+    )
+    out, _ = await process.communicate()
+    assert json.loads(out) == {"login": "alice", "status": "factors_removed", "ended": 1}
+    assert (await person.asked()).status == 200
 
 
 async def test_erased_with_their_user(with_admin: Service, connection: Connection) -> None:

@@ -46,9 +46,9 @@ class FactorLogin(msgspec.Struct, forbid_unknown_fields=True):
     """The challenge, and one answer to it. ``token``: see a login."""
 
     challenge: str
-    code: Code | None = None
-    recovery_code: str | None = None
-    passkey: PasskeyAnswer | None = None
+    code: Code | msgspec.UnsetType = msgspec.UNSET
+    recovery_code: str | msgspec.UnsetType = msgspec.UNSET
+    passkey: PasskeyAnswer | msgspec.UnsetType = msgspec.UNSET
     carrier: Carrier = msgspec.field(name="token", default="cookie")
 
 
@@ -68,6 +68,7 @@ class PasskeyAsked(msgspec.Struct):
     public_key: dict[str, Any]
 
 
+_ANSWERS = ("code", "recovery_code", "passkey")
 _GRANTED = {200: told_reply(Granted, **COOKIES_ARE_SET)}
 _REFUSALS = (
     AnswerRefused,
@@ -82,7 +83,10 @@ _REFUSALS = (
 @public
 @no_tokens
 @describes(
-    body=FactorLogin,
+    body=Annotated[
+        FactorLogin,
+        Meta(extra_json_schema={"oneOf": [{"required": [name]} for name in _ANSWERS]}),
+    ],
     headers=PREFERENCE,
     returns=_GRANTED,
     raises=_REFUSALS,
@@ -94,10 +98,12 @@ async def log_in_by_factor(request: web.Request) -> web.StreamResponse:
     A challenge is good for one right answer, for five minutes, and for five wrong answers.
     """
     body = await read_body(request, FactorLogin)
-    given = [body.code, body.recovery_code, body.passkey]
-    if sum(each is not None for each in given) != 1:
+    given = {
+        name: value for name in _ANSWERS if (value := getattr(body, name)) is not msgspec.UNSET
+    }
+    if len(given) != 1:
         raise InvalidInput("Give one of the fields code, recovery_code and passkey.")
-    answer = FactorAnswer(code=body.code, recovery_code=body.recovery_code, passkey=body.passkey)
+    answer = FactorAnswer(**given)
     caller = caller_of(request)
     grant = await request.app[ACCOUNTS].second_steps.log_in(
         body.challenge,
