@@ -201,6 +201,7 @@ async def test_a_link_is_late_after_a_quarter_of_an_hour(
     token = await house.asked("ada")
     gatelog_clock.advance(901)
     await house.refused(token)
+    gatelog_clock.advance(2 * 86_400)
     await house.accounts.mailer.look()
     assert await house.rows("links") == 0
 
@@ -292,7 +293,8 @@ async def test_floods_are_throttled_and_told_within_the_bound(
         return admitted
 
     nobody, ada = await flood("nobody", 200), await flood("ada", 200)
-    assert 5 <= nobody <= 9 and 5 <= ada <= 9
+    assert 5 <= nobody <= 9
+    assert 4 <= ada <= 9  # who has given an address, by which she has asked for a link before
     asked = [event for event in await house.events() if isinstance(event, RecoveryAsked)]
     assert len(asked) == nobody + ada
     await house.accounts.recovery.ask("grace", HERE)

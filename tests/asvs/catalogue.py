@@ -134,14 +134,14 @@ ASVS: Final = (
                 "V6.3.6",
                 3,
                 "Mail is no factor.",
-                absent="The service sends no mail and knows no addresses.",
+                absent="A mail brings a link that sets a password; no login asks for one.",
             ),
             _of(
                 "V6.3.7",
                 3,
                 "Users are told of changes of their credentials.",
-                planned="a mail about it. Until then a change is in `GET /v1/me/events`, and ends"
-                " every other session.",
+                planned="a mail about a change of the password. Resets and new addresses are told"
+                " by mail; a change is in `GET /v1/me/events`, and ends every other session.",
             ),
             _of(
                 "V6.3.8",
@@ -150,6 +150,30 @@ ASVS: Final = (
                 planned="the comparison of times over 1,000 tries. Open registration"
                 " says that a name is taken; it is closed, or open for the first user, by default.",
             ),
+        ),
+    ),
+    Section(
+        "V6.4",
+        "Authentication Factor Lifecycle and Recovery",
+        (
+            _of(
+                "V6.4.1", 1, "First passwords and codes are random, and good once and not for long."
+            ),
+            _of("V6.4.2", 1, "There are no hints for passwords and no secret questions."),
+            _of("V6.4.3", 2, "A forgotten password is reset securely, past no other factor."),
+            _of(
+                "V6.4.4",
+                2,
+                "Who has lost a factor proves who they are, as at their enrolment.",
+                planned=f"{FACTORS}: recovery codes; there is one factor yet.",
+            ),
+            _of(
+                "V6.4.5",
+                3,
+                "Who has a factor that expires is told in time.",
+                absent="Passwords do not expire.",
+            ),
+            _of("V6.4.6", 3, "Administrators start a reset, and do not choose the password."),
         ),
     ),
     Section(

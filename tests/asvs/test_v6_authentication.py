@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,15 @@ from gatelog.accounts.service.blocklist import common_passwords, context_words
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.hosting.services import open_services
 from gatelog.testing.moving import MovedClock
 
+from tests.asvs.conftest import AddUser
 from tests.conftest import Dsns
 from tests.http.test_roles import WHOSE
+from tests.mail.server import Inbox, mail_server
 from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service, serving
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -289,6 +295,9 @@ async def test_v6_3_4(service: Service) -> None:
         "POST /v1/login_user",
         "GET /v1/logout_user",
         "POST /v1/logout_user",
+        "POST /v1/recover",
+        "POST /v1/recover/confirm",
+        "POST /v1/address/confirm",
     }
     await service.register()
     for route, whose in WHOSE.items():
@@ -308,9 +317,11 @@ async def test_v6_3_8(
     hashed: list[bool] = []
     verify = PasswordPool.verify
 
-    async def counted(pool: PasswordPool, password_hash: str | None, *others: Any) -> bool:
+    async def counted(
+        pool: PasswordPool, password_hash: str | None, *others: Any, **more: Any
+    ) -> bool:
         hashed.append(password_hash is None)
-        return await verify(pool, password_hash, *others)
+        return await verify(pool, password_hash, *others, **more)
 
     monkeypatch.setattr(PasswordPool, "verify", counted)
     closed = msgspec.structs.replace(config, registration="closed")
@@ -335,3 +346,80 @@ async def root_of(alice: Service, root: str) -> str:
     """An administrator, beside alice and dora."""
     assert (await alice.register("dora")).status == 201
     return root
+
+
+# --- V6.4: ways back in
+
+
+@asynccontextmanager
+async def mailing(config: Config, database: Dsns) -> AsyncIterator[tuple[Service, Inbox]]:
+    """The service with a mail server, and in it an administrator, and ada with an address."""
+    async with mail_server() as inbox:
+        config = inbox.settings(config)
+        async with open_services(config, database.app) as services:
+            await services.accounts.logins.add_user("root", PASSWORD, ("admin",))
+            await services.accounts.recovery.invite("ada", (), "ada@example.com")
+            await services.accounts.mailer.look()
+            await services.accounts.recovery.set_password(inbox.mails.pop().token, PASSWORD)
+        async with serving(create_app(config, database.app), config) as service:
+            yield service, inbox
+
+
+async def test_v6_4_1(service: Service, add_user: AddUser, gatelog_clock: MovedClock) -> None:
+    """Who is invited has no first password but a link with a token of 256 random bits, which is
+    good once and for 7 days; until it is used, no password fits. It becomes nobody's password."""
+    await add_user("root", "admin")
+    root, tokens = await service.token("root"), []
+    for login in ("eve", "mia"):
+        made = await service.post("/v1/users/invite", json={"login": login}, cookie=root)
+        tokens.append(made.json["token"])
+        assert (made.status, made.json["lifetime_s"]) == (201, 7 * 86_400)
+        assert len(tokens[-1]) == 43  # 256 bits in base64url
+        assert (await service.log_in(login, tokens[-1])).status == 401
+    body = {"token": tokens[0], "new_password": NEW_PASSWORD}
+    assert (await service.post("/v1/recover/confirm", json=body)).status == 200
+    assert (await service.post("/v1/recover/confirm", json=body)).code == "link_unusable"
+    gatelog_clock.advance(7 * 86_400 + 1)
+    late = body | {"token": tokens[1]}
+    assert (await service.post("/v1/recover/confirm", json=late)).code == "link_unusable"
+
+
+async def test_v6_4_2(service: Service) -> None:
+    """No request takes a hint or an answer to a question: what describes each body says all that it
+    may hold, and what is not in it is refused."""
+    document = (await service.get("/openapi.json")).body.decode()
+    assert "/v1/recover/confirm" in document
+    assert not re.search(r"\bhint|secret.?question|security.?question|mother", document, re.I)
+
+
+async def test_v6_4_3(config: Config, database: Dsns) -> None:
+    """A forgotten password is set anew by a link that goes to the verified address only, for 15
+    minutes and once; it ends all sessions, is told by mail, and starts no session: what else a
+    login asks for, it asks for after that as before."""
+    async with mailing(config, database) as (service, inbox):
+        session = await service.token("ada")
+        assert (await service.post("/v1/recover", json={"login": "ada"})).status == 202
+        await until(lambda: bool(inbox.mails))
+        mail = inbox.mails.pop()
+        assert mail.to == "ada@example.com" and "15 minutes" in mail.plain
+        body = {"token": mail.token, "new_password": NEW_PASSWORD}
+        done = await service.post("/v1/recover/confirm", json=body)
+        assert done.status == 200
+        assert "Set-Cookie" not in done.headers and "token" not in done.json
+        assert (await service.get("/v1/me", cookie=session)).status == 401
+        assert (await service.post("/v1/recover/confirm", json=body)).code == "link_unusable"
+        await until(lambda: bool(inbox.mails))
+        assert inbox.mails[-1].subject == "Your password was set anew"
+
+
+async def test_v6_4_6(config: Config, database: Dsns) -> None:
+    """An administrator starts a reset, and neither chooses nor sees anything: the link goes to the
+    user's address. Only for who has none it is handed out, and the log says who made it."""
+    async with mailing(config, database) as (service, inbox):
+        root, ada = await service.token("root"), (await service.log_in("ada")).json["user_id"]
+        made = await service.post(f"/v1/users/{ada}/reset", cookie=root)
+        assert made.json["token"] is made.json["link"] is None
+        await until(lambda: bool(inbox.mails))
+        assert inbox.mails[-1].to == "ada@example.com"
+        page = await service.get("/v1/audit/events?type=link_made", cookie=root)
+        assert [event["what"] for event in page.json["events"]][:1] == ["reset"]

@@ -26,6 +26,9 @@ from gatelog.accounts.store import sql
 from gatelog.log.rules import events as ev
 from gatelog.log.store.database import Database
 from gatelog.log.store.kinds import Kind, Read, Write
+from gatelog.mail.rules.outbox import GIVEN_UP_AFTER_S
+
+KEPT_FOR = timedelta(seconds=2 * GIVEN_UP_AFTER_S)
 
 
 def _enter_links(state: Links, rows: Sequence[Sequence[Any]]) -> None:
@@ -165,6 +168,6 @@ class LinkStore:
             await connection.execute(sql.DROP_REQUEST, event_id)
 
     async def sweep(self, now: datetime) -> None:
-        """Forget links whose time is over. Many may call it."""
+        """Forget links that are long over: the time of one whose mail waits may begin yet."""
         async with self._database.acquire() as connection:
-            await connection.execute(sql.SWEEP_LINKS, now)
+            await connection.execute(sql.SWEEP_LINKS, now - KEPT_FOR)

@@ -241,7 +241,7 @@ ORDER BY r.asked_at, r.event_id LIMIT $1
 """
 DROP_REQUEST = "DELETE FROM link_requests WHERE event_id = $1"
 
-# Forget links whose time is over. $1 before
+# Forget links whose time was over by then. $1 before
 SWEEP_LINKS = "DELETE FROM links WHERE expires_at < $1"
 
 # --- the projection: what a batch reads, and where a purged log begins
