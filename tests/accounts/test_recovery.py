@@ -285,7 +285,8 @@ async def test_floods_are_throttled_and_told_within_the_bound(
         return admitted
 
     nobody, ada = await flood("nobody", 200), await flood("ada", 200)
-    assert 5 <= nobody <= 9 and 5 <= ada <= 9
+    assert 5 <= nobody <= 9
+    assert 4 <= ada <= 9  # who has given an address, by which she has asked for a link before
     asked = [event for event in await house.events() if isinstance(event, RecoveryAsked)]
     assert len(asked) == nobody + ada
     await house.accounts.recovery.ask("grace", HERE)

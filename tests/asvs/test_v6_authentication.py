@@ -295,6 +295,9 @@ async def test_v6_3_4(service: Service) -> None:
         "POST /v1/login_user",
         "GET /v1/logout_user",
         "POST /v1/logout_user",
+        "POST /v1/recover",
+        "POST /v1/recover/confirm",
+        "POST /v1/address/confirm",
     }
     await service.register()
     for route, whose in WHOSE.items():

@@ -81,7 +81,7 @@ class Invitation(msgspec.Struct, forbid_unknown_fields=True):
     """A new user. With an ``address`` the link goes there, and proves it; else it is answered."""
 
     login: LoginName
-    roles: tuple[RoleName, ...] = ()
+    roles: list[RoleName] = []
     address: Address | None = None
 
 
@@ -175,7 +175,7 @@ async def invite(request: web.Request) -> web.StreamResponse:
     refuse_old_login(request)
     body = await read_body(request, Invitation)
     made = await request.app[ACCOUNTS].recovery.invite(
-        body.login, body.roles, body.address, _actor(request)
+        body.login, tuple(body.roles), body.address, _actor(request)
     )
     return answer(_link("invited", made), status=201)
 

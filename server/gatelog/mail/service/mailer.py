@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 20
 LOOK_EVERY_S = 1.0
 NEXT_TURN_S = 10.0
+STOP_AGAIN_S = 0.5
 
 MAILS = Counter(
     "gatelog_mails_total",
@@ -91,8 +92,11 @@ class Mailer:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():
+                # more than once: asyncio.wait_for (to Python 3.11) may swallow it, where what it
+                # waits for comes at that moment
+                task.cancel()
+                await asyncio.wait([task], timeout=STOP_AGAIN_S)
 
     async def _work(self) -> None:
         while True:
