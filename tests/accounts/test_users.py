@@ -100,7 +100,12 @@ async def test_sessions_of_a_user(behind_proxy: Service) -> None:
     listed = (await service.get(path, cookie=root)).json
     assert listed["user_id"] == login.json["user_id"]
     (found,) = listed["sessions"]
-    assert found.keys() == {"session_id", "started_at", "expires_at", "roles"}
+    assert found.keys() == {
+        *("session_id", "started_at", "expires_at", "roles"),
+        *("authenticated_at", "amr"),
+    }
+    assert (found["authenticated_at"], found["amr"]) == (found["started_at"], ["pwd"])
+    assert listed["tokens"] == []
     assert found["session_id"] == login.json["session_id"]
     ended = await service.post(f"{path}/end_all", cookie=root)
     assert (ended.json["status"], ended.json["ended"]) == ("ended", 1)

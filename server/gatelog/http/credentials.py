@@ -65,7 +65,7 @@ _only_secure_cookie = re.compile(
     rf'(?:[^"]*;[ \t]*)?{_SECURE_PAIR}([A-Za-z0-9_-]{{{TOKEN_LENGTH}}})(?:[ \t]*;[^"]*)?'
 ).fullmatch
 # A bearer of either form, as nearly everybody writes it.
-_only_bearer = re.compile(rf"Bearer ([A-Za-z0-9_-]{{{TOKEN_LENGTH}}}|{MACHINE_TOKEN})").fullmatch
+_only_bearer = re.compile(rf"Bearer ({MACHINE_TOKEN}|[A-Za-z0-9_-]{{{TOKEN_LENGTH}}})").fullmatch
 _values_of = {
     pair: re.compile(rf"(?:^|;)[ \t]*{pair}([^;]*)").findall for pair in (_SECURE_PAIR, _LOCAL_PAIR)
 }

@@ -28,8 +28,9 @@ MACHINE_TOKEN = r"gatelog_[0-9A-Za-z]{49}"  # noqa: S105  # for secret scanners
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = [high + low for high in _BASE62 for low in _BASE62]  # quicker than one by one
+_PAIR = len(_PAIRS)
+_VALUES = {pair: value for value, pair in enumerate(_PAIRS)}
 _RANDOM_LENGTH = 43  # 62^43 is more than 2^256
-_CHECKSUM_LENGTH = 6
 
 _well_formed = re.compile(r"[A-Za-z0-9_-]{43}").fullmatch
 _machine = re.compile(MACHINE_TOKEN).fullmatch
@@ -68,14 +69,15 @@ def is_machine_token(token: str) -> bool:
 
 
 def fits_checksum(token: str) -> bool:
-    """Whether the checksum of a text of this form is right."""
-    return token[-_CHECKSUM_LENGTH:] == checksum(token[:-_CHECKSUM_LENGTH])
+    """Whether the checksum of a text of this form is right. This runs on every request."""
+    said = (_VALUES[token[51:53]] * _PAIR + _VALUES[token[53:55]]) * _PAIR + _VALUES[token[55:57]]
+    return crc32(token[:51].encode()) == said
 
 
 def checksum(text: str) -> str:
     """The last six characters of the token that begins with this text."""
-    rest, low = divmod(crc32(text.encode("ascii")), 3844)
-    high, middle = divmod(rest, 3844)
+    rest, low = divmod(crc32(text.encode("ascii")), _PAIR)
+    high, middle = divmod(rest, _PAIR)
     return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
