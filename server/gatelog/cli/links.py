@@ -22,7 +22,7 @@ def reset(config: Config, login: str, as_json: bool) -> None:
     """Print a link by which a user sets a new password, once, within 15 minutes.
 
     Hand it to the user, and to nobody else: whoever has it, has the account. Using it ends all
-    sessions of the user. Without GATELOG_PUBLIC_URL it is the token alone, for
+    sessions of the user. Without GATELOG_LINK_URL it is the token alone, for
     POST /v1/recover/confirm.
     """
     from gatelog.cli.services import with_accounts

@@ -8,6 +8,7 @@ from datetime import datetime
 from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.factors import UserFactors
+from gatelog.accounts.service.failures import Failures
 from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passkeys import Passkeys
@@ -59,38 +60,7 @@ class Accounts:
         )
         self._passwords = passwords
         self._turns = Turns(passwords.threads, config.hashing_queue)
-        asking = Asking(
-            store=FactorStore(database),
-            personal=self._personal,
-            acting=acting,
-            passkeys=Passkeys(config),
-        )
-        self.logins = Logins(
-            config,
-            users=users,
-            sessions=sessions,
-            passwords=passwords,
-            personal=self._personal,
-            acting=acting,
-            throttle=self.throttle,
-            turns=self._turns,
-            asking=asking,
-        )
-        self.second_steps = SecondSteps(
-            logins=self.logins,
-            asking=asking,
-            users=users,
-            personal=self._personal,
-            acting=acting,
-            throttle=self.throttle,
-        )
-        self.factors = UserFactors(
-            users=users,
-            asking=asking,
-            personal=self._personal,
-            acting=acting,
-            cover=passwords.fits_nothing,
-        )
+        self._make_logins(config, users, sessions, acting)
         self.sessions = UserSessions(
             users=users,
             sessions=sessions,
@@ -102,7 +72,53 @@ class Accounts:
             config, users=users, sessions=self.sessions, personal=self._personal, acting=acting
         )
         self.users = Administration(config, users=users, personal=self._personal, acting=acting)
-        links = LinkStore(database)
+        self._make_ways_in(config, users, acting, now)
+
+    def _make_logins(
+        self, config: Config, users: Users, sessions: SessionList, acting: Acting
+    ) -> None:
+        """Passwords, and what it takes beside them."""
+        asking = Asking(
+            store=FactorStore(self._database),
+            personal=self._personal,
+            acting=acting,
+            passkeys=Passkeys(config),
+        )
+        failures = Failures(personal=self._personal, acting=acting, throttle=self.throttle)
+        self.logins = Logins(
+            config,
+            users=users,
+            sessions=sessions,
+            passwords=self._passwords,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+            turns=self._turns,
+            asking=asking,
+            failures=failures,
+        )
+        self.second_steps = SecondSteps(
+            logins=self.logins,
+            failures=failures,
+            asking=asking,
+            users=users,
+            personal=self._personal,
+            acting=acting,
+            throttle=self.throttle,
+        )
+        self.factors = UserFactors(
+            users=users,
+            asking=asking,
+            personal=self._personal,
+            acting=acting,
+            cover=self._passwords.fits_nothing,
+        )
+
+    def _make_ways_in(
+        self, config: Config, users: Users, acting: Acting, now: Callable[[], datetime]
+    ) -> None:
+        """Links, the mail that brings them, and users from elsewhere."""
+        links = LinkStore(self._database)
         self.recovery = Recovery(
             config,
             users=users,
@@ -112,7 +128,7 @@ class Accounts:
             throttle=self.throttle,
             logins=self.logins,
         )
-        self.outbox = OutboxStore(database)
+        self.outbox = OutboxStore(self._database)
         self.mailer = Mailer(
             config,
             store=self.outbox,

@@ -26,8 +26,6 @@ from gatelog.accounts.rules.credentials import (
 )
 from gatelog.accounts.rules.events import (
     CredentialChanged,
-    FailureReason,
-    LoginFailed,
     UserRegistered,
 )
 from gatelog.accounts.rules.login import (
@@ -43,6 +41,7 @@ from gatelog.accounts.service.acting import Act, Acting
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.blocklist import common_passwords, context_words
 from gatelog.accounts.service.decoys import Decoys
+from gatelog.accounts.service.failures import Failures
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
 from gatelog.accounts.service.turns import Turns
@@ -98,6 +97,7 @@ class Logins:
         throttle: Throttle,
         turns: Turns,
         asking: Asking,
+        failures: Failures,
     ) -> None:
         self._config = config
         self._asking = asking
@@ -110,6 +110,7 @@ class Logins:
         self._acting = acting
         self._blocklist = common_passwords()
         self._words = context_words(config)
+        self._failures = failures
         self._decoys = Decoys(users)
 
     # --- registering
@@ -289,53 +290,17 @@ class Logins:
                 cost=self._decoys.cost(credential, approach.account or b""),
             )
         if credential is None:
-            await self._record_unknown_login(login, approach.client, try_id)
+            await self._failures.of_nobody("unknown_login", login, approach.client, try_id)
         elif not right:
-            await self.record_failure(
+            await self._failures.of_user(
                 credential, "wrong_password", approach.client, try_id, counts=not locked
             )
         elif credential.disabled:
-            await self.record_failure(credential, "user_disabled", approach.client, try_id)
+            await self._failures.of_user(credential, "user_disabled", approach.client, try_id)
         else:
             await self._rehash(credential, password)
             return credential, try_id
         raise InvalidCredentials()
-
-    async def record_failure(
-        self,
-        credential: Credential,
-        reason: FailureReason,
-        client: Client,
-        try_id: UUID,
-        *,
-        counts: bool = True,
-        challenge: bytes | None = None,
-    ) -> None:
-        """Record it; ``counts``: as one of the failures in a row. ``challenge``: what was answered
-        wrongly."""
-        event = LoginFailed(
-            event_id=new_event_id(),
-            occurred_at=self._acting.now(),
-            subject_id=credential.subject_id,
-            reason=reason,
-        )
-        sealed = self._personal.sealed(event, _who(credential.login, client), credential.key)
-        most = self._throttle.limits.failures if counts else None
-        command = RecordLoginFailure(
-            event=sealed, try_id=try_id, most_failures=most, challenge=challenge
-        )
-        await self._record(command, client)
-
-    async def _record_unknown_login(self, login: str, client: Client, try_id: UUID) -> None:
-        await self.record_nobodys_failure("unknown_login", login, client, try_id)
-
-    async def record_nobodys_failure(
-        self, reason: FailureReason, login: str | None, client: Client, try_id: UUID
-    ) -> None:
-        """Record the failure of somebody of whom nothing is known but what they typed."""
-        event = LoginFailed(event_id=new_event_id(), occurred_at=self._acting.now(), reason=reason)
-        sealed = await self._personal.sealed_for_nobody(event, _who(login, client))
-        await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client)
 
     async def _rehash(self, credential: Credential, password: str) -> None:
         if self._passwords.needs_rehash(credential.password_hash):

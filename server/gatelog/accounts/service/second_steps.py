@@ -29,6 +29,7 @@ from gatelog.accounts.rules.proving import Proof
 from gatelog.accounts.rules.totp import matching_step
 from gatelog.accounts.service.acting import Acting
 from gatelog.accounts.service.asking import Asking
+from gatelog.accounts.service.failures import Failures
 from gatelog.accounts.service.logins import Grant, Logins
 from gatelog.accounts.service.passkeys import (
     Answer,
@@ -80,6 +81,7 @@ class SecondSteps:
         self,
         *,
         logins: Logins,
+        failures: Failures,
         asking: Asking,
         users: Users,
         personal: PersonalData,
@@ -87,6 +89,7 @@ class SecondSteps:
         throttle: Throttle,
     ) -> None:
         self._logins = logins
+        self._failures = failures
         self._asking = asking
         self._users = users
         self._personal = personal
@@ -197,7 +200,7 @@ class SecondSteps:
         approach = await self._throttle.stranger(f"passkey {digest.hex()}", client)
         self._throttle.refuse_again(approach)
         try_id = await self._throttle.admit(approach)
-        await self._logins.record_nobodys_failure("unknown_passkey", None, client, try_id)
+        await self._failures.of_nobody("unknown_passkey", None, client, try_id)
 
     # --- both
 
@@ -249,7 +252,7 @@ class SecondSteps:
         *,
         counts: bool,
     ) -> None:
-        await self._logins.record_failure(
+        await self._failures.of_user(
             credential,
             reason,
             approach.client,
