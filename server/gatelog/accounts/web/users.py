@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.errors import InvalidInput, LastAdmin
+from gatelog.errors import LastAdmin, NoSuchRole
 from gatelog.http.answers import answer
 from gatelog.http.bodies import id_in_path
 from gatelog.http.caller import caller_of
@@ -126,7 +126,7 @@ async def erase(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
-@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
+@describes(path=_ROLE, returns=_CHANGED, raises=(NoSuchRole,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
@@ -134,7 +134,7 @@ async def grant_role(request: web.Request) -> web.StreamResponse:
 
 
 @requires("admin")
-@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput, LastAdmin))
+@describes(path=_ROLE, returns=_CHANGED, raises=(LastAdmin, NoSuchRole))
 async def revoke_role(request: web.Request) -> web.StreamResponse:
     """Take a role away, and end all sessions."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
