@@ -44,6 +44,10 @@ class NotFound(GatelogError):
     code, status, title = "not_found", 404, "There is nothing here"
 
 
+class NoSuchRole(NotFound):
+    code, title = "no_such_role", "There is no such role"
+
+
 class NotSealed(NotFound):
     """The event, or the log, is in no signed tree yet; ask again in a second."""
 

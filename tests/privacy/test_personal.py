@@ -312,8 +312,8 @@ async def test_a_login_attempt_across_an_erasure_leaves_no_trace(
     verified, erased = asyncio.Semaphore(0), asyncio.Event()
     verify = PasswordPool.verify
 
-    async def slow(self: PasswordPool, password_hash: str | None, password: str) -> bool:
-        right = await verify(self, password_hash, password)
+    async def slow(self: PasswordPool, *given: Any, **named: Any) -> bool:
+        right = await verify(self, *given, **named)
         verified.release()
         await erased.wait()
         return right

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from gatelog import SESSION, Config, public, recent_login, requires, setup
 from gatelog.clock import utc_now, utc_now_us
-from gatelog.errors import ConfigError, InvalidCredentials, InvalidInput
+from gatelog.errors import ConfigError, InvalidCredentials, NoSuchRole
 from gatelog.log.store.database import connect
 from gatelog.testing import GatelogClient, MovedClock, login_as
 
@@ -103,7 +103,7 @@ async def test_roles_are_those_that_are_named(gatelog_client: GatelogClient) -> 
 
 async def test_what_cannot_be_is_told(gatelog_client: GatelogClient) -> None:
     client = await gatelog_client(make)
-    with pytest.raises(InvalidInput, match="no role 'king'"):
+    with pytest.raises(NoSuchRole, match="no role 'king'"):
         await login_as(client, "ada", roles={"king"})
     with pytest.raises(TypeError, match="a set of names"):
         await login_as(client, "ada", roles="admin")

@@ -75,7 +75,7 @@ async def login_as(
     does not exist is made first. ``roles``: exactly those that the user has from now on, none if
     the user is made and they are left out; a change of roles ends the sessions that the user had.
 
-    Raises InvalidInput for a role or login that cannot be, InvalidCredentials for a user with
+    Raises NoSuchRole, InvalidInput for a login that cannot be, InvalidCredentials for a user with
     another password, and TypeError for an application that Gatelog is not in.
     """
     app = client.app

@@ -15,7 +15,6 @@ from gatelog.accounts.rules.names import normalise_name
 from gatelog.accounts.rules.tokens import MAX_LIFETIME_S, CreateToken
 from gatelog.accounts.service.acting import Act, Acting, Ended
 from gatelog.accounts.service.sessions import UserSessions
-from gatelog.accounts.service.users import check_role
 from gatelog.accounts.store.users import Users
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
@@ -67,7 +66,6 @@ class Tokens:
         personal: PersonalData,
         acting: Acting,
     ) -> None:
-        self._roles = config.role_names
         self._max_tokens = config.max_tokens_per_user
         self._users = users
         self._sessions = sessions
@@ -90,8 +88,6 @@ class Tokens:
         kept = normalise_name(name)
         if not 1 <= lifetime_s <= MAX_LIFETIME_S:
             raise InvalidInput(f"A token lives for 1 to {MAX_LIFETIME_S} seconds.")
-        for role in roles:
-            check_role(role, self._roles)
         credential = await self._users.by_id(by.subject_id)
         if credential is None:
             raise NotAuthenticated()

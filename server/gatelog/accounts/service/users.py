@@ -25,7 +25,7 @@ from gatelog.accounts.rules.users import is_admin
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.store.users import Credential, ListedUser, Users
 from gatelog.config import Config
-from gatelog.errors import InvalidInput, NotFound
+from gatelog.errors import NoSuchRole, NotFound
 from gatelog.log.rules import events as ev
 from gatelog.log.store.batch import Recorded
 from gatelog.privacy.rules import UserErased
@@ -74,13 +74,13 @@ class Administration:
         return await self._acting.record(Act(UnlockPassword(event=event), address_index))
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
-        """Give a user a role, and end all sessions. Raises NotFound, InvalidInput."""
+        """Give a user a role, and end all sessions. Raises NotFound, NoSuchRole."""
         check_role(role, self._config.role_names)
         event = RoleGranted(**self._acting.about(subject_id, by), role=role)
         return await self._change(event, by)
 
     async def revoke_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
-        """Take a role away, and end all sessions. Raises NotFound, InvalidInput, LastAdmin.
+        """Take a role away, and end all sessions. Raises NotFound, NoSuchRole, LastAdmin.
 
         A role that is configured no more can be taken away as long as somebody has it.
         """
@@ -125,6 +125,6 @@ class Administration:
 
 
 def check_role(role: str, known: Collection[str]) -> None:
-    """Raises InvalidInput for a role that is none of these."""
+    """Raises NoSuchRole for a role that is none of these."""
     if role not in known:
-        raise InvalidInput(f"There is no role {role!r}; there are {', '.join(known)}.")
+        raise NoSuchRole(f"There is no role {role!r}; there are {', '.join(known)}.")

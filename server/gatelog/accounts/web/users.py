@@ -18,7 +18,7 @@ from gatelog.accounts.service.acting import NO_SUCH_USER, Actor, Ended
 from gatelog.accounts.service.tokens import last_used_on
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.accounts.web.sessions import WhatEnds
-from gatelog.errors import InvalidInput, LastAdmin
+from gatelog.errors import LastAdmin, NoSuchRole
 from gatelog.http.answers import answer
 from gatelog.http.bodies import id_in_path, read_body
 from gatelog.http.caller import caller_of
@@ -181,7 +181,7 @@ async def remove_factors(request: web.Request) -> web.StreamResponse:
 
 @no_tokens
 @requires("admin")
-@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput,))
+@describes(path=_ROLE, returns=_CHANGED, raises=(NoSuchRole,))
 async def grant_role(request: web.Request) -> web.StreamResponse:
     """Give the user a role, and end all sessions, but no tokens."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
@@ -190,7 +190,7 @@ async def grant_role(request: web.Request) -> web.StreamResponse:
 
 @no_tokens
 @requires("admin")
-@describes(path=_ROLE, returns=_CHANGED, raises=(InvalidInput, LastAdmin))
+@describes(path=_ROLE, returns=_CHANGED, raises=(LastAdmin, NoSuchRole))
 async def revoke_role(request: web.Request) -> web.StreamResponse:
     """Take a role away, and end all sessions, and the tokens that have it."""
     users, role = request.app[ACCOUNTS].users, request.match_info["role"]
