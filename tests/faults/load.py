@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from itertools import count
@@ -36,6 +36,7 @@ WAYS = ["log out", "log out twice", "revoke", "others", "all", "password"]
 NEW_WAYS = ["log in over", "token", "token and all", "token and password"]
 LINGERING = 4  # clients
 GUESSING = 3  # clients, at one account
+CROWDING = 3  # clients that do nothing but that, which takes many logins in a row
 WRONG = "the phrase of nobody"
 # Where requests of this client come from, where a trusted proxy may say so.
 ADDRESS: ContextVar[str | None] = ContextVar("address", default=None)
@@ -98,6 +99,8 @@ class Load:
             if self._cap is not None:
                 await self._register(self._user("guessed"))
                 tasks += [asyncio.create_task(self._guess(number)) for number in range(GUESSING)]
+                crowds = (self._client(str(clients + n), ["crowd"]) for n in range(CROWDING))
+                tasks += [asyncio.create_task(each) for each in crowds]
             try:
                 yield
             finally:
@@ -117,17 +120,17 @@ class Load:
     def _user(self, name: str) -> str:
         return f"user-{self._names}-{name}"
 
-    async def _client(self, name: str) -> None:
+    async def _client(self, name: str, ways: Sequence[str] | None = None) -> None:
         """One user after the other: who does not know the password any more is somebody new."""
         self._come_from(f"10.0.0.{int(name) + 1}")
         for number in count():
             user = self._user(f"{name}-{number}")
             with suppress(LoginRefused):
-                await self._be(user)
+                await self._be(user, ways or self._ways)
             for session in self._left.pop(user, ()):  # nobody goes on with them
                 session.over.set()
 
-    async def _be(self, user: str) -> None:
+    async def _be(self, user: str, ways: Sequence[str]) -> None:
         """Two sessions at a time, ended in turn in one of the ways, while the password is known.
 
         Where there may not be many, also while all of them are known.
@@ -137,10 +140,9 @@ class Load:
             first = await self._log_in(user)
             second = await self._log_in(user)
             await asyncio.sleep(self._random.uniform(0, 0.2))
-            await self._end(user, first, second)
+            await self._end(user, first, second, self._random.choice(ways))
 
-    async def _end(self, user: str, first: Followed, second: Followed) -> None:
-        way = self._random.choice(self._ways)
+    async def _end(self, user: str, first: Followed, second: Followed, way: str) -> None:
         if way == "log out":
             await asyncio.gather(self._log_out(user, first), self._log_out(user, second))
         elif way == "log out twice":
