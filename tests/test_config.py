@@ -165,6 +165,7 @@ def test_a_level_of_assurance_has_its_lifetimes(
         ({"roles": "{"}, "GATELOG_ROLES"),
         ({"roles": '{"admin": {"idle": 5}}'}, "GATELOG_ROLES"),
         ({"roles": '{"Admin": {}}'}, "GATELOG_ROLES"),
+        ({"roles": '{"editor\\n": {}}'}, "GATELOG_ROLES"),
         ({"roles": '{"admin": {"lifetime_s": 0}}'}, "GATELOG_ROLES"),
         ({"roles": '["admin"]'}, "GATELOG_ROLES"),
         ({"session_idle_s": "1.5"}, "GATELOG_SESSION_IDLE_S"),

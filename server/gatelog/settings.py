@@ -25,7 +25,8 @@ Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 DAY_S = 86_400
 Seconds = Annotated[float, Meta(gt=0, le=DAY_S * 400)]
 IdleSeconds = Annotated[int, Meta(ge=0, le=DAY_S * 400)]
-RoleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+# Python's $ lets a line end follow; the document's readers know no \Z.
+RoleName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}(?!\n)$")]
 Permission = Annotated[str, Meta(min_length=1, max_length=128)]
 ROLES = ("admin", "auditor")  # those that the product itself knows
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]

@@ -224,13 +224,19 @@ class Load:
             body = {"login": user, "password": self._passwords[user], "token": "bearer"}
             request = ("POST", "/v1/login_user")
             _, started = await self._command(
-                user, first, "one", *request, ended=(first,), body=body
+                user, first, "one", *request, ended=(first,), body=body, until=self._idle_at(others)
             )
             if started is not None:
                 others.append(started)
                 self.crowded_out += 1
         path = "/v1/sessions/end_all"
         await self._command(user, others[-1], "all", "POST", path, ended=(first, *others))
+
+    def _idle_at(self, sessions: Sequence[Followed]) -> float:
+        """From when on one of these may have idled too long, and so be none too many: in ns."""
+        if self._idle_s is None:
+            return float("inf")
+        return min(session.began for session in sessions) + self._idle_s * 1e9
 
     def _crowded(self, user: str) -> bool:
         """Whether a login might end a session that nobody has asked to end."""
@@ -277,10 +283,12 @@ class Load:
         body: Any = None,
         cookie: bool = False,
         tokens: bool = False,
+        until: float = float("inf"),
     ) -> tuple[int | None, Followed | None]:
         """Ask with this session for the end of those; who knows of it tries them everywhere.
 
-        Returns the status of the answer, and the session that it brought, if it did.
+        ``until`` then, in ns, a right answer says for sure that they have ended. Returns the status
+        of the answer, and the session that it brought, if it did.
         """
         worker, began, status, granted = self._any_worker(), time.monotonic_ns(), None, None
         subject = ended[0] if scope == "one" else session
@@ -291,7 +299,8 @@ class Load:
             granted = content if status == 200 and "token" in content else None
         finally:  # also when this run is over: it may have happened
             answered = time.monotonic_ns()
-            end = End(subject.session_id, user, scope, worker, began, answered, status)
+            told = status if answered < until else None
+            end = End(subject.session_id, user, scope, worker, began, answered, told)
             end = msgspec.structs.replace(end, tokens=tokens)
             if granted:
                 end = msgspec.structs.replace(end, started=granted["session_id"])
@@ -364,7 +373,7 @@ class Load:
     def _noted(
         self, user: str, granted: Any, began: int, answered: int, *, token: bool = False
     ) -> Followed:
-        session = Followed(granted["session_id"], granted["token"])
+        session = Followed(granted["session_id"], granted["token"], began)
         self.tokens[session.session_id] = session.token
         idle_s = None if token else self._idle_s
         self.history.add(Login(session.session_id, user, began, answered, idle_s, token))
@@ -444,7 +453,8 @@ class LoginRefused(Exception):
 class Followed:
     """A session as its client has it."""
 
-    def __init__(self, session_id: str, token: str) -> None:
+    def __init__(self, session_id: str, token: str, began: int) -> None:
         self.session_id = session_id
         self.token = token
+        self.began = began  # when it was asked for, in ns
         self.over = asyncio.Event()  # its client has ended it, or does not know whether it has

@@ -52,9 +52,9 @@ def test_a_process_that_just_starts_does_not_keep_others_from_being_read(
     """Its file is there and has no size yet; another is a link to what has gone since."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     key = mmap_key("asked", "asked_total", [], [], "How often.")
-    counted = MmapedDict(str(tmp_path / "counter_1.db"))  # type: ignore[no-untyped-call]
-    counted.write_value(key, 3.0, 0.0)  # type: ignore[no-untyped-call]
-    counted.close()  # type: ignore[no-untyped-call]
+    counted = MmapedDict(str(tmp_path / "counter_1.db"))
+    counted.write_value(key, 3.0, 0.0)
+    counted.close()
     (tmp_path / "counter_2.db").touch()
     (tmp_path / "gauge_livesum_3.db").symlink_to(tmp_path / "gone")
     assert b"asked_total 3.0" in exposition()

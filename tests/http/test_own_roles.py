@@ -99,7 +99,7 @@ async def test_permissions_are_those_of_the_roles(service: Service) -> None:
 async def test_a_role_of_before_can_be_taken_away(
     service: Service, config: Config, database: Dsns
 ) -> None:
-    """It is configured no more: nobody gets it, who has it keeps it, and it permits nothing."""
+    """It is configured no more: nobody gets it, who has it keeps it, without its permissions."""
     await grant(service, "editor")
     bob = await user_of(service, "bob")
     async with serving(app_of(config, database), config) as later:

@@ -16,6 +16,7 @@ from gatelog.sessions.store.lookup import PrimaryLookup
 
 from tests.builders import registration, start
 from tests.conftest import Dsns
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -74,18 +75,23 @@ async def test_nobody_takes_the_answer_of_a_query_sent_before(database: Dsns) ->
         await owner.close()
 
 
+async def idling(appender: Appender, unused_s: float) -> bytes:
+    """The digest of a session that may idle for a minute, and was used last so long ago."""
+    user = registration("ada")
+    await appender.submit(user)
+    seen_at = utc_now() - timedelta(seconds=unused_s)
+    command = start(user.event.subject_id, idle_s=60, at=seen_at, lifetime_s=3600)
+    await appender.submit(command)
+    return command.event.token_digest
+
+
 @pytest.mark.parametrize("committed", [True, False])
 async def test_nobody_is_told_that_a_session_idled_while_its_use_is_being_recorded(
     database: Dsns, appender: Appender, lookup: PrimaryLookup, *, committed: bool
 ) -> None:
     """It is over by what can be read. An append that holds the log's head may say otherwise."""
-    user = registration("ada")
-    await appender.submit(user)
-    seen_at = utc_now() - timedelta(seconds=61)
-    command = start(user.event.subject_id, idle_s=60, at=seen_at, lifetime_s=3600)
-    await appender.submit(command)
-    digest = command.event.token_digest
-    renewing = await connect(database.app)
+    digest = await idling(appender, unused_s=61)
+    renewing, watching = [await connect(database.app) for _ in range(2)]
     transaction = renewing.transaction()
     await transaction.start()
     await renewing.fetchval(LOCK_HEAD)
@@ -94,26 +100,49 @@ async def test_nobody_is_told_that_a_session_idled_while_its_use_is_being_record
         "UPDATE active_sessions SET seen_at = $1, expires_at = $2", now, now + timedelta(minutes=1)
     )
     told = asyncio.create_task(lookup.find(digest))
-    await asyncio.sleep(0.2)
-    assert not told.done()
+
+    async def waits() -> bool:
+        assert not told.done()
+        return bool(await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+    await until(waits)
     await (transaction.commit() if committed else transaction.rollback())
-    session = await told
-    assert (session is not None) == committed
+    assert (await told is not None) == committed
     await renewing.close()
+    await watching.close()
+
+
+async def test_a_session_that_was_told_to_be_over_holds_up_no_more_appends(
+    database: Dsns, appender: Appender, lookup: PrimaryLookup
+) -> None:
+    """Whoever has its token may show it as often as they like."""
+    digest = await idling(appender, unused_s=61)
+    assert await lookup.find(digest) is None
+    appending = await connect(database.app)
+    async with appending.transaction():
+        await appending.fetchval(LOCK_HEAD)
+        assert await lookup.find(digest) is None
+    await appending.close()
+
+
+async def test_what_is_remembered_is_bounded(
+    appender: Appender, lookup: PrimaryLookup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatelog.sessions.store.lookup.MAX_REMEMBERED", 0)
+    digest = await idling(appender, unused_s=61)
+    for _ in range(2):
+        assert await lookup.find(digest) is None
+    assert not lookup._over
 
 
 async def test_that_a_session_idled_is_for_the_clock_of_the_log_to_say(
     appender: Appender, lookup: PrimaryLookup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This host is two seconds ahead."""
-    user = registration("ada")
-    await appender.submit(user)
-    seen_at = utc_now() - timedelta(seconds=59)
-    command = start(user.event.subject_id, idle_s=60, at=seen_at, lifetime_s=3600)
-    await appender.submit(command)
+    digest = await idling(appender, unused_s=59)
     ahead_us = 2_000_000 + utc_now_us()
     monkeypatch.setattr("gatelog.sessions.store.lookup.utc_now_us", lambda: ahead_us)
-    assert await lookup.find(command.event.token_digest) is not None
+    assert await lookup.find(digest) is not None
 
 
 async def test_a_lost_connection_costs_one_more_try(database: Dsns, lookup: PrimaryLookup) -> None:

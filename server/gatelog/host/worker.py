@@ -118,7 +118,7 @@ def _post_fork(arbiter: Any, worker: Any) -> None:
 
 def _child_exit(_: Any, worker: Any) -> None:
     """What a worker that has ended counted stays; how things stood in it does not."""
-    multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    multiprocess.mark_process_dead(worker.pid)
 
 
 def run(config: Config, listener: int) -> None:

@@ -67,26 +67,27 @@ class _Read(Collector):
 
 
 def _registry() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if shared is None:
         return REGISTRY
     registry = CollectorRegistry()
-    _Shared(registry)
+    registry.register(_Shared(Path(shared)))
     return registry
 
 
-class _Shared(multiprocess.MultiProcessCollector):
+class _Shared(Collector):
     """What all processes have counted into their files.
 
     A process that starts makes a file before it gives it a size, and the library's own reader fails
     on what it finds in between: a file without a size has nothing to tell yet.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__(registry)  # type: ignore[no-untyped-call]
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        files = [str(file) for file in Path(self._path).glob("*.db") if _says_something(file)]
-        return cast("Iterable[Metric]", self.merge(files))  # type: ignore[no-untyped-call]
+        files = [str(file) for file in self._directory.glob("*.db") if _says_something(file)]
+        return cast("Iterable[Metric]", multiprocess.MultiProcessCollector.merge(files))
 
 
 def _says_something(file: Path) -> bool:

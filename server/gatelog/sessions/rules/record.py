@@ -86,7 +86,7 @@ class Session:
 
     @property
     def absolute_us(self) -> int:
-        """The same in microseconds since 1970 (UTC)."""
+        """When it is over at the latest, in microseconds since 1970 (UTC)."""
         return _absolute_us(*_times(self.record))
 
     @property

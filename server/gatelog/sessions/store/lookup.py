@@ -7,7 +7,8 @@ Rules:
   logout which has been reported already.
 - A session that has idled too long by the clock of this host may be in use elsewhere, and an append
   that says so under way. Nobody is told that it is over before that append is done, and then by the
-  clock of the log, which decides on use: what was told to be over stays so.
+  clock of the log, which decides on use: what was told to be over stays so, and is remembered. So a
+  token of such a session, shown again and again, costs appends the lock of the head once.
 - The primary is asked, by a connection of its own. No answer within the limit is
   DatabaseUnavailable, never "no such session".
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ import msgspec
 from gatelog.clock import moved_ahead, utc_now_us
 from gatelog.errors import DatabaseUnavailable, GatelogError, Overloaded
 from gatelog.log.store.database import Database, translated_errors
+from gatelog.log.store.sql import LOCK_HEAD
 from gatelog.privacy.rules import WrappedKey
 from gatelog.sessions.rules.record import Session, over_by_idling, packed
 from gatelog.sessions.rules.state import ActiveSession
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_DIGESTS = 1000  # in one query
+MAX_REMEMBERED = 16_384  # a megabyte or two
 _SWEEP_LOCK = 0x677073776570  # an arbitrary constant
 
 
@@ -60,6 +63,7 @@ class PrimaryLookup:
         self._arrived = asyncio.Event()
         self._connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._over: dict[bytes, None] = {}  # have idled too long, for good; the oldest first
         self.queries = 0
 
     async def __aenter__(self) -> PrimaryLookup:
@@ -147,17 +151,30 @@ class PrimaryLookup:
                 self.queries += 1
                 rows = await self._connection.fetch(sql.FIND_SESSIONS, digests)
                 found = _sessions(rows)
-                now_us = utc_now_us()
-                idled = [d for d, session in found.items() if _has_idled(session, now_us)]
-                if idled:
-                    async with self._connection.transaction():
-                        await self._connection.fetchval(sql.HOLD_HEAD)
-                        rows = await self._connection.fetch(
-                            sql.FIND_LIVE_SESSIONS, idled, moved_ahead()
-                        )
-                    found = {d: session for d, session in found.items() if d not in idled}
-                    found |= _sessions(rows)
-        return found
+                return await self._without_idled(self._connection, found)
+
+    async def _without_idled(
+        self, connection: Connection, found: dict[bytes, Session]
+    ) -> dict[bytes, Session]:
+        """Those of these sessions that have not idled too long."""
+        now_us = utc_now_us()
+        idled = {digest for digest, session in found.items() if _has_idled(session, now_us)}
+        if not idled:
+            return found
+        doubtful = idled - self._over.keys()
+        live: dict[bytes, Session] = {}
+        if doubtful:
+            async with connection.transaction():
+                await connection.fetchval(LOCK_HEAD)
+                rows = await connection.fetch(sql.FIND_LIVE_SESSIONS, list(doubtful), moved_ahead())
+            live = _sessions(rows)
+            self._remember(doubtful - live.keys())
+        return {d: session for d, session in found.items() if d not in idled} | live
+
+    def _remember(self, over: Collection[bytes]) -> None:
+        self._over |= dict.fromkeys(over)
+        while len(self._over) > MAX_REMEMBERED:
+            del self._over[next(iter(self._over))]
 
     def _discard_connection(self) -> None:
         connection, self._connection = self._connection, None

@@ -12,9 +12,6 @@ SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 """
 
-# Waits for the append that is under way, and keeps others out until the transaction is over.
-HOLD_HEAD = "SELECT position FROM log_head FOR SHARE"
-
 # Which of these sessions live by the log's clock. $1 digests, $2 how far that is moved (in tests)
 FIND_LIVE_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
