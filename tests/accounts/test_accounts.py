@@ -17,6 +17,7 @@ from gatelog.errors import (
     InvalidCredentials,
     InvalidInput,
     LoginTaken,
+    NoSuchRole,
     NotAuthenticated,
     NotFound,
     RegistrationClosed,
@@ -171,7 +172,7 @@ async def test_changing_the_password_ends_every_session_and_starts_one(
 async def test_roles_come_with_the_session(accounts: Accounts) -> None:
     await accounts.logins.add_user("root", PASSWORD, ("admin",))
     assert (await accounts.logins.log_in("root", PASSWORD)).session.roles == ("admin",)
-    with pytest.raises(InvalidInput):
+    with pytest.raises(NoSuchRole):
         await accounts.logins.add_user("other", PASSWORD, ("king",))
 
 
