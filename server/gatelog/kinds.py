@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gatelog.accounts.rules.events import (
     CredentialChanged,
+    DeviceAdded,
     FactorEnrolled,
     FactorRemoved,
     LinkMade,
@@ -71,6 +72,7 @@ EVENTS = (
     MailAddressVerified,
     MailAddressRemoved,
     TokenCreated,
+    DeviceAdded,
 )
 KINDS = (
     SESSIONS,

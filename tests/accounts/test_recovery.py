@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -17,9 +14,7 @@ from gatelog.accounts.rules.events import (
     PasswordLocked,
     RecoveryAsked,
 )
-from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Actor
-from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.errors import (
     InvalidCredentials,
@@ -31,112 +26,14 @@ from gatelog.errors import (
     TooManyAttempts,
     WeakPassword,
 )
-from gatelog.log.rules.events import Event
-from gatelog.log.store.appender import Appender
-from gatelog.log.store.database import Database
-from gatelog.log.store.reading import read_events
 from gatelog.privacy.rules import Client
-from gatelog.sessions.rules.record import Session, packed
-from gatelog.sessions.rules.state import ActiveSession
-from gatelog.sessions.service.barrier import Barrier
 from gatelog.testing.moving import MovedClock
 
-from tests.builders import MASTER_KEY
-from tests.conftest import Dsns
-from tests.mail.server import Inbox, mail_server
+from tests.accounts.house import HERE, NEW, PASSWORD, House, Opened, as_session
+from tests.mail.server import Inbox
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
-
-PASSWORD, NEW = "a long enough password", "quite another password"
-HERE = Client("192.0.2.1", "a browser")
-
-
-@pytest.fixture
-async def inbox() -> AsyncIterator[Inbox]:
-    async with mail_server() as inbox:
-        yield inbox
-
-
-Opened = Callable[[Config], AbstractAsyncContextManager[Accounts]]
-
-
-class House:
-    """Accounts, with a mail server beside them."""
-
-    def __init__(self, accounts: Accounts, inbox: Inbox, connection: Connection) -> None:
-        self.accounts = accounts
-        self.inbox = inbox
-        self.connection = connection
-
-    async def user(self, login: str, address: str | None = None) -> UUID:
-        """A user, with an address that is verified as users verify it."""
-        user_id = await self.accounts.logins.add_user(login, PASSWORD)
-        if address is not None:
-            grant = await self.accounts.logins.log_in(login, PASSWORD)
-            await self.accounts.recovery.propose_address(as_session(grant.session), address)
-            await self.accounts.mailer.look()
-            await self.accounts.recovery.verify_address(self.inbox.mails[-1].token)
-            self.inbox.mails.clear()
-        return user_id
-
-    async def asked(self, login: str) -> str:
-        """The token that comes by mail for who asks."""
-        await self.accounts.recovery.ask(login, HERE)
-        await self.accounts.mailer.look()
-        return self.inbox.mails[-1].token
-
-    async def events(self) -> list[Event]:
-        return [item.event() for item in await read_events(self.connection, 0, limit=10_000)]
-
-    async def refused(self, token: str) -> None:
-        """The link does nothing, and says no more than any other one that does nothing."""
-        before = len(await self.events())
-        with pytest.raises(LinkUnusable) as refusal:
-            await self.accounts.recovery.set_password(token, NEW, HERE)
-        assert str(refusal.value) == LinkUnusable.title
-        assert len(await self.events()) == before
-
-    async def rows(self, table: str) -> int:
-        count: int = await self.connection.fetchval(f"SELECT count(*) FROM {table}")
-        return count
-
-
-def as_session(session: ActiveSession) -> Session:
-    return Session(packed(session))
-
-
-@pytest.fixture
-def opened(
-    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
-) -> Opened:
-    """Makes accounts on the test's database."""
-
-    @asynccontextmanager
-    async def accounts(config: Config) -> AsyncIterator[Accounts]:
-        pool, passwords = Database(database.app, timeout_s=5, pool_size=4), PasswordPool(config)
-        accounts = Accounts(
-            msgspec.structs.replace(config, master_key=MASTER_KEY),
-            database=pool,
-            appender=appender,
-            passwords=passwords,
-            barrier=barrier,
-            now=gatelog_clock,
-        )
-        yield accounts
-        await accounts.close()
-        passwords.close()
-        await pool.close()
-
-    return accounts
-
-
-@pytest.fixture
-async def house(
-    config: Config, opened: Opened, inbox: Inbox, connection: Connection
-) -> AsyncIterator[House]:
-    async with opened(inbox.settings(config)) as accounts:
-        yield House(accounts, inbox, connection)
 
 
 async def test_who_forgot_a_password_gets_in_again(house: House) -> None:

@@ -21,7 +21,6 @@ NO_FEDERATION: Final = (
     " assertion that outlives a request. A proxy or application behind it asks for each request"
     " (docs/forward-auth.md), so there is one session with one life."
 )
-FACTORS: Final = "second factors and recovery"
 
 
 class Requirement(msgspec.Struct, frozen=True):
@@ -122,26 +121,14 @@ ASVS: Final = (
                 "More than one factor is used to log in.",
             ),
             _of("V6.3.4", 2, "There is no undocumented way in, and all are equally strong."),
-            _of(
-                "V6.3.5",
-                3,
-                "Users are told of suspicious attempts to log in.",
-                planned="a mail about a login from a new device. Until then users find failed and"
-                " new logins in `GET /v1/me/events`.",
-            ),
+            _of("V6.3.5", 3, "Users are told of suspicious attempts to log in."),
             _of(
                 "V6.3.6",
                 3,
                 "Mail is no factor.",
                 absent="A mail brings a link that sets a password; no login asks for one.",
             ),
-            _of(
-                "V6.3.7",
-                3,
-                "Users are told of changes of their credentials.",
-                planned="a mail about a change of the password. Resets and new addresses are told"
-                " by mail; a change is in `GET /v1/me/events`, and ends every other session.",
-            ),
+            _of("V6.3.7", 3, "Users are told of changes of their credentials."),
             _of(
                 "V6.3.8",
                 3,
@@ -160,12 +147,7 @@ ASVS: Final = (
             ),
             _of("V6.4.2", 1, "There are no hints for passwords and no secret questions."),
             _of("V6.4.3", 2, "A forgotten password is reset securely, past no other factor."),
-            _of(
-                "V6.4.4",
-                2,
-                "Who has lost a factor proves who they are, as at their enrolment.",
-                planned=f"{FACTORS}: recovery codes; there is one factor yet.",
-            ),
+            _of("V6.4.4", 2, "Who has lost a factor proves who they are, as at their enrolment."),
             _of(
                 "V6.4.5",
                 3,

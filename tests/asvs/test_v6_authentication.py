@@ -18,6 +18,7 @@ from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
 from gatelog.testing.moving import MovedClock
 
+from tests.accounts.factoring import Person
 from tests.asvs.conftest import AddUser
 from tests.conftest import Dsns
 from tests.http.test_roles import WHOSE
@@ -348,7 +349,7 @@ async def root_of(alice: Service, root: str) -> str:
     return root
 
 
-# --- V6.4: ways back in
+# --- V6.3.5, V6.3.7 and V6.4: mails, and ways back in
 
 
 @asynccontextmanager
@@ -363,6 +364,49 @@ async def mailing(config: Config, database: Dsns) -> AsyncIterator[tuple[Service
             await services.accounts.recovery.set_password(inbox.mails.pop().token, PASSWORD)
         async with serving(create_app(config, database.app), config) as service:
             yield service, inbox
+
+
+async def told(inbox: Inbox) -> str:
+    """What the next mail to ada is about."""
+    await until(lambda: bool(inbox.mails))
+    mail = inbox.mails.pop(0)
+    assert mail.to == "ada@example.com"
+    return mail.subject
+
+
+async def test_v6_3_5(config: Config, database: Dsns) -> None:
+    """A login on a device that the account has not been used on is an event (``device_added``) and
+    told by mail, with its time and device. Users find failed logins in ``GET /v1/me/events``."""
+    async with mailing(config, database) as (service, inbox):
+        await service.log_in("ada")
+        session = await service.token("ada")
+        assert await told(inbox) == "A login from a new device"
+        wrong = {"login": "ada", "password": "not the right one"}
+        assert (await service.post("/v1/login_user", json=wrong)).status == 401
+        events = (await service.get("/v1/me/events", cookie=session)).json["events"]
+        assert {"device_added", "login_failed"} <= {event["type"] for event in events}
+
+
+async def test_v6_3_7(config: Config, database: Dsns) -> None:
+    """A changed or reset password, another address, a factor that was added or removed, and new
+    recovery codes are told by mail to the verified address; of another address, the old one."""
+    async with mailing(config, database) as (service, inbox):
+        person = Person(service, "ada")
+        bearer = await person.enrolled()
+        assert await told(inbox) == "A second factor was added"
+        bearer = (await person.both(code=person.code())).token
+        assert (await service.post("/v1/factors/recovery_codes", bearer=bearer)).status == 200
+        assert await told(inbox) == "Your recovery codes were made anew"
+        path = f"/v1/factors/{person.factor_id}"
+        assert (await service.send("DELETE", path, bearer=bearer)).status == 200
+        assert await told(inbox) == "A second factor was removed"
+        body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+        changed = await service.post("/v1/change_password", json=body, bearer=bearer)
+        assert changed.status == 200
+        assert await told(inbox) == "Your password was changed"
+        removed = await service.send("DELETE", "/v1/me/address", bearer=changed.token)
+        assert removed.status == 200
+        assert await told(inbox) == "Your address was changed"
 
 
 async def test_v6_4_1(service: Service, add_user: AddUser, gatelog_clock: MovedClock) -> None:

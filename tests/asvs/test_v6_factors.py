@@ -57,6 +57,24 @@ async def test_v6_3_3(config: Config, database: Dsns, add_user: AddUser) -> None
         assert (await service.get("/v1/me", bearer=bearer)).json["roles"] == ["admin"]
 
 
+async def test_v6_4_4(alice: Service, root: str) -> None:
+    """Who has lost a factor logs in with a recovery code, which stands for it and was given to them
+    when they enrolled. Who has none left asks an administrator, who removes the factors; that is an
+    event, it ends all sessions, and the user is told by mail."""
+    person = Person(alice)
+    await person.enrolled()
+    alone = await alice.post(
+        "/v1/login_factor", json={"challenge": await person.challenge(), "token": "bearer"}
+    )
+    assert alone.status == 422
+    bearer = (await person.both(recovery_code=person.recovery_codes[0])).token
+    user_id = (await alice.get("/v1/me", bearer=bearer)).json["user_id"]
+    reset = f"/v1/users/{user_id}/remove_factors"
+    assert (await alice.post(reset, bearer=bearer)).status == 403
+    assert (await alice.post(reset, cookie=root)).status == 200
+    assert (await alice.get("/v1/me", bearer=bearer)).status == 401
+
+
 async def test_v6_5_1(alice: Service) -> None:
     """A recovery code and a TOTP code open once; of two that come at once, on whatever hosts, one
     is refused: the log's lock decides."""

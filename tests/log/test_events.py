@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from gatelog.accounts.rules.events import (
+    DeviceAdded,
     FactorEnrolled,
     LinkMade,
     LinkUsed,
@@ -172,6 +173,12 @@ PINNED: dict[ev.Event, str] = {
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
         '"factor_id":"00000000-0000-4000-8000-00000000000c","factor":"totp"}'
     ),
+    DeviceAdded(**COMMON, subject_id=USER, session_id=SESSION): (
+        '{"type":"device_added","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,'
+        '"session_id":"00000000-0000-4000-8000-00000000000c"}'
+    ),
     RecoveryCodeUsed(**COMMON, subject_id=USER, count=9): (
         '{"type":"recovery_code_used","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
@@ -195,6 +202,7 @@ def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
     assert sorted(ev.EVENT_TYPES) == [
         "audit_read",
         "credential_changed",
+        "device_added",
         "factor_enrolled",
         "factor_removed",
         "link_made",

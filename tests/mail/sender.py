@@ -43,6 +43,7 @@ async def main(last: str, nth: int, port: int, url: str, directory: str) -> None
         personal=PersonalData(config, database),
         start_link=LinkStore(database).sent_at,
         prepare=nothing,
+        device_of=str,
         on_step=on_step,
     )
     await mailer.look()

@@ -53,6 +53,7 @@ from gatelog.errors import (
 from gatelog.ids import derived_event_id
 from gatelog.log.rules.events import Event, UserEvent
 from gatelog.log.rules.kinds import Beside, Decision, Need, World
+from gatelog.mail.rules.outbox import Mail, mailed
 from gatelog.sessions.rules.state import Sessions, SessionsOf
 
 NO_SUCH_FACTOR = "You have no such factor."
@@ -139,6 +140,7 @@ class EnrolFactor(UserCommand, frozen=True, kw_only=True):
     codes: frozenset[bytes]
     cover: str
     end_others: bool = False
+    mail: Mail | None = None
 
     @property
     def prepared(self) -> FactorEnrolled:
@@ -173,15 +175,18 @@ class EnrolFactor(UserCommand, frozen=True, kw_only=True):
         if not user.factors:
             events.append(_codes_made(event, len(self.codes), len(events)))
             beside += [NewCodes(subject_id, self.codes), Guard(subject_id, self.cover)]
-        return _with_others_ended(world, events, beside, self.session_id, end=self.end_others)
+        return _with_others_ended(world, events, beside, self)
 
 
 class RemoveFactor(UserCommand, frozen=True, kw_only=True):
-    """Remove a factor of one's own, from within a session; ``end_others``: and end all others."""
+    """Remove a factor of one's own, from within a session; ``end_others``: and end all others.
+    ``mail`` tells the user.
+    """
 
     event: FactorRemoved
     session_id: UUID
     end_others: bool = False
+    mail: Mail | None = None
 
     @property
     def prepared(self) -> FactorRemoved:
@@ -201,16 +206,18 @@ class RemoveFactor(UserCommand, frozen=True, kw_only=True):
         if event.factor != factor.kind:
             event = msgspec.structs.replace(event, factor=factor.kind)
         beside = _after_the_last(subject_id) if user.factors == 1 else []
-        return _with_others_ended(world, [event], beside, self.session_id, end=self.end_others)
+        return _with_others_ended(world, [event], beside, self)
 
 
 class ResetFactors(UserCommand, frozen=True, kw_only=True):
     """Remove all factors of a user who has lost them, and end all sessions: for administrators.
 
-    ``event`` is made for the first factor, and its like for each other one.
+    ``event`` is made for the first factor, and its like for each other one. ``mail`` tells the
+    user.
     """
 
     event: FactorRemoved
+    mail: Mail | None = None
 
     @property
     def prepared(self) -> FactorRemoved:
@@ -240,15 +247,17 @@ class ResetFactors(UserCommand, frozen=True, kw_only=True):
         ]
         sessions = world.of(Sessions).of(subject_id)
         over = ended_by(event, sessions, "revoked", len(removed), world.now)
-        return Decision((*removed, *over), tuple(_after_the_last(subject_id)))
+        beside = (*_after_the_last(subject_id), *mailed(self.mail))
+        return Decision((*removed, *over), beside)
 
 
 class MakeCodes(UserCommand, frozen=True, kw_only=True):
-    """Replace one's recovery codes by these."""
+    """Replace one's recovery codes by these; ``mail`` says so."""
 
     event: RecoveryCodesMade
     session_id: UUID
     codes: frozenset[bytes]
+    mail: Mail | None = None
 
     @property
     def prepared(self) -> RecoveryCodesMade:
@@ -263,7 +272,7 @@ class MakeCodes(UserCommand, frozen=True, kw_only=True):
         subject_id = self.event.subject_id
         if not _entitled(world, subject_id, self.session_id).factors:
             raise Conflict("Recovery codes stand in for a factor: enrol one first.")
-        return Decision((self.event,), (NewCodes(subject_id, self.codes),))
+        return Decision((self.event,), (NewCodes(subject_id, self.codes), *mailed(self.mail)))
 
 
 def _after_the_last(subject_id: UUID) -> list[Beside]:
@@ -297,11 +306,16 @@ def _entitled(world: World, subject_id: UUID, session_id: UUID) -> User:
 
 
 def _with_others_ended(
-    world: World, events: list[UserEvent], beside: list[Beside], keep: UUID, *, end: bool
+    world: World,
+    events: list[UserEvent],
+    beside: list[Beside],
+    command: EnrolFactor | RemoveFactor,
 ) -> Decision:
-    """These, and the end of all sessions of the user but the one to keep, if they are to end."""
+    """These, the mail that tells, and the end of the user's other sessions if they are to end."""
     cause, over = events[0], tuple[Event, ...]()
-    if end:
-        others = [s for s in world.of(Sessions).of(cause.subject_id) if s.session_id != keep]
+    if command.end_others:
+        others = [
+            s for s in world.of(Sessions).of(cause.subject_id) if s.session_id != command.session_id
+        ]
         over = ended_by(cause, others, "credential_changed", len(events), world.now)
-    return Decision((*events, *over), tuple(beside))
+    return Decision((*events, *over), (*beside, *mailed(command.mail)))

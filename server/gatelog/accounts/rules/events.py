@@ -76,6 +76,15 @@ class MailAddressRemoved(UserEvent, frozen=True, kw_only=True, tag="mail_address
     """There is no address to write to any more."""
 
 
+class DeviceAdded(UserEvent, frozen=True, kw_only=True, tag="device_added"):
+    """The login of this session was from a device that the account had not been used on.
+
+    Only devices that keep a cookie are told apart, and the first one of an account is not new.
+    """
+
+    session_id: UUID
+
+
 class RoleGranted(UserEvent, frozen=True, kw_only=True, tag="role_granted"):
     role: str
 

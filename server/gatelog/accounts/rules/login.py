@@ -22,6 +22,7 @@ from gatelog.accounts.rules.acting import UserCommand, ended_by
 from gatelog.accounts.rules.challenges import ChallengeOf, WrongAnswer
 from gatelog.accounts.rules.events import (
     CredentialChanged,
+    DeviceAdded,
     FailureReason,
     LoginFailed,
     PasswordLocked,
@@ -162,7 +163,8 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
 
     ``refuse``: it does not start then. ``replaces``: the session that the same browser had.
     ``beside``: what a right password changes beside the log. ``proof``: of a factor, which who has
-    one must give; ``guarded_roles`` are for who has given one alone.
+    one must give; ``guarded_roles`` are for who has given one alone. ``new_device``: the account
+    has not been used on this one, and has on others.
     """
 
     event: SessionStarted
@@ -173,6 +175,7 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
     beside: tuple[Beside, ...] = ()
     proof: Proof | None = None
     guarded_roles: frozenset[str] = frozenset()
+    new_device: bool = False
 
     @property
     def prepared(self) -> SessionStarted:
@@ -233,6 +236,15 @@ class StartSession(UserCommand, frozen=True, kw_only=True):
                 events.append(
                     used_code(first_id, event.occurred_at, event.subject_id, proven.codes_left)
                 )
+        if self.new_device:
+            events.append(
+                DeviceAdded(
+                    event_id=derived_event_id(event.event_id, len(events)),
+                    occurred_at=event.occurred_at,
+                    subject_id=event.subject_id,
+                    session_id=event.session_id,
+                )
+            )
         over = ended_by(event, ending, "superseded", len(events), world.now)
         return Decision((*events, *over), beside)
 

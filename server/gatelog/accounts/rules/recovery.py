@@ -46,7 +46,7 @@ from gatelog.errors import NotFound
 from gatelog.ids import derived_event_id
 from gatelog.log.rules.events import UserEvent
 from gatelog.log.rules.kinds import Beside, Command, Decision, Need, World
-from gatelog.mail.rules.outbox import Mail
+from gatelog.mail.rules.outbox import Mail, mailed
 from gatelog.sessions.rules.state import Sessions, SessionsOf
 
 
@@ -97,9 +97,7 @@ class MakeLink(UserCommand, frozen=True, kw_only=True):
             credential_version=user.credential_version,
             sealed=self.sealed,
         )
-        beside: list[Beside] = [link]
-        if self.mail is not None:
-            beside.append(self.mail)
+        beside: list[Beside] = [link, *mailed(self.mail)]
         if self.answers is not None:
             beside.append(Answered(self.answers))
         return Decision((event,), tuple(beside))
@@ -128,8 +126,7 @@ class InviteUser(RegisterUser, frozen=True, kw_only=True):
             purpose="invitation",
             sealed=self.sealed,
         )
-        mails = (self.mail,) if self.mail is not None else ()
-        return Decision((*decision.events, made), (*decision.beside, link, *mails))
+        return Decision((*decision.events, made), (*decision.beside, link, *mailed(self.mail)))
 
 
 class SetPassword(UserCommand, frozen=True, kw_only=True):
@@ -175,9 +172,7 @@ class SetPassword(UserCommand, frozen=True, kw_only=True):
             beside.append(Verified(subject_id, link.sealed))
         sessions = world.of(Sessions).of(subject_id)
         events += ended_by(event, sessions, "credential_changed", len(events), world.now)
-        if self.mail is not None:
-            beside.append(self.mail)
-        return Decision(tuple(events), tuple(beside))
+        return Decision(tuple(events), (*beside, *mailed(self.mail)))
 
 
 class VerifyAddress(UserCommand, frozen=True, kw_only=True):
@@ -201,10 +196,8 @@ class VerifyAddress(UserCommand, frozen=True, kw_only=True):
     def decide_permitted(self, world: World) -> Decision:
         subject_id = self.event.subject_id
         link, _ = usable(world, self.digest, subject_id, VERIFYING)
-        beside: list[Beside] = [UsedLink(self.digest), Verified(subject_id, link.sealed or b"")]
-        if self.mail is not None:
-            beside.append(self.mail)
-        return Decision((self.event,), tuple(beside))
+        beside = (UsedLink(self.digest), Verified(subject_id, link.sealed or b""))
+        return Decision((self.event,), (*beside, *mailed(self.mail)))
 
 
 class RemoveAddress(UserCommand, frozen=True, kw_only=True):
@@ -221,5 +214,4 @@ class RemoveAddress(UserCommand, frozen=True, kw_only=True):
         subject_id = self.event.subject_id
         if world.of(Users).there(subject_id) is None:
             raise NotFound(NO_SUCH_USER)
-        mails = (self.mail,) if self.mail is not None else ()
-        return Decision((self.event,), (NoAddress(subject_id), *mails))
+        return Decision((self.event,), (NoAddress(subject_id), *mailed(self.mail)))

@@ -7,10 +7,12 @@ from datetime import datetime
 
 from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.asking import Asking
+from gatelog.accounts.service.devices import device_of
 from gatelog.accounts.service.factors import UserFactors
 from gatelog.accounts.service.failures import Failures
 from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
+from gatelog.accounts.service.notices import Notices
 from gatelog.accounts.service.passkeys import Passkeys
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.recovery import Recovery
@@ -58,6 +60,8 @@ class Accounts:
         self.throttle = Throttle(
             config, store=Throttled(database), personal=self._personal, acting=acting
         )
+        self._links = LinkStore(database)
+        self._notices = Notices(config, store=self._links, personal=self._personal, acting=acting)
         self._passwords = passwords
         self._turns = Turns(passwords.threads, config.hashing_queue)
         self._make_logins(config, users, sessions, acting)
@@ -96,6 +100,7 @@ class Accounts:
             turns=self._turns,
             asking=asking,
             failures=failures,
+            notices=self._notices,
         )
         self.second_steps = SecondSteps(
             logins=self.logins,
@@ -111,6 +116,7 @@ class Accounts:
             asking=asking,
             personal=self._personal,
             acting=acting,
+            notices=self._notices,
             cover=self._passwords.fits_nothing,
         )
 
@@ -118,23 +124,24 @@ class Accounts:
         self, config: Config, users: Users, acting: Acting, now: Callable[[], datetime]
     ) -> None:
         """Links, the mail that brings them, and users from elsewhere."""
-        links = LinkStore(self._database)
         self.recovery = Recovery(
             config,
             users=users,
-            store=links,
+            store=self._links,
             personal=self._personal,
             acting=acting,
             throttle=self.throttle,
             logins=self.logins,
+            notices=self._notices,
         )
         self.outbox = OutboxStore(self._database)
         self.mailer = Mailer(
             config,
             store=self.outbox,
             personal=self._personal,
-            start_link=links.sent_at,
+            start_link=self._links.sent_at,
             prepare=self.recovery.answer,
+            device_of=device_of,
             now=now,
         )
         self.importing = Importing(config, personal=self._personal, acting=acting)

@@ -48,6 +48,7 @@ from gatelog.accounts.rules.names import normalise_name
 from gatelog.accounts.rules.totp import key_uri, matching_step, written
 from gatelog.accounts.service.acting import Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.service.asking import Asking
+from gatelog.accounts.service.notices import Notices
 from gatelog.accounts.service.passkeys import Answer, credential_digest
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
@@ -109,6 +110,7 @@ class UserFactors:
         asking: Asking,
         personal: PersonalData,
         acting: Acting,
+        notices: Notices,
         cover: Callable[[], str],
     ) -> None:
         """``cover``: makes what older programs find in the place of a password's hash."""
@@ -116,6 +118,7 @@ class UserFactors:
         self._asking = asking
         self._personal = personal
         self._acting = acting
+        self._notices = notices
         self._cover = cover
 
     async def described(self, subject_id: UUID) -> tuple[list[DescribedFactor], int]:
@@ -286,6 +289,7 @@ class UserFactors:
             codes=_digests(codes, subject_id),
             cover=self._cover(),
             end_others=end_others,
+            mail=await self._notices.of("factor_added", credential, client),
         )
         recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
         return Enrolled(
@@ -318,6 +322,7 @@ class UserFactors:
             event=self._personal.sealed(event, _who(credential, client), credential.key),
             session_id=session.session_id,
             end_others=end_others,
+            mail=await self._notices.of("factor_removed", credential, client),
         )
         recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
         return Ended(recorded.count(SessionEnded), recorded.position)
@@ -336,6 +341,7 @@ class UserFactors:
             event=self._personal.sealed(event, _who(credential, client), credential.key),
             session_id=session.session_id,
             codes=_digests(codes, subject_id),
+            mail=await self._notices.of("codes_made", credential, client),
         )
         recorded = await self._acting.record(Act(command, await self._personal.index_of(client)))
         return codes, recorded.position
@@ -356,7 +362,9 @@ class UserFactors:
         if by is not None:
             sealed = await self._personal.field(by.user_id, client, event.event_id, event.type)
             event = msgspec.structs.replace(event, sealed=sealed)
-        command = ResetFactors(event=event)
+        credential = await self._users.by_id(subject_id)
+        mail = await self._notices.of("factor_removed", credential) if credential else None
+        command = ResetFactors(event=event, mail=mail)
         return await self._acting.end(Act(command, await self._personal.index_of(client)))
 
 

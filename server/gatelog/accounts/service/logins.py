@@ -42,6 +42,7 @@ from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.blocklist import common_passwords, context_words
 from gatelog.accounts.service.decoys import Decoys
 from gatelog.accounts.service.failures import Failures
+from gatelog.accounts.service.notices import Notices
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
 from gatelog.accounts.service.turns import Turns
@@ -58,6 +59,7 @@ from gatelog.errors import (
 )
 from gatelog.ids import derived_event_id
 from gatelog.log.store.batch import Recorded
+from gatelog.mail.rules.outbox import mailed
 from gatelog.privacy.rules import UNKNOWN_CLIENT, Client, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import SessionStarted
@@ -98,6 +100,7 @@ class Logins:
         turns: Turns,
         asking: Asking,
         failures: Failures,
+        notices: Notices,
     ) -> None:
         self._config = config
         self._asking = asking
@@ -111,6 +114,7 @@ class Logins:
         self._blocklist = common_passwords()
         self._words = context_words(config)
         self._failures = failures
+        self._notices = notices
         self._decoys = Decoys(users)
 
     # --- registering
@@ -239,10 +243,13 @@ class Logins:
         ``amr``: by which methods (RFC 8176, section 2). Raises what the decision raises
         (``StartSession``).
         """
-        client, token = approach.client, new_token()
-        beside, device = self._throttle.succeeded(
-            approach, credential.subject_id, keeps_tokens=keeps_tokens
+        client, token, subject_id = approach.client, new_token(), credential.subject_id
+        beside, device = self._throttle.succeeded(approach, subject_id, keeps_tokens=keeps_tokens)
+        new_device = await self._throttle.is_new_device(
+            approach, subject_id, keeps_tokens=keeps_tokens
         )
+        if new_device:
+            beside += mailed(await self._notices.of("new_device", credential, client))
         guarded = self._config.guarded_roles
         event = self._session_started(new_event_id(), credential, token, client, amr)
         if proof is None and guarded.intersection(event.roles):
@@ -257,6 +264,7 @@ class Logins:
             beside=beside,
             proof=proof,
             guarded_roles=guarded,
+            new_device=new_device,
         )
         return msgspec.structs.replace(await self._grant(token, command, client), device=device)
 
@@ -375,13 +383,14 @@ class Logins:
             event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=session.subject_id
         )
         first_id = derived_event_id(changed.event_id, 1)
+        mail = await self._notices.of("password_changed", credential, client)
         command = ChangeCredential(
             event=self._personal.sealed(changed, _who(credential.login, client), credential.key),
             password_hash=password_hash,
             credential_version=credential.credential_version,
             session_id=session.session_id,
             session=self._session_started(first_id, credential, token, client),
-            beside=beside,
+            beside=(*beside, *mailed(mail)),
         )
         return msgspec.structs.replace(await self._grant(token, command, client), device=device)
 

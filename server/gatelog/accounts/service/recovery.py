@@ -40,6 +40,7 @@ from gatelog.accounts.rules.recovery import (
 )
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.service.logins import Logins
+from gatelog.accounts.service.notices import Notices, To
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.service.users import check_role
 from gatelog.accounts.store.links import LinkStore, Waiting
@@ -57,7 +58,6 @@ from gatelog.errors import (
 from gatelog.ids import derived_event_id
 from gatelog.log.store.batch import Recorded
 from gatelog.mail.rules.addresses import check_address, open_address, seal_address
-from gatelog.mail.rules.outbox import Letter, Mail, seal_letter
 from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.record import Session
@@ -78,15 +78,6 @@ class MadeLink(msgspec.Struct, frozen=True):
     link: str | None
 
 
-class _To(msgspec.Struct, frozen=True):
-    """Whom a mail is to, and the key that seals it."""
-
-    subject_id: UUID
-    login: str
-    address: str
-    key: bytes
-
-
 class Recovery:
     """The use cases of who cannot log in, or not yet."""
 
@@ -100,6 +91,7 @@ class Recovery:
         acting: Acting,
         throttle: Throttle,
         logins: Logins,
+        notices: Notices,
         new_link_token: Callable[[], str] = new_token,
     ) -> None:
         self._config = config
@@ -109,6 +101,7 @@ class Recovery:
         self._acting = acting
         self._throttle = throttle
         self._logins = logins
+        self._notices = notices
         self._new_token = new_link_token
 
     # --- asking
@@ -157,11 +150,11 @@ class Recovery:
         event = LinkMade(
             event_id=event_id, occurred_at=now, subject_id=credential.subject_id, what="reset"
         )
-        token, to = self._new_token(), _To(event.subject_id, credential.login, address, key)
+        token, to = self._new_token(), To(event.subject_id, credential.login, address, key)
         command = MakeLink(
             event=event,
             digest=link_digest(token),
-            mail=self._mail("reset", to, token),
+            mail=self._notices.mail("reset", to, token),
             answers=request.event_id,
         )
         try:
@@ -186,7 +179,9 @@ class Recovery:
         if by is not None and self._config.mails and key is not None:
             address = await self._address(subject_id, key)
             if address is not None:
-                mail = self._mail("reset", _To(subject_id, credential.login, address, key), token)
+                mail = self._notices.mail(
+                    "reset", To(subject_id, credential.login, address, key), token
+                )
         event = LinkMade(**self._acting.about(subject_id, by), what="reset")
         if by is not None:
             sealed = await self._personal.field(by.user_id, by.client, event.event_id, event.type)
@@ -223,7 +218,7 @@ class Recovery:
             event = msgspec.structs.replace(event, sealed=sealed)
         mail = None
         if address is not None:
-            mail = self._mail("invitation", _To(subject_id, login, address, key), token)
+            mail = self._notices.mail("invitation", To(subject_id, login, address, key), token)
         command = InviteUser(
             event=event,
             login=login,
@@ -267,7 +262,9 @@ class Recovery:
         to = to or await self._address(link.subject_id, key)
         mail = None
         if to is not None and self._config.mails and link.purpose == "reset":
-            mail = self._mail("password_set", _To(link.subject_id, credential.login, to, key))
+            mail = self._notices.mail(
+                "password_set", To(link.subject_id, credential.login, to, key)
+            )
         event = LinkUsed(**self._acting.about(link.subject_id, None), what=link.purpose)
         event = self._personal.sealed_with(event, _who(credential.login, client), key)
         command = SetPassword(event=event, digest=link.digest, password_hash=hashed, mail=mail)
@@ -317,7 +314,9 @@ class Recovery:
             event=self._personal.sealed_with(event, _who(credential.login, client), key),
             digest=link_digest(token),
             sealed=_sealed(address, key, subject_id),
-            mail=self._mail("address", _To(subject_id, credential.login, address, key), token),
+            mail=self._notices.mail(
+                "address", To(subject_id, credential.login, address, key), token
+            ),
         )
         await self._acting.record(Act(command, await self._personal.index_of(client)))
 
@@ -330,7 +329,7 @@ class Recovery:
         command = VerifyAddress(
             event=self._personal.sealed_with(event, _who(credential.login, client), key),
             digest=link.digest,
-            mail=await self._farewell(credential, key),
+            mail=await self._notices.of("address_changed", credential, client),
         )
         address_index = await self._personal.index_of(client)
         return await self._acting.record(Act(command, address_index))
@@ -346,18 +345,10 @@ class Recovery:
         event = MailAddressRemoved(**self._acting.about(subject_id, None))
         command = RemoveAddress(
             event=self._personal.sealed_with(event, _who(credential.login, client), key),
-            mail=await self._farewell(credential, key),
+            mail=await self._notices.of("address_changed", credential, client),
         )
         address_index = await self._personal.index_of(client)
         return await self._acting.record(Act(command, address_index))
-
-    async def _farewell(self, credential: Credential, key: bytes) -> Mail | None:
-        """What tells the address that was, if there was one and mails are sent."""
-        subject_id = credential.subject_id
-        before = await self._address(subject_id, key) if self._config.mails else None
-        if before is None:
-            return None
-        return self._mail("address_changed", _To(subject_id, credential.login, before, key))
 
     async def _own(self, subject_id: UUID) -> tuple[Credential, bytes]:
         credential = await self._users.by_id(subject_id)
@@ -369,22 +360,6 @@ class Recovery:
     async def _address(self, subject_id: UUID, key: bytes | None) -> str | None:
         found = await self._store.address(subject_id)
         return open_address(found[0], key, subject_id) if found and key else None
-
-    def _mail(
-        self,
-        template: str,
-        to: _To,
-        token: str | None = None,
-    ) -> Mail:
-        mail_id = new_event_id()
-        letter = Letter(template, to.address, to.login, token, LIFETIMES_S.get(template, 0))
-        return Mail(
-            mail_id=mail_id,
-            subject_id=to.subject_id,
-            sealed=seal_letter(letter, to.key, mail_id, os.urandom(NONCE_BYTES)),
-            written_at=self._acting.now(),
-            link_digest=link_digest(token) if token is not None else None,
-        )
 
 
 def _sealed(address: str | None, key: bytes, subject_id: UUID) -> bytes | None:

@@ -249,6 +249,17 @@ class Throttle:
         token = approach.token or new_token()
         return (right, SeenDevice(subject_id, token_digest(token), self._acting.now())), token
 
+    async def is_new_device(
+        self, approach: Approach, subject_id: UUID, *, keeps_tokens: bool
+    ) -> bool:
+        """Whether the account has been used on devices, and not on this one.
+
+        A client that keeps no tokens is never recognised, and so never new.
+        """
+        if not keeps_tokens or approach.known:
+            return False
+        return await self._store.has_devices(subject_id, self._acting.now())
+
     # --- what is told
 
     def _count(self, approach: Approach) -> None:

@@ -79,6 +79,9 @@ SELECT d.device_digest FROM credentials c JOIN known_devices d USING (subject_id
 WHERE c.login = $1 AND d.device_digest = ANY($2::bytea[]) AND d.seen_at > $3 LIMIT 1
 """
 
+# Whether the account knows a device. $1 user, $2 not before
+HAS_DEVICES = "SELECT EXISTS (SELECT FROM known_devices WHERE subject_id = $1 AND seen_at > $2)"
+
 # Forget some tries that no window reaches any more. $1 before, $2 how many
 SWEEP_TRIES = """
 DELETE FROM login_tries WHERE try_id IN (SELECT try_id FROM login_tries WHERE at < $1 LIMIT $2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from gatelog.accounts.rules.devices import DEVICE_LIFETIME_S, MAX_DEVICES, Devices
 from gatelog.accounts.rules.throttling import (
@@ -200,6 +201,13 @@ class Throttled:
             found: bytes | None = await connection.fetchval(
                 sql.FIND_DEVICE, login, list(digests), since
             )
+        return found
+
+    async def has_devices(self, subject_id: UUID, now: datetime) -> bool:
+        """Whether the account knows any device."""
+        since = now - timedelta(seconds=DEVICE_LIFETIME_S)
+        async with self._database.acquire() as connection:
+            found: bool = await connection.fetchval(sql.HAS_DEVICES, subject_id, since)
         return found
 
     async def sweep(self, now: datetime) -> None:

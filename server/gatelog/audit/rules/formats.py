@@ -226,6 +226,7 @@ KINDS = {
     "factor_removed": Kind("Factor removed", ACCOUNT_CHANGE, 11, "MFA Factor Disable", 2),
     "recovery_codes_made": Kind("Recovery codes made", ACCOUNT_CHANGE, 99, "Recovery Codes", 2),
     "recovery_code_used": Kind("Recovery code used", ACCOUNT_CHANGE, 99, "Recovery Code Use", 2),
+    "device_added": Kind("Login from a new device", ACCOUNT_CHANGE, 99, "Add Device", 2),
     "user_erased": Kind("User erased", ACCOUNT_CHANGE, 6, "Delete"),
     "role_granted": Kind("Role granted", ACCOUNT_CHANGE, 7, "Attach Policy", 2),
     "role_revoked": Kind("Role revoked", ACCOUNT_CHANGE, 8, "Detach Policy", 2),

@@ -34,13 +34,16 @@ FIRST_RETRY_S, LAST_RETRY_S = 5, HOUR_S
 
 
 class Letter(msgspec.Struct, frozen=True, array_like=True):
-    """What a mail is made of. ``token``: of the link in it, which is good for ``lifetime_s``."""
+    """What a mail is made of. ``token``: of the link in it, which is good for ``lifetime_s``;
+    ``agent``: the user agent of who did what it tells of.
+    """
 
     template: str
     to: str
     login: str
     token: str | None = None
     lifetime_s: int = 0
+    agent: str | None = None
 
 
 class Mail(Beside, frozen=True, kw_only=True):
@@ -54,6 +57,11 @@ class Mail(Beside, frozen=True, kw_only=True):
 
     def enter(self, world: World) -> None:
         world.of(Outbox).new[self.mail_id] = self
+
+
+def mailed(mail: Mail | None) -> tuple[Beside, ...]:
+    """What a decision writes beside the log for this mail, if there is one."""
+    return () if mail is None else (mail,)
 
 
 class Outbox(State):

@@ -1,9 +1,9 @@
 """What a mail says: a template filled in, as plain text and as HTML.
 
 A template is two files, ``NAME.txt`` and ``NAME.html``; the first line of the plain one is
-``Subject: …``, an empty one follows. ``$login``, ``$link`` and ``$lifetime`` stand for what they
-are called, ``$$`` for a dollar sign. In HTML they are escaped. There is nothing else: no
-conditions, and nothing that runs.
+``Subject: …``, an empty one follows. ``$login``, ``$link``, ``$lifetime``, ``$device`` and
+``$time`` stand for what they are called, ``$$`` for a dollar sign. In HTML they are escaped. There
+is nothing else: no conditions, and nothing that runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ from string import Template
 import msgspec
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
-TEMPLATES = ("reset", "invitation", "address", "password_set", "address_changed")
-PLACES = {"login", "link", "lifetime"}
+TEMPLATES = (
+    "reset",
+    "invitation",
+    "address",
+    "password_set",
+    "password_changed",
+    "address_changed",
+    "new_device",
+    "factor_added",
+    "factor_removed",
+    "codes_made",
+)
+PLACES = {"login", "link", "lifetime", "device", "time"}
 
 
 class Text(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from gatelog.clock import utc_now
 from gatelog.config import Config
 from gatelog.errors import GatelogError
 from gatelog.mail.rules.outbox import GIVEN_UP_AFTER_S, Letter, open_letter, retry_after_s
-from gatelog.mail.rules.texts import Text, filled, told_lifetime
+from gatelog.mail.rules.texts import TEMPLATES, Text, filled, told_lifetime
 from gatelog.mail.service.texts import load_texts
 from gatelog.mail.store.outbox import DueMail, OutboxStore
 from gatelog.privacy.service.personal import PersonalData
@@ -60,7 +60,8 @@ def no_step(step: str) -> None:
 class Mailer:
     """Sends what is due. ``start_link``: the link with this digest goes out now, if it still may.
 
-    ``prepare``: what is to be written before, with each look. ``on_step`` is told of each step.
+    ``prepare``: what is to be written before, with each look. ``device_of``: what device a user
+    agent is of; it may take its time. ``on_step`` is told of each step.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Mailer:
         personal: PersonalData,
         start_link: StartLink,
         prepare: Callable[[], Awaitable[None]],
+        device_of: Callable[[str], str | None],
         now: Callable[[], datetime] = utc_now,
         on_step: Callable[[str], None] = no_step,
     ) -> None:
@@ -79,6 +81,7 @@ class Mailer:
         self._personal = personal
         self._start_link = start_link
         self._prepare = prepare
+        self._device_of = device_of
         self._now = now
         self._on_step = on_step
         self._texts: dict[str, Text] | None = None
@@ -147,13 +150,18 @@ class Mailer:
         from gatelog.mail.service.smtp import NotTaken
 
         letter = await self._opened(mail)
+        if letter is not None and letter.template not in TEMPLATES:
+            # of a newer program beside this one, which may send it
+            await self._failed(mail)
+            return
         if letter is None or not await self._may_go(mail):
             MAILS.labels("overtaken").inc()
             await self._store.forget(mail.mail_id)
             return
         self._on_step("started")
         try:
-            await post.hand_over(self._written(mail, letter), letter.to)
+            written = await asyncio.to_thread(self._written, mail, letter)
+            await post.hand_over(written, letter.to)
         except NotTaken as error:
             logger.warning("a mail is not taken: %s", error)
             await self._failed(mail, for_good=error.for_good)
@@ -186,10 +194,13 @@ class Mailer:
         if self._texts is None:
             self._texts = load_texts(self._config)
         link = f"{self._config.link_url}#{letter.template}={letter.token}" if letter.token else ""
+        device = self._device_of(letter.agent) if letter.agent else None
         values = {
             "login": letter.login,
             "link": link,
             "lifetime": told_lifetime(letter.lifetime_s),
+            "device": device or "an unknown device",
+            "time": f"{mail.written_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
         }
         message = filled(self._texts[letter.template], values)
         message["From"] = self._config.mail_from
