@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b32decode
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -47,7 +49,10 @@ from tests.serving import NEW_PASSWORD, PASSWORD
 
 ResultT = TypeVar("ResultT")
 ORIGIN = "https://gate.example"
-OFFSETS = st.sampled_from([-2, -1, 0, 0, 1, 2])
+OFFSETS = (-2, -1, 0, 0, 1, 2)
+# What a step takes is drawn here, and not by Hypothesis: how much there is to draw from depends on
+# random ids, which are others when a run is repeated.
+DICE = st.integers(0, 2**32 - 1).map(Random)
 
 
 class Seed:
@@ -121,9 +126,16 @@ class Somebody:
 class Logins(RuleBasedStateMachine):
     """Takes every step in the service and in the model."""
 
-    def __init__(self, runner: asyncio.Runner, accounts: Accounts, acting: Acting) -> None:
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        accounts: Accounts,
+        acting: Acting,
+        reached: Counter[str],
+    ) -> None:
         super().__init__()
         self.runner, self.accounts = runner, accounts
+        self.reached = reached  # how many sessions there were by each way
         self.ahead_s = 0
         put_ahead(0)
         self.began = utc_now()
@@ -188,9 +200,14 @@ class Logins(RuleBasedStateMachine):
         assert session.subject_id == who.user_id
         who.sessions[session.session_id] = session
 
-    def a_question(self, data: Any) -> str:
+    def a_question(self, dice: Random) -> str:
         """Any challenge, of whomever, open or not; or none at all."""
-        return str(data.draw(st.sampled_from([*self.texts[-3:], "x", "A" * 43])))
+        return str(dice.choice([*self.texts[-3:], "x", "A" * 43]))
+
+    def waiting(self) -> list[Question]:
+        """What is asked of whoever has shown a password, and waits."""
+        asked = [q for who in self.people for q in who.questions if q.session is None]
+        return [question for question in asked if self.find(question.text)]
 
     def find(self, text: str) -> tuple[Somebody, Question] | None:
         """Whose it is that still waits, if it does."""
@@ -201,12 +218,12 @@ class Logins(RuleBasedStateMachine):
                     return who, question
         return None
 
-    def step_of(self, data: Any) -> tuple[bytes, int]:
+    def step_of(self, dice: Random) -> tuple[bytes, int]:
         """Any seed, of whomever, enrolled or only offered; and a step near now."""
         seeds = [seed.seed for who in self.people for seed in who.seeds]
         seeds += [q.seed for who in self.people for q in who.questions if q.seed]
-        seed = data.draw(st.sampled_from(seeds)) if seeds else b"s" * 20
-        return seed, step_at(self.now()) + data.draw(OFFSETS)
+        seed = dice.choice(seeds) if seeds else b"s" * 20
+        return seed, step_at(self.now()) + dice.choice(OFFSETS)
 
     # --- the steps
 
@@ -237,17 +254,34 @@ class Logins(RuleBasedStateMachine):
         self.granted(who, found)
 
     @precondition(lambda self: self.texts)
-    @rule(data=st.data(), by_code=st.booleans(), own=st.booleans())
-    def answer(self, data: Any, by_code: bool, own: bool) -> None:
-        text = self.a_question(data)
+    @rule(dice=DICE, by_code=st.booleans(), own=st.booleans(), next_step=st.booleans())
+    def answer(self, dice: Random, by_code: bool, own: bool, next_step: bool) -> None:
+        waiting = self.waiting() if own else []
+        text = dice.choice(waiting).text if waiting else self.a_question(dice)
         asked = self.find(text)
         if asked is not None and asked[1].session is not None:
             asked = None  # it is for who enrols, and no way in
-        seed, step = self.step_of(data)
+        seed, step = self.step_of(dice)
         if own and asked is not None and asked[0].seeds:
-            seed = data.draw(st.sampled_from([each.seed for each in asked[0].seeds]))
-        known = [code for who in self.people for code in sorted(who.codes)]
-        code = data.draw(st.sampled_from([*known, *self.spent[-5:], "abcdef-" * 4]))
+            mine = dice.choice(asked[0].seeds)
+            seed = mine.seed
+            if next_step:
+                step = max(mine.step + 1, step_at(self.now()))
+        known = [code for who in self.people for code in sorted(who.codes)[:3]]
+        code = dice.choice([*known, *self.spent[-5:], "abcdef-" * 4])
+        self.show(text, asked, seed=seed, step=step, code=code, by_code=by_code)
+
+    def show(
+        self,
+        text: str,
+        asked: tuple[Somebody, Question] | None,
+        *,
+        seed: bytes = b"s" * 20,
+        step: int = 0,
+        code: str = "",
+        by_code: bool,
+    ) -> None:
+        """A code of this seed, or a recovery code, for this challenge."""
         given = (
             FactorAnswer(code=code_of(seed, step)) if by_code else FactorAnswer(recovery_code=code)
         )
@@ -267,6 +301,7 @@ class Logins(RuleBasedStateMachine):
             return
         assert isinstance(found, Grant)
         assert found.session.amr == (("pwd", "otp", "mfa") if by_code else ("pwd", "mfa"))
+        self.reached["totp" if by_code else "recovery_code"] += 1
         who.questions.remove(question)
         if by_code:
             fitting[0].step = step
@@ -274,6 +309,23 @@ class Logins(RuleBasedStateMachine):
             who.codes.remove(code)
             self.spent.append(code)
         self.granted(who, found)
+
+    @rule(which=st.integers(0, 1), means=st.sampled_from(["totp", "recovery_code", "passkey"]))
+    def log_in(self, which: int, means: str) -> None:
+        """Both steps, one after the other, as people do it nearly always."""
+        who = self.people[which]
+        if who.disabled or means not in who.means:
+            return
+        self.type_password(which, right=True)
+        question = who.questions[-1]
+        asked = (who, question)
+        if means == "passkey":
+            self.show_passkey(question.text, question, who.keys[0].key, copy=False)
+        elif means == "totp":
+            step = max(who.seeds[0].step + 1, step_at(self.now()))
+            self.show(question.text, asked, seed=who.seeds[0].seed, step=step, by_code=True)
+        else:
+            self.show(question.text, asked, code=min(who.codes), by_code=False)
 
     @rule(minutes=st.sampled_from([1, 2, 5]))
     def wait(self, minutes: int) -> None:
@@ -284,13 +336,13 @@ class Logins(RuleBasedStateMachine):
         """Whether factors may be changed in it: by who has any, in one that began with one."""
         return not who.factors or "mfa" in session.amr
 
-    def a_session(self, data: Any) -> tuple[Somebody, Session] | None:
+    def a_session(self, dice: Random) -> tuple[Somebody, Session] | None:
         found = [(who, session) for who in self.people for session in who.sessions.values()]
-        return data.draw(st.sampled_from(found)) if found else None
+        return dice.choice(found) if found else None
 
-    @rule(data=st.data())
-    def ask_for_seed(self, data: Any) -> None:
-        found = self.a_session(data)
+    @rule(dice=DICE)
+    def ask_for_seed(self, dice: Random) -> None:
+        found = self.a_session(dice)
         if found is None:
             return
         who, session = found
@@ -304,18 +356,18 @@ class Logins(RuleBasedStateMachine):
         self.texts.append(offer.challenge)
 
     @precondition(lambda self: self.texts)
-    @rule(data=st.data(), end_others=st.booleans())
-    def confirm_seed(self, data: Any, end_others: bool) -> None:
-        text = self.a_question(data)
+    @rule(dice=DICE, end_others=st.booleans())
+    def confirm_seed(self, dice: Random, end_others: bool) -> None:
+        text = self.a_question(dice)
         asked = self.find(text)
-        found = self.a_session(data)
-        if asked is not None and asked[1].session is not None and data.draw(st.booleans()):
+        found = self.a_session(dice)
+        if asked is not None and asked[1].session is not None and dice.random() < 0.5:
             found = asked[0], asked[1].session
         if found is None:
             return
         who, session = found
-        seed, step = self.step_of(data)
-        if asked is not None and asked[1].seed and data.draw(st.booleans()):
+        seed, step = self.step_of(dice)
+        if asked is not None and asked[1].seed and dice.random() < 0.5:
             seed = asked[1].seed
         added = self.tried(
             self.accounts.factors.enrol_seed(
@@ -353,9 +405,9 @@ class Logins(RuleBasedStateMachine):
 
     # --- passkeys
 
-    @rule(data=st.data())
-    def ask_for_passkey(self, data: Any) -> None:
-        found = self.a_session(data)
+    @rule(dice=DICE)
+    def ask_for_passkey(self, dice: Random) -> None:
+        found = self.a_session(dice)
         if found is None:
             return
         who, session = found
@@ -372,8 +424,8 @@ class Logins(RuleBasedStateMachine):
         self.texts.append(offer.challenge)
 
     @precondition(lambda self: self.texts)
-    @rule(data=st.data(), which=st.integers(0, 2), end_others=st.booleans())
-    def confirm_passkey(self, data: Any, which: int, end_others: bool) -> None:
+    @rule(dice=DICE, which=st.integers(0, 2), end_others=st.booleans())
+    def confirm_passkey(self, dice: Random, which: int, end_others: bool) -> None:
         key = self.keys[which]
         known = {k.key.id for who in self.people for k in who.keys}
         offers = [
@@ -381,12 +433,12 @@ class Logins(RuleBasedStateMachine):
         ]
         if not offers:
             return
-        who, question = data.draw(st.sampled_from(offers))
-        found = self.a_session(data) if data.draw(st.booleans()) else (who, question.session)
+        who, question = dice.choice(offers)
+        found = self.a_session(dice) if dice.random() < 0.5 else (who, question.session)
         if found is None:
             return
         session = found[1]
-        text = self.a_question(data) if data.draw(st.booleans()) else question.text
+        text = self.a_question(dice) if dice.random() < 0.5 else question.text
         if key.id in known:
             key = SoftKey(ORIGIN)  # an authenticator makes no second one for the same user
         made = key.create(question.public_key)
@@ -413,9 +465,9 @@ class Logins(RuleBasedStateMachine):
         self.keys[which] = key
         who.keys.append(Key(added.factor_id, key))
 
-    def a_key(self, data: Any) -> SoftKey:
+    def a_key(self, dice: Random) -> SoftKey:
         enrolled = [k.key for who in self.people for k in who.keys]
-        return data.draw(st.sampled_from([*enrolled, *self.keys]))  # type: ignore[no-any-return]
+        return dice.choice([*enrolled, *self.keys])
 
     def holder(self, key: SoftKey) -> tuple[Somebody, Key] | None:
         for who in self.people:
@@ -425,17 +477,18 @@ class Logins(RuleBasedStateMachine):
         return None
 
     @precondition(lambda self: self.texts)
-    @rule(data=st.data(), copy=st.sampled_from([False, False, True]))
-    def answer_by_passkey(self, data: Any, copy: bool) -> None:
+    @rule(dice=DICE, copy=st.sampled_from([False, False, True]))
+    def answer_by_passkey(self, dice: Random, copy: bool) -> None:
         """After the password: with any key, for any challenge that asked for one."""
-        asked_for_keys = [
-            (who, q) for who in self.people for q in who.questions if q.public_key and not q.session
-        ]
+        asked_for_keys = [question for question in self.waiting() if question.public_key]
         if not asked_for_keys:
             return
-        _, question = data.draw(st.sampled_from(asked_for_keys))
-        text = self.a_question(data) if data.draw(st.booleans()) else question.text
-        key = self.a_key(data)
+        question = dice.choice(asked_for_keys)
+        text = self.a_question(dice) if dice.random() < 0.5 else question.text
+        self.show_passkey(text, question, self.a_key(dice), copy=copy)
+
+    def show_passkey(self, text: str, question: Question, key: SoftKey, *, copy: bool) -> None:
+        """What this key says to the question, for this challenge."""
         counter = key.counter if copy else None
         answer = FactorAnswer(passkey=key.get(question.public_key, counter))
         used = key.counter
@@ -459,27 +512,28 @@ class Logins(RuleBasedStateMachine):
             return
         assert isinstance(found, Grant)
         assert found.session.amr == ("pwd", "hwk", "user", "mfa")
+        self.reached["passkey"] += 1
         assert held is not None
         held[1].counter = used
         asked[0].questions.remove(asked[1])
         self.granted(asked[0], found)
 
-    @rule(data=st.data(), fresh=st.booleans(), copy=st.sampled_from([False, False, True]))
-    def passkey_alone(self, data: Any, fresh: bool, copy: bool) -> None:
+    @rule(dice=DICE, fresh=st.booleans(), copy=st.sampled_from([False, False, True]))
+    def passkey_alone(self, dice: Random, fresh: bool, copy: bool) -> None:
         """In the place of the password: with any key, for what is asked now or was before."""
         if fresh or not self.open:
             asked = self.run(self.accounts.second_steps.ask_for_passkey())
             self.open.append(
                 Question(asked.challenge, 0, asked.expires_at, public_key=asked.public_key)
             )
-        question = self.open[-1] if fresh else data.draw(st.sampled_from(self.open[-5:]))
-        key = self.a_key(data)
+        question = self.open[-1] if fresh else dice.choice(self.open[-5:])
+        key = self.a_key(dice)
         counter = key.counter if copy else None
         passkey = key.get(question.public_key, counter)
         used = key.counter
         signed = question
-        if data.draw(st.integers(0, 4)) == 0:
-            question = data.draw(st.sampled_from(self.open[-5:]))
+        if dice.randrange(5) == 0:
+            question = dice.choice(self.open[-5:])
         found = self.tried(self.accounts.second_steps.log_in_by_passkey(question.text, passkey))
         held = self.holder(key)
         if question.over_at <= self.now():
@@ -496,18 +550,19 @@ class Logins(RuleBasedStateMachine):
             return
         assert isinstance(found, Grant)
         assert found.session.amr == ("hwk", "user", "mfa")
+        self.reached["passkey_alone"] += 1
         held[1].counter = used
         self.answered.add(question.text)
         self.granted(held[0], found)
 
-    @rule(data=st.data(), end_others=st.booleans())
-    def remove_factor(self, data: Any, end_others: bool) -> None:
-        found = self.a_session(data)
+    @rule(dice=DICE, end_others=st.booleans())
+    def remove_factor(self, dice: Random, end_others: bool) -> None:
+        found = self.a_session(dice)
         factors = [factor for who in self.people for factor in who.factors]
         if found is None or not factors:
             return
         who, session = found
-        factor = data.draw(st.sampled_from(factors))
+        factor = dice.choice(factors)
         gone = self.tried(
             self.accounts.factors.remove(session, factor.factor_id, end_others=end_others)
         )
@@ -525,9 +580,9 @@ class Logins(RuleBasedStateMachine):
         if end_others:
             who.end_sessions(keep=session.session_id)
 
-    @rule(data=st.data())
-    def make_codes(self, data: Any) -> None:
-        found = self.a_session(data)
+    @rule(dice=DICE)
+    def make_codes(self, dice: Random) -> None:
+        found = self.a_session(dice)
         if found is None:
             return
         who, session = found
@@ -541,9 +596,9 @@ class Logins(RuleBasedStateMachine):
         self.spent += sorted(who.codes)
         who.codes = set(made[0])
 
-    @rule(data=st.data(), right=st.sampled_from([True, True, False]))
-    def change_password(self, data: Any, right: bool) -> None:
-        found = self.a_session(data)
+    @rule(dice=DICE, right=st.sampled_from([True, True, False]))
+    def change_password(self, dice: Random, right: bool) -> None:
+        found = self.a_session(dice)
         if found is None:
             return
         who, session = found
@@ -579,6 +634,13 @@ class Logins(RuleBasedStateMachine):
             who.seeds, who.keys, who.codes = [], [], set()
             who.end_sessions()
 
+    def teardown(self) -> None:
+        """In the end, whoever has a factor still gets in by it."""
+        for which in range(len(self.people)):
+            for means in ("totp", "recovery_code", "passkey"):
+                self.log_in(which, means)
+        self.there_is_no_other_session()
+
     # --- what must hold after each
 
     @invariant()
@@ -600,13 +662,14 @@ def test_no_order_of_steps_gives_a_session_that_it_should_not(
     config: Config, database: Dsns
 ) -> None:
     config = msgspec.structs.replace(config, max_sessions_per_user=1000, public_url=ORIGIN)
+    reached = Counter[str]()
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         services = runner.run(stack.enter_async_context(open_services(config, database.app)))
         accounts = services.accounts
         try:
             run_state_machine_as_test(
-                lambda: Logins(runner, accounts, accounts.logins._acting),  # type: ignore[arg-type]
+                lambda: Logins(runner, accounts, accounts.logins._acting, reached),  # type: ignore[arg-type]
                 settings=settings(
                     max_examples=25,
                     stateful_step_count=40,
@@ -616,6 +679,7 @@ def test_no_order_of_steps_gives_a_session_that_it_should_not(
             )
             report = runner.run(check(database.app))
             assert report.differences == []
+            assert {"totp", "recovery_code", "passkey", "passkey_alone"} <= reached.keys()
         finally:
             put_ahead(0)
             runner.run(stack.aclose())
