@@ -102,9 +102,11 @@ async def test_an_unknown_login_is_answered_like_a_wrong_password(
     verified: list[bool] = []
     verify = PasswordPool.verify
 
-    async def counted(pool: PasswordPool, password_hash: str | None, password: str) -> bool:
+    async def counted(
+        pool: PasswordPool, password_hash: str | None, password: str, **how: Any
+    ) -> bool:
         verified.append(password_hash is None)
-        return await verify(pool, password_hash, password)
+        return await verify(pool, password_hash, password, **how)
 
     monkeypatch.setattr(PasswordPool, "verify", counted)
     wrong, unknown = await alice.log_in(password="wrong"), await alice.log_in("bob")
@@ -138,8 +140,10 @@ async def test_a_login_cannot_outrun_a_password_change(
     verified, changed = asyncio.Event(), asyncio.Event()
     verify = PasswordPool.verify
 
-    async def slow_once(pool: PasswordPool, password_hash: str | None, password: str) -> bool:
-        right = await verify(pool, password_hash, password)
+    async def slow_once(
+        pool: PasswordPool, password_hash: str | None, password: str, **how: Any
+    ) -> bool:
+        right = await verify(pool, password_hash, password, **how)
         if not verified.is_set():
             verified.set()
             await changed.wait()

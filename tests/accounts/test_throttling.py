@@ -122,10 +122,12 @@ async def test_no_password_is_hashed_while_throttled(
     hashed = 0
     verify = PasswordPool.verify
 
-    async def counting(pool: PasswordPool, password_hash: str | None, password: str) -> bool:
+    async def counting(
+        pool: PasswordPool, password_hash: str | None, password: str, **how: Any
+    ) -> bool:
         nonlocal hashed
         hashed += 1
-        return await verify(pool, password_hash, password)
+        return await verify(pool, password_hash, password, **how)
 
     monkeypatch.setattr(PasswordPool, "verify", counting)
     service = await serve()

@@ -167,7 +167,7 @@ async def test_a_token_acts_for_its_user_until_its_time_is_over(
         ("a" * 65, 60, (), InvalidInput),
         ("a", 0, (), InvalidInput),
         ("a", 366 * DAY_S + 1, (), InvalidInput),
-        ("a", 60, ("operator",), InvalidInput),
+        ("a", 60, ("operator",), Forbidden),
         ("a", 60, ("auditor",), Forbidden),
         ("a", 60, ("admin", "auditor"), Forbidden),
     ],

@@ -94,11 +94,15 @@ def test_v6_1_2() -> None:
 
 
 async def test_v6_1_3(alice: Service) -> None:
-    """[Security](security.md#ways-in) lists the ways in, which take the same password by the same
-    check: a login and a change of the password. The routes that give a token are those."""
+    """[Security](security.md#ways-in) lists the ways in and how strong each is; where one takes a
+    password, it is by the same check. The routes that give a token are those."""
     table = PAGE.partition("## Ways in")[2].partition("\n## ")[0]
     documented = set(re.findall(r"^\| `(\w+ /\S+)` \|", table, re.MULTILINE))
-    assert documented == {"POST /v1/login_user", "POST /v1/change_password"}
+    by_factors = {
+        "POST /v1/login_factor",
+        "POST /v1/passkeys/login",
+    }
+    assert documented == {"POST /v1/login_user", "POST /v1/change_password", *by_factors}
     login = await alice.log_in()
     given = {"POST /v1/login_user"} if login.token else set()
     for route in WHOSE:
@@ -116,7 +120,7 @@ async def test_v6_1_3(alice: Service) -> None:
         if sent:
             back = await alice.token(password=NEW_PASSWORD)
             assert (await change(alice, back, PASSWORD, NEW_PASSWORD)).status == 200
-    assert given == documented
+    assert given == documented - by_factors
 
 
 async def test_v6_2_1(alice: Service) -> None:
@@ -288,7 +292,7 @@ async def test_v6_3_2(service: Service, connection: Connection, login: str) -> N
 
 async def test_v6_3_4(service: Service) -> None:
     """What is open to everybody is listed route by route, in a test that takes the routes from the
-    application itself; a login and nothing else of it gives a token. Every other route is refused
+    application itself; logins and nothing else of it give a token. Every other route is refused
     without one (401), with any method."""
     opened = {route for route, whose in WHOSE.items() if whose == "everybody"}
     assert {route for route in opened if " /v1/" in route} == {
@@ -296,6 +300,9 @@ async def test_v6_3_4(service: Service) -> None:
         "POST /v1/login_user",
         "GET /v1/logout_user",
         "POST /v1/logout_user",
+        "POST /v1/login_factor",
+        "POST /v1/passkeys/login_options",
+        "POST /v1/passkeys/login",
         "POST /v1/recover",
         "POST /v1/recover/confirm",
         "POST /v1/address/confirm",

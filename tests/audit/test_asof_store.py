@@ -209,7 +209,7 @@ async def test_marks_are_the_same_whoever_makes_them(
         "DELETE FROM user_marks WHERE position = 16",
         "UPDATE user_marks SET disabled = NOT disabled WHERE position = 16",
         "INSERT INTO session_marks VALUES (100000, '{}')",
-        "INSERT INTO user_marks SELECT gen_random_uuid(), 16, now(), false, 1, '{}', false",
+        "INSERT INTO user_marks SELECT gen_random_uuid(), 16, now(), false, 1, '{}', false, 0",
     ],
 )
 async def test_a_wrong_mark_is_found(

@@ -37,6 +37,7 @@ NEW_WAYS = ["log in over", "token", "token and all", "token and password"]
 LINGERING = 4  # clients
 GUESSING = 3  # clients, at one account
 CROWDING = 3  # clients that do nothing but that, which takes many logins in a row
+WITH_TOKENS = 2  # clients that do nothing but create tokens and end each for itself
 WRONG = "the phrase of nobody"
 # Where requests of this client come from, where a trusted proxy may say so.
 ADDRESS: ContextVar[str | None] = ContextVar("address", default=None)
@@ -101,6 +102,9 @@ class Load:
                 tasks += [asyncio.create_task(self._guess(number)) for number in range(GUESSING)]
                 crowds = (self._client(str(clients + n), ["crowd"]) for n in range(CROWDING))
                 tasks += [asyncio.create_task(each) for each in crowds]
+                clients += CROWDING
+                tokens = (self._client(str(clients + n), ["token"]) for n in range(WITH_TOKENS))
+                tasks += [asyncio.create_task(each) for each in tokens]
             try:
                 yield
             finally:

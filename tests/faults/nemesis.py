@@ -53,6 +53,7 @@ class Nemesis:
             self._kill_postgres,
         ]
         self.done = {_name(harm): 0 for harm in self._to_processes + self._to_connections}
+        self.calm_s = 0.0  # between one round of all harms and the next
 
     @property
     def missing(self) -> list[str]:
@@ -73,6 +74,7 @@ class Nemesis:
                 await asyncio.sleep(self._random.uniform(0, 0.5 * self._ttl_s))
                 await harm()
                 self.done[_name(harm)] += 1
+            await asyncio.sleep(self.calm_s)
 
     async def _a_while(self) -> None:
         await asyncio.sleep(self._random.uniform(0, 2.5 * self._ttl_s))

@@ -56,6 +56,7 @@ LOGOUTS = 20
 HELD = 5  # sessions that nobody ends
 # Longer than it takes to promote a standby, on a machine that pauses.
 LONG_TTL_S = 6.0
+STARTS = {"session_started", "token_created"}
 KILLED, PROMOTED = "kill the primary", "the standby is promoted"
 
 
@@ -135,7 +136,7 @@ def checks(load: Load, since_ns: int) -> list[Check]:
 
 async def nothing_acknowledged_is_missing(load: Load, connection: Connection) -> None:
     rows = await connection.fetch("SELECT type, session_id FROM events")
-    started = {str(row["session_id"]) for row in rows if row["type"] == "session_started"}
+    started = {str(row["session_id"]) for row in rows if row["type"] in STARTS}
     ended = {str(row["session_id"]) for row in rows if row["type"] == "session_ended"}
     missing = [login for login in logins(load) if login.session not in started]
     assert not missing, f"{len(missing)} logins are lost"

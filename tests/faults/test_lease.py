@@ -47,6 +47,7 @@ CONTROL_S = 15.0  # and until so many logouts have been answered
 CONTROL_WITHIN_S = 90.0
 BROKEN_WITHIN_S = 90.0
 LOOK_EVERY_S = 1.0
+CALM_S = 3.0
 START_S = 150.0  # processes and a database, on a busy machine
 OUTLIVED = "accepted after its end"
 
@@ -73,6 +74,7 @@ async def do_harm(nemesis: Nemesis, missing: Callable[[], list[str]]) -> None:
     try:
         await asyncio.wait(harms, timeout=FAULTS_S, return_when=asyncio.FIRST_COMPLETED)
         late_s = time.monotonic() + EVERYTHING_WITHIN_S
+        nemesis.calm_s = CALM_S  # what takes many steps needs a while in which they get done
         while not is_over():  # to look takes time that clients need
             assert time.monotonic() < late_s, f"{missing()} missing after {nemesis.done}"
             await asyncio.sleep(LOOK_EVERY_S)

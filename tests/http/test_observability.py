@@ -13,6 +13,7 @@ from gatelog.config import Config
 from gatelog.hosting.app import create_app
 
 from tests.conftest import Dsns
+from tests.mail.server import Inbox
 from tests.serving import Service, serving
 
 SHIPPED = Path(__file__).parents[2] / "docker" / "observability"
@@ -51,9 +52,14 @@ async def test_no_lease_is_missed_where_none_is_wanted(config: Config, database:
             assert (b"gatelog_lease_valid" in body) is told, check
 
 
-async def test_every_metric_is_written_down_and_no_other(alice: Service) -> None:
+async def test_every_metric_is_written_down_and_no_other(
+    alice: Service, config: Config, database: Dsns
+) -> None:
     page = (SHIPPED.parents[1] / "docs" / "metrics.md").read_text()
+    mailing = Inbox().settings(config, "smtp://127.0.0.1:1")
     body = (await alice.get("/metrics")).body.decode()
+    async with serving(create_app(mailing, database.app), mailing) as service:
+        body += (await service.get("/metrics")).body.decode()
     exist = set(re.findall(r"^# TYPE (gatelog_\w+)", body, re.MULTILINE))
     exist = {name for name in exist if not name.endswith("_created")}
     short = {"gatelog_password_hashing_queue", "gatelog_password_hashing_refused_total"}

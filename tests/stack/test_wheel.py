@@ -112,8 +112,10 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
     package = ROOT / "server" / "gatelog"
     own = [p.relative_to(package.parent).as_posix() for p in package.rglob("*.py")]
     moved = [f"gatelog/{p.relative_to(ROOT).as_posix()}" for p in ROOT.glob("migrations/**/*.py")]
+    mails = (package / "mail/templates").iterdir()
     data = [
         "py.typed",
+        *(f"mail/templates/{path.name}" for path in mails),
         *(f"accounts/common_passwords.{end}" for end in ("txt", "md")),
         *(f"hosting/page/{name}" for name in ("icon.svg", "page.css", "page.html", "page.js")),
     ]

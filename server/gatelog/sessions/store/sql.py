@@ -15,7 +15,7 @@ FROM active_sessions WHERE token_digest = ANY($1::bytea[])
 # Which of these sessions live by the log's clock. $1 digests, $2 how far that is moved (in tests)
 FIND_LIVE_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at
+       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
 FROM active_sessions WHERE token_digest = ANY($1::bytea[])
       AND expires_at > clock_timestamp() + $2
 """
