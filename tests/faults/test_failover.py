@@ -230,7 +230,7 @@ def what_is_kept(
     """
     differ = (a.leaf_hash != b.leaf_hash for a, b in zip(old, new, strict=False))
     fork = next(position for position, differs in enumerate(differ) if differs)
-    started = {event.session for event in new if event.type == "session_started"}
+    started = {event.session for event in new if event.type in STARTS}
     ended = {event.session for event in new[:fork] if event.type == "session_ended"}
     kept = [r for r in history.records if isinstance(r, Login) and r.session in started]
 
@@ -259,7 +259,8 @@ async def until_all_replicas_know_it(primary: EmbeddedPostgres, hosts: int) -> N
 
 
 async def lost_logins(load: Load, connection: Connection) -> set[str]:
-    rows = await connection.fetch("SELECT session_id FROM events WHERE type = 'session_started'")
+    statement = "SELECT session_id FROM events WHERE type = ANY($1)"
+    rows = await connection.fetch(statement, list(STARTS))
     kept = {str(row["session_id"]) for row in rows}
     return {login.session for login in logins(load)} - kept
 
