@@ -278,8 +278,11 @@ async def test_a_tile_that_is_lost(proofs: Proofs, sealed: str, database: Dsns) 
 async def test_a_receipt(
     proofs: Proofs, service: Service, sealed: str, database: Dsns, tmp_path: Path
 ) -> None:
-    """Its proof comes with the next seal, within a second."""
-    position = (await service.log_in("audrey", headers={"Prefer": "receipt"})).json["position"]
+    """Its proof comes with the next seal, within a second. It is of the login, also where other
+    events follow from that: it is on a new device, and in place of an older session."""
+    old = await service.token("audrey")
+    login = await service.log_in("audrey", cookie=old, headers={"Prefer": "receipt"})
+    position = login.json["position"]
     assert await proofs.proof_of(position) is None
     await seal(database.app, tmp_path / "checkpoint")
     proof = await proofs.proof_of(position)

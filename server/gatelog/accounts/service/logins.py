@@ -75,6 +75,7 @@ BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
 class Grant(msgspec.Struct, frozen=True):
     """A fresh session and its token, which exists nowhere else.
 
+    ``position``: of the event that says so, of a changed password or of the session's start.
     ``device`` is the token by which the device is known from now on, if it keeps one.
     """
 
@@ -427,7 +428,7 @@ class Logins:
     ) -> Grant:
         address_index = await self._personal.index_of(client)
         recorded = await self._acting.start(Act(command, address_index))
-        return Grant(token, _started(recorded), recorded.position)
+        return Grant(token, _started(recorded), recorded.first)
 
 
 def _started(recorded: Recorded) -> ActiveSession:

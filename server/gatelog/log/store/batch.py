@@ -47,6 +47,12 @@ class Recorded(msgspec.Struct, frozen=True):
     position: int
     events: tuple[ev.Event, ...] = ()
 
+    @property
+    def first(self) -> int:
+        """The position of its first event, which is what was asked for; what follows from that
+        stands after it."""
+        return self.position - max(len(self.events) - 1, 0)
+
     def count(self, kind: type[ev.Event]) -> int:
         """How many events of this type there are."""
         return sum(isinstance(event, kind) for event in self.events)
