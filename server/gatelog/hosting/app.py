@@ -116,6 +116,7 @@ def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
             open_services(config, dsn) as services,
             sweeping(services.accounts),
             mailing(config, services.accounts),
+            services.tracing.going_on(),
         ):
             yield services
 

@@ -52,7 +52,7 @@ from gatelog.accounts.service.passkeys import Answer, credential_digest
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.errors import ChallengeOver, NotAuthenticated, NotFound, WrongCode
-from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Personal
+from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Origin, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.record import Session
@@ -287,7 +287,7 @@ class UserFactors:
             cover=self._cover(),
             end_others=end_others,
         )
-        recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.start(Act(command, await self._origin(credential, client)))
         return Enrolled(
             factor_id,
             codes if recorded.count(RecoveryCodesMade) else (),
@@ -319,7 +319,7 @@ class UserFactors:
             session_id=session.session_id,
             end_others=end_others,
         )
-        recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.start(Act(command, await self._origin(credential, client)))
         return Ended(recorded.count(SessionEnded), recorded.position)
 
     async def make_codes(
@@ -337,8 +337,11 @@ class UserFactors:
             session_id=session.session_id,
             codes=_digests(codes, subject_id),
         )
-        recorded = await self._acting.record(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.record(Act(command, await self._origin(credential, client)))
         return codes, recorded.position
+
+    async def _origin(self, credential: Credential, client: Client) -> Origin | None:
+        return await self._personal.origin_of(client, credential.login)
 
     # --- for who has lost them
 
@@ -357,7 +360,7 @@ class UserFactors:
             sealed = await self._personal.field(by.user_id, client, event.event_id, event.type)
             event = msgspec.structs.replace(event, sealed=sealed)
         command = ResetFactors(event=event)
-        return await self._acting.end(Act(command, await self._personal.index_of(client)))
+        return await self._acting.end(Act(command, await self._personal.origin_of(client)))
 
 
 def _who(credential: Credential, client: Client) -> Personal:

@@ -30,7 +30,6 @@ from gatelog.accounts.rules.events import (
 )
 from gatelog.accounts.rules.login import (
     ChangeCredential,
-    RecordLoginFailure,
     RegisterUser,
     RenewSession,
     Replaced,
@@ -163,10 +162,10 @@ class Logins:
             roles=roles,
         )
         try:
-            await self._record(command, client)
+            await self._record(command, client, login)
         except StaleMasterKey:
             wrapped = await self._personal.wrap_again(subject_id, key)
-            await self._record(msgspec.structs.replace(command, key=wrapped), client)
+            await self._record(msgspec.structs.replace(command, key=wrapped), client, login)
         return subject_id
 
     async def hash_new(self, password: str, login: str, client: Client) -> str:
@@ -258,7 +257,9 @@ class Logins:
             proof=proof,
             guarded_roles=guarded,
         )
-        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
+        return msgspec.structs.replace(
+            await self._grant(token, command, client, credential.login), device=device
+        )
 
     async def _replaced(self, over: bytes | None) -> Replaced | None:
         if over is None:
@@ -383,7 +384,9 @@ class Logins:
             session=self._session_started(first_id, credential, token, client),
             beside=beside,
         )
-        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
+        return msgspec.structs.replace(
+            await self._grant(token, command, client, credential.login), device=device
+        )
 
     # --- a new token for the same login
 
@@ -401,7 +404,7 @@ class Logins:
             event=started,
             session_id=session.session_id,
         )
-        return await self._grant(token, command, client)
+        return await self._grant(token, command, client, credential.login)
 
     async def close(self) -> None:
         """End what goes on beside requests."""
@@ -409,15 +412,19 @@ class Logins:
 
     # --- what all of them do in the end
 
-    async def _record(self, command: RegisterUser | RecordLoginFailure, client: Client) -> None:
-        address_index = await self._personal.index_of(client)
-        await self._acting.record(Act(command, address_index))
+    async def _record(self, command: RegisterUser, client: Client, login: str) -> None:
+        origin = await self._personal.origin_of(client, login)
+        await self._acting.record(Act(command, origin))
 
     async def _grant(
-        self, token: str, command: StartSession | ChangeCredential | RenewSession, client: Client
+        self,
+        token: str,
+        command: StartSession | ChangeCredential | RenewSession,
+        client: Client,
+        login: str,
     ) -> Grant:
-        address_index = await self._personal.index_of(client)
-        recorded = await self._acting.start(Act(command, address_index))
+        origin = await self._personal.origin_of(client, login)
+        recorded = await self._acting.start(Act(command, origin))
         return Grant(token, _started(recorded), recorded.position)
 
 

@@ -70,8 +70,8 @@ class Administration:
         Raises NotFound.
         """
         event = await self._acted(PasswordUnlocked(**self._acting.about(subject_id, by)), by)
-        address_index = await self._personal.index_of(client_of(by))
-        return await self._acting.record(Act(UnlockPassword(event=event), address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        return await self._acting.record(Act(UnlockPassword(event=event), origin))
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Give a user a role, and end all sessions. Raises NotFound, NoSuchRole."""
@@ -120,8 +120,8 @@ class Administration:
         return msgspec.structs.replace(event, sealed=sealed)
 
     async def _end(self, command: ChangeUser | EraseUser, by: Actor | None) -> Ended:
-        address_index = await self._personal.index_of(client_of(by))
-        return await self._acting.end(Act(command, address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        return await self._acting.end(Act(command, origin))
 
 
 def check_role(role: str, known: Collection[str]) -> None:
