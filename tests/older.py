@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import pytest
-from gatelog.log.store import kinds, sql
+from gatelog.log.store.kinds import register_kinds
 from gatelog.privacy.rules import Client, Origin
 from gatelog.privacy.service.personal import PersonalData
+from gatelog.privacy.store.kinds import ADDRESSES
 
 
 @contextmanager
@@ -22,11 +24,13 @@ def appending_without_origins() -> Iterator[None]:
         origin = await origin_of(self, client)
         return Origin(origin.address) if origin is not None else None
 
-    begin, found, _ = sql.WRITE_BATCH.partition(",\n    traced_to")
-    assert found
-    kinds.writing_statement.cache_clear()
+    of_origins = {"origins_erased", "origins_traced", "traced"}
+    then = tuple(write for write in ADDRESSES.writes if write.name not in of_origins)
+    assert len(then) == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sql, "WRITE_BATCH", begin + "\n")
         patch.setattr(PersonalData, "origin_of", only_the_address)
-        yield
-    kinds.writing_statement.cache_clear()
+        register_kinds(msgspec.structs.replace(ADDRESSES, writes=then))
+        try:
+            yield
+        finally:
+            register_kinds(ADDRESSES)

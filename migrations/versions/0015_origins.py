@@ -1,9 +1,9 @@
 """Search by network and by login name: blind indexes beside the events, and how far they reach.
 
-An append that waits for the lock of the log's head waits for the moment that the column takes; all
-else is new. A version before this one appends beside it without an origin: ``traced_to`` then stays
-behind the head, searches by network and login name are answered 503, and a host of this version
-makes up for it, as it does for the events of before (``gatelog.privacy.service.tracing``).
+New tables, and a function is replaced: nobody waits. A version before this one appends beside it
+without an origin: ``traced_to`` then stays behind the head, searches by network and login name are
+answered 503, and a host of this version makes up for it, as it does for the events of before
+(``gatelog.privacy.service.tracing``).
 
 Revision ID: 0015
 """
@@ -15,11 +15,15 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 
-# Up to this position every event has its origin, if it has one. First of all, because an append
-# locks the head first. A log without events has all of them.
-TRACED_TO = """
-ALTER TABLE log_head ADD COLUMN traced_to bigint NOT NULL DEFAULT 0;
-GRANT UPDATE (traced_to) ON log_head TO gatelog_app;
+# Up to this position every event has its origin, if it has one; one row. Not a column of log_head:
+# to change that, a lock would be needed that an append has while it waits for the events.
+ORIGINS_HEAD = """
+CREATE TABLE origins_head (
+    one       boolean PRIMARY KEY DEFAULT true CHECK (one),
+    traced_to bigint  NOT NULL
+);
+INSERT INTO origins_head (traced_to) VALUES (0);
+GRANT SELECT, UPDATE (traced_to) ON origins_head TO gatelog_app;
 """
 
 # What an event is found by: the networks that it came from (/24, /16, /8; of IPv6 /64, /48, /32)
@@ -42,7 +46,7 @@ CREATE INDEX event_origins_subject ON event_origins (subject_id, position);
 GRANT SELECT, INSERT, DELETE ON event_origins TO gatelog_app;
 """
 
-# A partition is made with the partition of the log that it belongs to.
+# A partition is made with the partition of the log that it belongs to, by the trigger of 0004.
 PARTITIONS = """
 CREATE FUNCTION add_origin_partition(first bigint, size bigint) RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -55,16 +59,13 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION add_origin_partition(bigint, bigint) FROM PUBLIC;
 
-CREATE FUNCTION origins_follow_event_partition() RETURNS trigger
+CREATE OR REPLACE FUNCTION follow_event_partition() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
+    PERFORM add_address_partition(OLD.partitioned_to, NEW.partitioned_to - OLD.partitioned_to);
     PERFORM add_origin_partition(OLD.partitioned_to, NEW.partitioned_to - OLD.partitioned_to);
     RETURN NULL;
 END $$;
-REVOKE ALL ON FUNCTION origins_follow_event_partition() FROM PUBLIC;
-CREATE TRIGGER origin_partitions AFTER UPDATE OF partitioned_to ON log_head
-    FOR EACH ROW WHEN (NEW.partitioned_to > OLD.partitioned_to)
-    EXECUTE FUNCTION origins_follow_event_partition();
 
 SELECT add_origin_partition(first, COALESCE(next, partitioned_to) - first)
 FROM (SELECT first, lead(first) OVER (ORDER BY first) AS next
@@ -76,7 +77,7 @@ FROM (SELECT first, lead(first) OVER (ORDER BY first) AS next
 
 
 def upgrade() -> None:
-    for statements in (TRACED_TO, EVENT_ORIGINS, PARTITIONS):
+    for statements in (ORIGINS_HEAD, EVENT_ORIGINS, PARTITIONS):
         run_script(statements)
 
 

@@ -101,10 +101,9 @@ class RandomLog:
         )
         self.rows += fresh
         await self._owner.execute(
-            "UPDATE log_head SET position = $1, traced_to = $1, recorded_at = $2",
-            len(self.rows),
-            self._now,
+            "UPDATE log_head SET position = $1, recorded_at = $2", len(self.rows), self._now
         )
+        await self._owner.execute("UPDATE origins_head SET traced_to = $1", len(self.rows))
 
     def _row(self, position: int) -> Row:
         choose = self._random.choice

@@ -206,7 +206,7 @@ async def test_what_is_not_traced_is_not_searched(
 ) -> None:
     """By network and by login, where an older version has appended; what lies before, is."""
     async with tampering(database) as owner:
-        await owner.execute("UPDATE log_head SET traced_to = 100")
+        await owner.execute("UPDATE origins_head SET traced_to = 100")
     for sought in (ORIGINS[0].sought[1], Sought(login=LOGINS[0])):
         with pytest.raises(SearchIncomplete):
             await read_page(reader, AuditFilter(), sought)

@@ -575,10 +575,11 @@ async def _finish(server: EmbeddedPostgres, history: History, indexes: list[str]
     for definition in indexes:
         await owner.execute(definition.replace(" ON ONLY ", " ON "))
     await owner.execute(
-        "UPDATE log_head SET position = $1, traced_to = $1, recorded_at ="
+        "UPDATE log_head SET position = $1, recorded_at ="
         " (SELECT recorded_at FROM events WHERE position = $1)",
         history.events,
     )
+    await owner.execute("UPDATE origins_head SET traced_to = $1", history.events)
     until = from_us(history.until_us).date()
     days = [until - timedelta(days=back) for back in range(OPENABLE_DAYS)]
     wrapped = [_wrapped_day(day) for day in days]

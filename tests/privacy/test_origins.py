@@ -91,7 +91,7 @@ async def live(accounts: Accounts) -> None:
 
 async def forget(owner: Connection) -> None:
     """All as if nobody had ever written origins."""
-    await owner.execute("DELETE FROM event_origins; UPDATE log_head SET traced_to = 0")
+    await owner.execute("DELETE FROM event_origins; UPDATE origins_head SET traced_to = 0")
 
 
 async def test_every_event_has_the_origin_of_what_is_sealed_in_it(

@@ -369,7 +369,7 @@ class Addresses(State):
     """The blind indexes of a batch's events: what they are found by, of what is sealed in them.
 
     ``rows``: (address, position, person); ``origins``: (position, person, near, middle, wide,
-    login).
+    login). ``first`` and ``last`` are the positions of the batch's events, 0 where there are none.
     """
 
     concerns = (ev.Event,)
@@ -378,8 +378,10 @@ class Addresses(State):
         self.rows: list[tuple[bytes, int, UUID | None]] = []
         self.origins: list[OriginRow] = []
         self.erased: list[UUID] = []
+        self.first = self.last = 0
 
     def apply(self, event: ev.Event, position: int, trace: Trace | None) -> None:
+        self.first, self.last = self.first or position, position
         if isinstance(event, UserErased):
             gone = event.subject_id
             self.erased.append(gone)

@@ -42,10 +42,8 @@ FROM log_head h
 ADD_PARTITION = "SELECT add_event_partition()"
 
 # Write a batch: events, their ids, what it changes of each kind of state (log.store.kinds), the
-# head. ``traced_to`` says up to where all is written that events are found by; what a version
-# appended that did not know of it stays behind, until somebody has caught up with it
-# (privacy.service.tracing). One round trip. $1 base position, $2 recorded_at, $3-$9 events, $10 and
-# so on those of the kinds
+# head. One round trip. $1 base position, $2 recorded_at, $3-$9 events, $10 and so on those of the
+# kinds
 WRITE_BATCH = """
 WITH batch AS (
     SELECT $1::bigint + n AS position, event_id, type, schema_version, session_id, subject_id,
@@ -62,10 +60,7 @@ WITH batch AS (
 ), identified AS (
     INSERT INTO event_ids (event_id, position) SELECT event_id, position FROM batch
 )/* parts */
-UPDATE log_head
-SET position = $1::bigint + cardinality($3::uuid[]), recorded_at = $2::timestamptz,
-    traced_to = CASE WHEN traced_to = $1::bigint THEN $1::bigint + cardinality($3::uuid[])
-                     ELSE traced_to END
+UPDATE log_head SET position = $1::bigint + cardinality($3::uuid[]), recorded_at = $2::timestamptz
 """
 
 # The head: the position of the last event and when it was recorded.

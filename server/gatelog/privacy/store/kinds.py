@@ -78,5 +78,10 @@ ADDRESSES = Kind(
             statement=sql.INSERT_ORIGINS,
             arguments=lambda state: origin_columns(state.origins),
         ),
+        Write(
+            name="traced",
+            statement=sql.MOVE_TRACED_TO,
+            arguments=lambda state: ([state.first - 1], [state.last]) if state.last else ([], []),
+        ),
     ),
 )

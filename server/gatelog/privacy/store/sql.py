@@ -77,8 +77,8 @@ DELETE FROM event_origins WHERE subject_id = $1 AND position <= (
 
 # Up to where events can be found by their origins, and where the log begins and ends.
 TRACED = """
-SELECT h.traced_to, h.position AS head, COALESCE(max(p.up_to), 0) AS cut
-FROM log_head h LEFT JOIN purges p ON true GROUP BY h.traced_to, h.position
+SELECT o.traced_to, h.position AS head, (SELECT COALESCE(max(up_to), 0) FROM purges) AS cut
+FROM log_head h, origins_head o
 """
 
 # One process at a time, until its connection closes. $1 an arbitrary constant
@@ -102,7 +102,7 @@ WHERE CASE WHEN t.subject_id IS NULL
 """
 
 # They can be found now, up to here. $1 from, $2 up to
-TRACED_TO = "UPDATE log_head SET traced_to = $2 WHERE traced_to = $1"
+TRACED_TO = "UPDATE origins_head SET traced_to = $2 WHERE traced_to = $1"
 
 # --- rotation of the master key ---
 
@@ -179,6 +179,11 @@ INSERT INTO event_origins (position, subject_id, near, middle, wide, login)
 SELECT position, subject_id, near, middle, wide, login
 FROM unnest({0}::bigint[], {1}::uuid[], {2}::bigint[], {3}::bigint[], {4}::bigint[], {5}::bigint[])
      AS t (position, subject_id, near, middle, wide, login)
+"""
+# Nothing is missing up to the end of this batch, if nothing was up to its beginning; what a version
+# appends that knows of no origins stays behind. Arrays of one: where it begins after, and ends.
+MOVE_TRACED_TO = """
+UPDATE origins_head SET traced_to = ({1}::bigint[])[1] WHERE traced_to = ({0}::bigint[])[1]
 """
 ERASE_ORIGINS = "DELETE FROM event_origins WHERE subject_id = ANY({0}::uuid[])"
 ERASE_ADDRESSES = "DELETE FROM event_addresses WHERE subject_id = ANY({0}::uuid[])"
