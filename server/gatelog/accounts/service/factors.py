@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.challenges import Purpose
+from gatelog.accounts.rules.challenges import Challenge, Purpose
 from gatelog.accounts.rules.enrolling import (
     NO_SUCH_FACTOR,
     EnrolFactor,
@@ -137,10 +137,13 @@ class UserFactors:
         challenge, asked = await self._asking.within(
             session.subject_id, session.session_id, credential.credential_version, "totp"
         )
-        seed = seed_of(challenge)
-        uri = key_uri(seed, credential.login, ISSUER)
-        qr_svg = await asyncio.to_thread(_qr_svg, uri)
-        return SeedOffer(challenge, asked.challenge.expires_at, written(seed), uri, qr_svg)
+        return await _offered(challenge, asked.challenge.expires_at, credential.login)
+
+    async def offered_seed(self, session: Session, challenge: str) -> SeedOffer:
+        """The same offer once more, for who has mistyped. Raises ChallengeOver."""
+        asked = await self._waiting(session, challenge, "totp")
+        credential = await self._credential(session)
+        return await _offered(challenge, asked.expires_at, credential.login)
 
     async def enrol_seed(
         self,
@@ -156,7 +159,7 @@ class UserFactors:
         InvalidInput for the name, NotAuthenticated.
         """
         name = normalise_name(name)
-        digest = await self._waiting(session, challenge, "totp")
+        digest = (await self._waiting(session, challenge, "totp")).digest
         seed = seed_of(challenge)
         step = matching_step(seed, code, self._acting.now())
         if step is None:
@@ -202,7 +205,7 @@ class UserFactors:
         """
         name = normalise_name(name)
         self._asking.passkeys.refuse_if_off()
-        digest = await self._waiting(session, challenge, "passkey")
+        digest = (await self._waiting(session, challenge, "passkey")).digest
         found = await asyncio.to_thread(self._asking.passkeys.registered, challenge, passkey)
         if found is None:
             await self._note_wrong(session, digest)
@@ -225,8 +228,8 @@ class UserFactors:
             raise NotAuthenticated()
         return credential
 
-    async def _waiting(self, session: Session, challenge: str, purpose: Purpose) -> bytes:
-        """The digest of a challenge that waits for this session. Raises ChallengeOver."""
+    async def _waiting(self, session: Session, challenge: str, purpose: Purpose) -> Challenge:
+        """A challenge that waits for this session. Raises ChallengeOver."""
         digest = token_digest(challenge) if is_well_formed(challenge) else b""
         asked = await self._asking.store.challenge(digest) if digest else None
         credential = await self._credential(session)
@@ -238,7 +241,7 @@ class UserFactors:
             or asked.expires_at <= self._acting.now()
         ):
             raise ChallengeOver()
-        return digest
+        return asked
 
     async def _note_wrong(self, session: Session, digest: bytes) -> None:
         command = NoteWrongAnswer(
@@ -374,6 +377,13 @@ def _new_codes() -> tuple[str, ...]:
 def _digests(codes: tuple[str, ...], subject_id: UUID) -> frozenset[bytes]:
     found = (code_digest(code, subject_id) for code in codes)
     return frozenset(digest for digest in found if digest is not None)
+
+
+async def _offered(challenge: str, expires_at: datetime, login: str) -> SeedOffer:
+    seed = seed_of(challenge)
+    uri = key_uri(seed, login, ISSUER)
+    qr_svg = await asyncio.to_thread(_qr_svg, uri)
+    return SeedOffer(challenge, expires_at, written(seed), uri, qr_svg)
 
 
 def _qr_svg(uri: str) -> str:

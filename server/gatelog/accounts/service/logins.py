@@ -122,6 +122,19 @@ class Logins:
         if self._config.registration == "closed":
             raise RegistrationClosed("Ask whoever runs this service for an account.")
         only_first = self._config.registration == "first"
+        return await self._register(login, password, client, roles=(), only_first=only_first)
+
+    async def register_first(self, login: str, password: str, client: Client) -> UUID:
+        """Create the first user, who administers: for who has shown that they may
+        (``accounts.service.first_run``).
+
+        Raises RegistrationClosed once there is a user, InvalidInput, TooManyAttempts, HashingFull.
+        """
+        return await self._register(login, password, client, roles=("admin",), only_first=True)
+
+    async def _register(
+        self, login: str, password: str, client: Client, *, roles: tuple[str, ...], only_first: bool
+    ) -> UUID:
         self._new_password(password, normalise_login(login))  # what cannot be is no try
         if only_first:
             await self._refuse_second_user()
@@ -129,7 +142,11 @@ class Logins:
         self._throttle.refuse_again(approach)
         async with self._turns.turn(approach.lane):
             await self._throttle.admit(approach)
-            return await self._add_user(login, password, client, roles=(), only_first=only_first)
+            return await self._add_user(login, password, client, roles=roles, only_first=only_first)
+
+    async def is_anybody_there(self) -> bool:
+        """Whether there is a user, or ever was one."""
+        return bool(await self._users.page(UUID(int=0), 1))
 
     async def add_user(self, login: str, password: str, roles: tuple[str, ...] = ()) -> UUID:
         """Create a user as an operator may, with roles."""
@@ -184,7 +201,7 @@ class Logins:
 
     async def _refuse_second_user(self) -> None:
         """Spare the hash when registration is over; the decision is made again under the lock."""
-        if await self._users.page(UUID(int=0), 1):
+        if await self.is_anybody_there():
             raise RegistrationClosed("Registration was open for the first user only.")
 
     def _new_password(self, password: str, login: str) -> str:

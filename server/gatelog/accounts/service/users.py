@@ -52,6 +52,11 @@ class Administration:
             raise NotFound("There is no user with this login.")
         return credential
 
+    async def login_of(self, subject_id: UUID) -> str | None:
+        """The login of a user; None for who is erased, or never was."""
+        credential = await self._users.by_id(subject_id)
+        return credential.login if credential is not None else None
+
     async def list_users(self, after: UUID, limit: int) -> list[ListedUser]:
         """A page of users, by id, for operators."""
         return await self._users.page(after, limit)
