@@ -18,6 +18,7 @@ OF_USERS = (
     "/account/history",
     "/account/data",
 )
+OF_READERS = ("/console/audit", "/console/audit/1", "/console/as-of")
 
 
 @pytest.mark.parametrize("login", [None, "alice", "olga", "ada"])
@@ -31,5 +32,12 @@ async def test_every_page_as_everybody(site: Site, browser: Browser, login: str 
             page = visit.open(path)
             signed_in = page.url == f"{site.origin}{path}"
             assert signed_in == (login is not None), page.url
+        for path in OF_READERS:
+            page = visit.open(path)
+            refused = page.get_by_role("heading", level=1).inner_text()
+            if login is None:
+                assert refused == "Sign in"
+            else:
+                assert (refused == "Not allowed") == (login == "alice"), refused
 
     await visiting(site, browser, walk)

@@ -35,7 +35,12 @@ class Section(msgspec.Struct, frozen=True):
 
 # In the order in which they are shown. A page below a section's path is in that section; of
 # several, the longest counts.
-SECTIONS: Final = (Section("/account", "My account"),)
+_READERS: Final = frozenset({"auditor", "admin"})
+SECTIONS: Final = (
+    Section("/account", "My account"),
+    Section("/console/audit", "Audit", _READERS),
+    Section("/console/as-of", "As of", _READERS),
+)
 
 
 class Frame(msgspec.Struct, frozen=True):

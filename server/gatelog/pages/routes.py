@@ -6,7 +6,9 @@ from aiohttp import web
 
 from gatelog.pages import front, layout, presence
 from gatelog.pages.account import account_routes
+from gatelog.pages.asof import asof_page_routes
 from gatelog.pages.assets import asset_routes
+from gatelog.pages.audit import audit_page_routes
 from gatelog.pages.data import data_routes
 from gatelog.pages.factors import factor_page_routes
 from gatelog.pages.front import front_routes
@@ -32,6 +34,8 @@ def page_routes() -> list[web.RouteDef]:
         *token_page_routes(),
         *history_routes(),
         *data_routes(),
+        *audit_page_routes(),
+        *asof_page_routes(),
     ]
 
 

@@ -57,6 +57,10 @@ class Administration:
         credential = await self._users.by_id(subject_id)
         return credential.login if credential is not None else None
 
+    async def logins_of(self, subject_ids: Collection[UUID]) -> dict[UUID, str]:
+        """The logins of some users at once, for who may read about others."""
+        return await self._users.logins(subject_ids) if subject_ids else {}
+
     async def list_users(self, after: UUID, limit: int) -> list[ListedUser]:
         """A page of users, by id, for operators."""
         return await self._users.page(after, limit)

@@ -25,6 +25,9 @@ FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USIN
 WHERE u.subject_id = $1
 """
 
+# The logins of these users, as far as there are any. $1 users
+LOGINS_OF = "SELECT subject_id, login FROM credentials WHERE subject_id = ANY($1::uuid[])"
+
 # Whether there is such a user, erased or not. $1 user
 FIND_USER = """
 SELECT subject_id, registered_at, disabled, credential_version, roles, erased, factors

@@ -31,6 +31,7 @@ from gatelog.ids import audit_read_id
 from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.log.store.follow import read_edges
 from gatelog.log.store.reading import StoredEvent
 from gatelog.privacy.rules import Client, Personal, person_of
 from gatelog.privacy.service.personal import PersonalData
@@ -85,6 +86,11 @@ class Audit:
         sought = await seek(self.personal, wanted)
         async with self.database.acquire() as connection:
             return await read_page(connection, wanted, sought)
+
+    async def edges(self) -> tuple[int, int]:
+        """The positions of the first event that is there and of the last one."""
+        async with self.database.acquire() as connection:
+            return await read_edges(connection)
 
     async def opened(
         self, stored: Sequence[StoredEvent], *, only_of: UUID | None = None
