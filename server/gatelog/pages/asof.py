@@ -15,7 +15,7 @@ from aiohttp import web
 from multidict import MultiDict
 
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.audit.rules.shown import MAX_POSITION
+from gatelog.audit.rules.shown import MAX_POSITION, AuditFilter
 from gatelog.audit.store.asof import SessionPage
 from gatelog.audit.web.asof import AS_OF, ShownSession, shown_session
 from gatelog.audit.web.events import (
@@ -63,9 +63,13 @@ async def as_of_page(request: web.Request) -> web.StreamResponse:
     known = {"first": max(first - 1, 1), "head": head, "moment": None, "position": head}
     if form.is_wrong:
         return again(request, _TEMPLATE, form, **known)
+    try:
+        wanted = parse_filter(query, names=("user", "before"), also=_OTHERS)
+    except InvalidInput as error:
+        return again(request, _TEMPLATE, form, error, **known)
     await record_read(request, "sessions")
     try:
-        found = await _asked(request, query, head)
+        found = await _asked(request, query, wanted, head)
     except (InvalidInput, Purged) as error:
         at = "at" if form["at"] else "position"
         return again(request, _TEMPLATE, form, error, at=at, **known)
@@ -89,10 +93,9 @@ def _read(name: str, query: MultiDict[str]) -> None:
 
 
 async def _asked(
-    request: web.Request, query: MultiDict[str], head: int
+    request: web.Request, query: MultiDict[str], wanted: AuditFilter, head: int
 ) -> SessionPage | None:
     """The page that is asked for; None of a log in which nothing has happened."""
-    wanted = parse_filter(query, names=("user", "before"), also=_OTHERS)
     at, position = time_parameter(query, "at"), position_parameter(query, "position")
     if at is None and position is None:
         if not head:
@@ -113,7 +116,9 @@ async def _answer(
     sessions = [shown_session(each) for each in found.sessions]
     users: set[UUID] = {session.user_id for session in sessions}
     logins = await request.app[ACCOUNTS].users.logins_of(users)
-    moment = {} if "at" in query or "position" in query else {"position": str(found.moment.position)}
+    moment = (
+        {} if "at" in query or "position" in query else {"position": str(found.moment.position)}
+    )
     return {
         "moment": found.moment,
         "position": found.moment.position,

@@ -32,7 +32,7 @@ from gatelog.audit.service.audit import Audit
 from gatelog.audit.store.queries import EventPage
 from gatelog.audit.web.events import AUDIT, FILTERS, PAGING, REPEATABLE, parse_filter
 from gatelog.audit.web.stream import FILTERS as STREAM_FILTERS
-from gatelog.errors import InvalidInput, LogDamaged, NotFound, Purged
+from gatelog.errors import InvalidInput, LogDamaged, NotFound, NotUnderstood, Purged
 from gatelog.http.roles import record_read, requires
 from gatelog.log.rules.events import EVENT_TYPES
 from gatelog.log.store.reading import StoredEvent
@@ -46,6 +46,8 @@ READERS: Final = ("auditor", "admin")
 PAGE_ROWS: Final = 50
 _TEMPLATE: Final = "console/audit.html"
 _TIMES: Final = frozenset({"from", "to"})
+# damaged, or of a version to come
+_UNREADABLE: Final = (LogDamaged, NotUnderstood)
 _EXPORTED: Final = frozenset(FILTERS)
 
 # a day, perhaps a time, perhaps a zone; the rest of RFC 3339 is the API's to read
@@ -175,7 +177,7 @@ async def rows_of(audit: Audit, stored: Sequence[StoredEvent]) -> list[Row]:
     """Rows of these events; of what cannot be read, that it cannot."""
     try:
         shown: Sequence[ShownEvent | None] = await audit.opened(stored)
-    except LogDamaged:
+    except _UNREADABLE:
         shown = [await _readable(audit, each) for each in stored]
     return [
         Row(each, event, *(in_words(event) if event else ("Cannot be read", "damaged")))
@@ -186,7 +188,7 @@ async def rows_of(audit: Audit, stored: Sequence[StoredEvent]) -> list[Row]:
 async def _readable(audit: Audit, stored: StoredEvent) -> ShownEvent | None:
     try:
         return (await audit.opened([stored]))[0]
-    except LogDamaged:
+    except _UNREADABLE:
         return None
 
 

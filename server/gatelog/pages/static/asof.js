@@ -38,4 +38,4 @@ number.addEventListener("input", () => {
   if (number.validity.valid && number.value) slider.value = number.value;
 });
 slider.disabled = false;
-slider.closest(".field").hidden = false;
+slider.closest(".reserved").classList.remove("reserved");

@@ -74,6 +74,8 @@ async function verify() {
 async function run(event) {
   event.preventDefault();
   button.disabled = true;
+  delete result.dataset.result;
+  delete result.dataset.code;
   try {
     if (!crypto.subtle) throw new Error("This browser has no cryptography here: pages must come by https.");
     await verify();

@@ -31,7 +31,6 @@ function follow() {
     if (stream?.readyState === EventSource.CLOSED) stop("The stream has ended. Follow again to go on.");
   });
   button.textContent = "Stop following";
-  button.setAttribute("aria-pressed", "true");
 }
 
 function stop(why) {
@@ -41,7 +40,6 @@ function stop(why) {
   timer = 0;
   delete controls.dataset.following;
   button.textContent = "Follow live";
-  button.setAttribute("aria-pressed", "false");
   said.textContent = why;
 }
 
@@ -56,6 +54,7 @@ async function fetchRows() {
   try {
     const question = new URLSearchParams(controls.dataset.question);
     question.set("after", String(top()));
+    question.set("limit", "1000");
     const page = await fetchPage(`${location.pathname}?${question}`);
     const rows = [...page.querySelectorAll("#events > tbody > tr")];
     if (rows.length) {
@@ -76,4 +75,4 @@ async function fetchRows() {
 button.addEventListener("click", () => (stream ? stop("") : follow()));
 addEventListener("pagehide", () => stream && stop(""));
 addEventListener("gatelog:session-over", () => stop(""));
-controls.hidden = false;
+controls.classList.remove("reserved");
