@@ -60,7 +60,12 @@ async def as_of_page(request: web.Request) -> web.StreamResponse:
     for name in _FIELDS:
         form.check(name, lambda _, name=name: _read(name, query))  # type: ignore[misc]
     first, head = await request.app[AUDIT].edges()
-    known = {"first": max(first - 1, 1), "head": head, "moment": None, "position": head}
+    known: dict[str, Any] = {
+        "first": max(first - 1, 1),
+        "head": head,
+        "moment": None,
+        "position": head,
+    }
     if form.is_wrong:
         return again(request, _TEMPLATE, form, **known)
     try:

@@ -18,6 +18,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from gatelog.accounts.rules.credentials import (
     check_new_password,
@@ -67,6 +68,8 @@ from gatelog.sessions.service.tokens import new_token
 from gatelog.sessions.store.lookup import SessionList
 
 BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
+
+_Starting = StartSession | ChangeCredential | RenewSession
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -179,10 +182,10 @@ class Logins:
             roles=roles,
         )
         try:
-            await self._record(command, client, login)
+            await self._record(command, client)
         except StaleMasterKey:
             wrapped = await self._personal.wrap_again(subject_id, key)
-            await self._record(msgspec.structs.replace(command, key=wrapped), client, login)
+            await self._record(replace(command, key=wrapped), client)
         return subject_id
 
     async def hash_new(self, password: str, login: str, client: Client) -> str:
@@ -263,7 +266,7 @@ class Logins:
         event = self._session_started(new_event_id(), credential, token, client, amr)
         if proof is None and guarded.intersection(event.roles):
             roles = tuple(role for role in event.roles if role not in guarded)
-            event = msgspec.structs.replace(event, roles=roles)
+            event = replace(event, roles=roles)
         command = StartSession(
             event=event,
             credential_version=credential.credential_version,
@@ -274,9 +277,7 @@ class Logins:
             proof=proof,
             guarded_roles=guarded,
         )
-        return msgspec.structs.replace(
-            await self._grant(token, command, client, credential.login), device=device
-        )
+        return replace(await self._grant(token, command, client, credential.login), device=device)
 
     async def _replaced(self, over: bytes | None) -> Replaced | None:
         if over is None:
@@ -401,9 +402,7 @@ class Logins:
             session=self._session_started(first_id, credential, token, client),
             beside=beside,
         )
-        return msgspec.structs.replace(
-            await self._grant(token, command, client, credential.login), device=device
-        )
+        return replace(await self._grant(token, command, client, credential.login), device=device)
 
     # --- a new token for the same login
 
@@ -429,17 +428,11 @@ class Logins:
 
     # --- what all of them do in the end
 
-    async def _record(self, command: RegisterUser, client: Client, login: str) -> None:
-        origin = await self._personal.origin_of(client, login)
+    async def _record(self, command: RegisterUser, client: Client) -> None:
+        origin = await self._personal.origin_of(client, command.login)
         await self._acting.record(Act(command, origin))
 
-    async def _grant(
-        self,
-        token: str,
-        command: StartSession | ChangeCredential | RenewSession,
-        client: Client,
-        login: str,
-    ) -> Grant:
+    async def _grant(self, token: str, command: _Starting, client: Client, login: str) -> Grant:
         origin = await self._personal.origin_of(client, login)
         recorded = await self._acting.start(Act(command, origin))
         return Grant(token, _started(recorded), recorded.position)
