@@ -18,10 +18,9 @@ from playwright.sync_api import expect
 
 from tests.browser import Browser
 from tests.conftest import Dsns
-from tests.pages.site import HTML, Site, Visit, another, visiting
+from tests.pages.site import FORM, HTML, Site, Visit, another, visiting
 from tests.serving import PASSWORD, Service, serving
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 OTHER_SITE = {"Origin": "https://evil.example"}
 LOGIN = f"login=alice&password={PASSWORD.replace(' ', '+')}&return_to="
 
@@ -97,7 +96,8 @@ async def test_who_is_not_in_is_sent_to_sign_in_and_back(site: Site) -> None:
 )
 def test_nobody_is_sent_anywhere_else(text: str) -> None:
     config = Config(login_url="https://app.example/login")
-    assert way_back(config, text) == "/account"
+    assert way_back(config, text) == "/"
+    assert way_back(Config(), text) == "/account"
 
 
 def test_where_one_may_come_back_to() -> None:
