@@ -48,6 +48,7 @@ MEANS: Final = ("totp", "passkey", "recovery_code")
 _WHY: Final = {
     RecentLoginRequired.code: "For this you must have signed in within the last minutes.",
     FactorLoginRequired.code: "This takes a second factor: sign in again, with it.",
+    "another": "Sign in with the other account: you are signed out of this one then.",
 }
 _encode = msgspec.json.Encoder().encode
 
