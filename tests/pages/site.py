@@ -27,6 +27,8 @@ from tests.watched import Watched
 ResultT = TypeVar("ResultT")
 USERS: dict[str, tuple[str, ...]] = {"alice": (), "olga": ("auditor",), "ada": ("admin",)}
 HTML = {"Accept": "text/html"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+MARKUP = "<img src=x onerror=alert(1)> <script>alert(2)</script>"
 WIDTHS = (320, 1280, 2560)
 # Every rule of WCAG 2.2, levels A and AA, and axe's own best practices.
 AXE_OPTIONS = {"resultTypes": ["violations"]}
@@ -47,12 +49,20 @@ class Site(Service):
 
 @asynccontextmanager
 async def serving_site(
-    config: Config, database: Dsns, *, users: dict[str, tuple[str, ...]] | None = None
+    config: Config,
+    database: Dsns,
+    *,
+    users: dict[str, tuple[str, ...]] | None = None,
+    public: bool = False,
 ) -> AsyncIterator[Site]:
-    """The service on localhost, with alice (nobody special), olga (auditor) and ada (admin)."""
+    """The service on localhost, with alice (nobody special), olga (auditor) and ada (admin).
+
+    ``public``: its public address stays what it is.
+    """
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
-        config = msgspec.structs.replace(config, public_url=f"http://localhost:{port}")
+        if not public:
+            config = msgspec.structs.replace(config, public_url=f"http://localhost:{port}")
         runner = make_runner(create_app(config, database.app), config)
         await runner.setup()
         await web.SockSite(runner, listening).start()

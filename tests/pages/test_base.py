@@ -18,12 +18,20 @@ from playwright.sync_api import expect
 
 from tests.browser import Browser
 from tests.conftest import Dsns
-from tests.pages.site import HTML, Site, Visit, another, visiting
+from tests.pages.site import FORM, HTML, Site, Visit, another, visiting
 from tests.serving import PASSWORD, Service, serving
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 OTHER_SITE = {"Origin": "https://evil.example"}
 LOGIN = f"login=alice&password={PASSWORD.replace(' ', '+')}&return_to="
+
+
+async def test_what_is_nowhere_is_a_page_for_people_alone(site: Site) -> None:
+    assert (await site.get("/nothing-here")).code == "not_found"
+    assert (await site.get("/v1/nothing", headers={"Accept": "application/json"})).status == 404
+    shown = await site.get("/nothing-here", headers=HTML)
+    assert (shown.status, shown.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    wrong = await site.post("/v1/me", headers=HTML)
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "GET,HEAD")
 
 
 async def test_programs_still_get_a_problem_at_the_root(site: Site) -> None:
@@ -38,12 +46,10 @@ async def test_programs_still_get_a_problem_at_the_root(site: Site) -> None:
 
 async def test_every_page_says_what_may_run_in_it(site: Site) -> None:
     token = await site.token()
-    for path in ("/", "/login", "/account", "/nothing-here"):
+    for path in ("/", "/login?why=another", "/account", "/nothing-here"):
         shown = await site.get(path, headers=HTML, cookie=token)
         policy = shown.headers.get("Content-Security-Policy", "")
-        if path == "/nothing-here":
-            assert shown.code == "not_found"
-            continue
+        assert shown.status == (404 if path == "/nothing-here" else 200)
         assert "default-src 'none'" in policy
         assert "script-src 'self';" in policy
         assert "frame-ancestors 'none'" in policy
@@ -97,7 +103,8 @@ async def test_who_is_not_in_is_sent_to_sign_in_and_back(site: Site) -> None:
 )
 def test_nobody_is_sent_anywhere_else(text: str) -> None:
     config = Config(login_url="https://app.example/login")
-    assert way_back(config, text) == "/account"
+    assert way_back(config, text) == "/"
+    assert way_back(Config(), text) == "/account"
 
 
 def test_where_one_may_come_back_to() -> None:
