@@ -21,7 +21,7 @@ from gatelog.privacy.store.tracing import read_traced, tracing, write_origins
 from gatelog.sessions.rules.tokens import token_digest
 
 from tests.conftest import Clock, Dsns
-from tests.older import appending_without_origins
+from tests.older import appending_without_origins, log_in_with, program_before
 from tests.privacy.people import (
     CONFIG,
     HOME,
@@ -147,6 +147,29 @@ async def test_beside_an_older_version(
     await accounts.logins.log_in("ada", PASSWORD, HOME)
     traced = await read_traced(connection)
     assert (traced.to, traced.missing) == (4, 0)
+
+
+async def test_beside_the_real_older_program(
+    *,
+    accounts: Accounts,
+    connection: Connection,
+    personal: PersonalData,
+    catching_up: Tracing,
+    database: Dsns,
+    tmp_path: Path,
+) -> None:
+    """The one of before this migration, from history, on the migrated database."""
+    await accounts.logins.register("ada", PASSWORD, HOME)
+    packages = program_before("0015_origins.py", tmp_path / "older")
+    assert await log_in_with(packages, database.app, "ada", PASSWORD) == "session"
+    traced = await read_traced(connection)
+    assert (traced.to, traced.missing) == (1, 1)
+    await accounts.logins.log_in("ada", PASSWORD, WORK)
+    assert (await read_traced(connection)).missing == 2
+    assert await catching_up.catch_up() == 2
+    rows = await found(connection)
+    assert rows == await expected(connection, personal)
+    assert [row[0] for row in rows] == [1, 2, 3]
 
 
 async def test_one_at_a_time(
