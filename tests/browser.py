@@ -6,7 +6,8 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import psutil
 from playwright.sync_api import Page, sync_playwright
@@ -39,12 +40,16 @@ class Browser:
             for process in (child, *child.children(recursive=True))
         ]
 
-    async def run(self, steps: Callable[[Page], ResultT]) -> ResultT:
-        """Do this with a page of a profile that knows nothing yet, and return what comes of it."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, steps)
+    async def run(self, steps: Callable[[Page], ResultT], **options: Any) -> ResultT:
+        """Do this with a page of a profile that knows nothing yet, and return what comes of it.
 
-    def _run(self, steps: Callable[[Page], ResultT]) -> ResultT:
-        with self._chromium.new_context(ignore_https_errors=True) as context:
+        ``options``: of the profile, as Playwright names them (``java_script_enabled``).
+        """
+        run = partial(self._run, steps, options)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
+    def _run(self, steps: Callable[[Page], ResultT], options: dict[str, Any]) -> ResultT:
+        with self._chromium.new_context(ignore_https_errors=True, **options) as context:
             context.set_default_timeout(PATIENCE_MS)
             return steps(context.new_page())
 

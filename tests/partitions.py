@@ -18,7 +18,7 @@ async def small_partitions(database: Dsns, monkeypatch: pytest.MonkeyPatch) -> N
     """Give an empty log partitions of 64 positions, enough of them for any test."""
     monkeypatch.setattr(appender, "PARTITION_RESERVE", 0)
     owner = await connect(database.owner, role=None)
-    for table in ("events", "event_addresses"):
+    for table in ("events", "event_addresses", "event_origins"):
         for first in (1, 1 + (1 << 20)):
             await owner.execute(f"DROP TABLE {table}_{first}")
     function = await owner.fetchval("SELECT pg_get_functiondef('add_event_partition'::regproc)")

@@ -23,6 +23,7 @@ ROOMS = [
     "proofs",
     "audit",
     "kinds",
+    "pages",
     "hosting",
     "host",
     "testing",
@@ -34,6 +35,7 @@ WORDS = ["rules", "store", "service", "web"]
 WHOLE = {
     "http": "web",
     "kinds": "service",
+    "pages": "web",
     "hosting": "web",
     "host": "shell",
     "testing": "shell",

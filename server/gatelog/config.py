@@ -195,6 +195,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     hsts_s: Annotated[int, Meta(ge=0, le=126_144_000)] = 31_536_000
     # Whether the API's document (/openapi.json) and its page (/docs) are served, to everybody.
     docs: Literal["on", "off"] = "on"
+    # Whether there are pages for people: to sign in, one's account, the console.
+    pages: Literal["on", "off"] = "on"
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.

@@ -284,6 +284,12 @@ class OutcomeUnknown(Unavailable):
     code, title = "outcome_unknown", "It is not known whether this was recorded; try again"
 
 
+class SearchIncomplete(Unavailable):
+    """Events that an older version appended cannot be found by network or login name yet."""
+
+    code, title = "search_incomplete", "Not all events can be searched yet; try again"
+
+
 class Overloaded(Unavailable):
     code, title = "overloaded", "Too much waits already; try again"
 

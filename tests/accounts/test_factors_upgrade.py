@@ -5,10 +5,6 @@ It knows no factors. Who has one on a new host must not get in on an old one by 
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,44 +17,22 @@ from gatelog.privacy.rules import UNKNOWN_CLIENT
 
 from tests.accounts.factoring import Person
 from tests.conftest import Dsns
+from tests.older import log_in_with, program_before
 from tests.serving import PASSWORD, Service
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
-ROOT = Path(__file__).parents[2]
-MIGRATION = "migrations/versions/0013_factors.py"
-
 LogIn = Callable[[str], Awaitable[str]]
-
-
-def git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
 
 
 @pytest.fixture
 def older(tmp_path: Path, database: Dsns) -> LogIn:
     """Logs in with the program of before factors; says what comes of it."""
-    added = git("log", "--diff-filter=A", "--format=%H", "--", MIGRATION).split()[-1].decode()
-    archive = git("archive", f"{added}~1", "server", "migrations")
-    tree = tmp_path / "older"
-    tree.mkdir()
-    subprocess.run(["tar", "-x"], cwd=tree, input=archive, check=True)
-    script = ROOT / "tests" / "accounts" / "older_program.py"
+    packages = program_before("0013_factors.py", tmp_path / "older")
 
     async def log_in(login: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(script),
-            database.app,
-            login,
-            PASSWORD,
-            env=os.environ | {"PYTHONPATH": str(tree / "server")},
-            stdout=asyncio.subprocess.PIPE,
-        )
-        out, _ = await process.communicate()
-        assert process.returncode == 0
-        return out.decode().strip()
+        return await log_in_with(packages, database.app, login, PASSWORD)
 
     return log_in
 

@@ -17,7 +17,7 @@ from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.audit.rules.events import AuditedRead, AuditRead
 from gatelog.audit.rules.shown import AuditFilter
 from gatelog.audit.service.audit import Audit
-from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.audit.store.statements import PLANNED_FOR_INDEXES
 from gatelog.clock import new_random_id
 from gatelog.config import Config
 from gatelog.errors import (

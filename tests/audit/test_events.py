@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -134,17 +135,21 @@ async def test_every_filter(proxied: Service, auditor: str) -> None:
         "session": one["session_id"],
         "type": "session_ended",
         "address": "::ffff:192.0.2.2",
+        "network": "192.0.0.0/16",
+        "login": "ALICE",
         "from": one["recorded_at"],
         "after": str(one["position"] - 2),
         "before": str(one["position"] + 1),
     }
     for name, value in questions.items():
         found = shown(await page(proxied, f"{EVENTS}?{urlencode({name: value})}", auditor))
-        assert one in found
+        assert (one in found) == (name != "login")  # a logout does not say its user's login
         asked = {name: "192.0.2.2" if name == "address" else value}
         expected = [e for e in everything if fits(e, asked)]
+        assert expected
         known = {e["position"] for e in everything}
         assert [e for e in found if e["position"] in known] == expected
+    del questions["network"], questions["login"]
     all_of_them = urlencode(questions)
     assert shown(await page(proxied, f"{EVENTS}?{all_of_them}", auditor)) == [one]
     none = f"{EVENTS}?{urlencode(questions | {'user': str(uuid4())})}"
@@ -188,7 +193,11 @@ def question() -> st.SearchStrategy[dict[str, str]]:
         optional={
             "user": st.sampled_from(["alice", "bob", "nobody"]),
             "type": st.sampled_from(sorted(EVENT_TYPES)),
+            "login": st.sampled_from(["alice", "bob", "mallory", "nobody"]),
             "address": st.sampled_from(["192.0.2.0", "192.0.2.1", "192.0.2.9"]),
+            "network": st.sampled_from(
+                ["192.0.2.0/24", "192.0.0.0/16", "192.0.0.0/8", "192.0.2.1/32", "198.51.100.0/24"]
+            ),
             "session": st.integers(0, 3).map(str),
             "from": st.integers(0, 30).map(str),
             "to": st.integers(0, 30).map(str),
@@ -220,7 +229,8 @@ async def test_any_question(proxied: Service, auditor: str, asked: dict[str, str
     for name in {"from", "to"} & values.keys():
         at = everything[int(values[name]) % len(everything)]
         values[name] = at["recorded_at"]
-    if {"from", "to"} <= values.keys() and moment(values["from"]) > moment(values["to"]):
+    upside_down = {"from", "to"} <= values.keys() and moment(values["from"]) > moment(values["to"])
+    if upside_down or {"address", "network"} <= values.keys():
         assert (await proxied.get(f"{EVENTS}?{urlencode(values)}", bearer=auditor)).status == 422
         return
     expected = [e for e in everything if fits(e, values)]
@@ -241,11 +251,17 @@ def fits(event: dict[str, Any], asked: dict[str, str]) -> bool:
     fields = {"user": "user_id", "session": "session_id", "type": "type", "address": "address"}
     return (
         all(event.get(fields[name]) == asked[name] for name in fields.keys() & asked.keys())
+        and ("login" not in asked or event.get("login") == asked["login"].lower())
+        and ("network" not in asked or is_in(event.get("address"), asked["network"]))
         and ("from" not in asked or moment(event["recorded_at"]) >= moment(asked["from"]))
         and ("to" not in asked or moment(event["recorded_at"]) < moment(asked["to"]))
         and event["position"] > int(asked.get("after", 0))
         and event["position"] < int(asked.get("before", 10**9))
     )
+
+
+def is_in(address: str | None, network: str) -> bool:
+    return address is not None and ip_address(address) in ip_network(network)
 
 
 def moment(text: str) -> datetime:
@@ -281,6 +297,15 @@ def moment(text: str) -> datetime:
         ("address=192.0.2.0/24", "address"),
         ("address=example.com", "address"),
         ("address=%00", "address"),
+        ("network=", "network"),
+        ("network=10.0.0.0/12", "network"),  # another length
+        ("network=10.1.0.0/8", "network"),  # bits beyond the prefix
+        ("network=2001:db8::/33", "network"),
+        ("network=example.com", "network"),
+        ("network=10.0.0.0/8&address=10.0.0.1", "network"),
+        ("login=", "login"),
+        ("login=" + "a" * 129, "login"),
+        ("login=a%20b", "login"),
         ("after=", "after"),
         ("after=-1", "after"),
         ("after=1.0", "after"),

@@ -136,6 +136,8 @@ async def test_only_what_is_asked_for(quick: Service, auditor: str) -> None:
         f"?session={session}": ([], [started]),
         "?address=127.0.0.1&type=login_failed": ([failed, failed], [failed, failed]),
         "?address=192.0.2.99": ([], []),
+        "?network=127.0.0.0/8&type=login_failed": ([failed, failed], [failed, failed]),
+        "?network=192.0.2.0/24": ([], []),
     }
     async with AsyncExitStack() as stack:
         seen: dict[str, list[Received]] = {}

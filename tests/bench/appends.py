@@ -1,7 +1,8 @@
 """Durable appends per second: the service's path against what PostgreSQL takes raw.
 
 Both append session_started events with fsync on, in batches of the same size, from one process
-and one connection, alternating within one run; those of gatelog are sealed and found by address:
+and one connection, alternating within one run; those of gatelog are sealed, and found by
+nothing, by address, and by all (address, networks, login name):
 
 - raw: ``INSERT … SELECT unnest`` of finished rows into a table like ``events`` with three unique
   indexes, and the COMMIT;
@@ -13,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import secrets
 import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import msgspec
@@ -32,7 +32,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.batch import MAX_BATCH
 from gatelog.log.store.database import connect
 from gatelog.log.store.migrate import migrate
-from gatelog.privacy.rules import ADDRESS_INDEX_BYTES, KEY_BYTES, NONCE_BYTES, Personal, seal
+from gatelog.privacy.rules import KEY_BYTES, NONCE_BYTES, Origin, Personal, origin_of, seal
 from rich.console import Console
 from rich.table import Table
 
@@ -87,9 +87,11 @@ async def raw_round(connection: Connection, base: int) -> float:
     return time.perf_counter() - began
 
 
-async def gatelog_round(appender: Appender, subjects: list[UserRegistered]) -> float:
+async def gatelog_round(
+    appender: Appender, subjects: list[UserRegistered], found: Found = "all"
+) -> float:
     """Seconds for one round of logins, by so many clients that every batch is full."""
-    commands = iter([login(subjects[n % len(subjects)]) for n in range(EVENTS_PER_ROUND)])
+    commands = iter([login(subjects[n % len(subjects)], found) for n in range(EVENTS_PER_ROUND)])
 
     async def client() -> None:
         for command in commands:
@@ -100,14 +102,20 @@ async def gatelog_round(appender: Appender, subjects: list[UserRegistered]) -> f
     return time.perf_counter() - began
 
 
-def login(user: UserRegistered) -> tuple[StartSession, bytes]:
+Found = Literal["nothing", "address", "all"]
+
+
+def login(user: UserRegistered, found: Found = "all") -> tuple[StartSession, Origin | None]:
     """The command of a login and what it is found by: each user has an address of their own."""
     event = start(user.subject_id).event
     who = Personal(f"user {user.subject_id.node}", "192.0.2.1", AGENT)
     sealed = seal(who, KEY, secrets.token_bytes(NONCE_BYTES), event.event_id, event.type)
     event = msgspec.structs.replace(event, sealed=sealed)
-    index = hashlib.sha256(user.subject_id.bytes).digest()[:ADDRESS_INDEX_BYTES]
-    return StartSession(event=event, credential_version=1, max_sessions=1000), index
+    address = f"10.{'.'.join(map(str, user.subject_id.bytes[:3]))}"
+    origin = None if found == "nothing" else origin_of(address, who.login, KEY)
+    if origin is not None and found == "address":
+        origin = Origin(origin.address)
+    return StartSession(event=event, credential_version=1, max_sessions=1000), origin
 
 
 async def latency(appender: Appender, subjects: list[UserRegistered]) -> list[float]:
@@ -135,19 +143,24 @@ async def measure(server: EmbeddedPostgres, console: Console) -> None:
         users = [registration(f"user{n}") for n in range(USERS)]
         await asyncio.gather(*(appender.submit(user) for user in users))
         subjects = [user.event for user in users]
-        raw, ours = [], []
+        raw: list[float] = []
+        ours: dict[Found, list[float]] = {"nothing": [], "address": [], "all": []}
         await gatelog_round(appender, subjects)
         gc.collect()
         gc.freeze()  # as a worker does when it has started
         for number in range(ROUNDS):
             raw.append(EVENTS_PER_ROUND / await raw_round(owner, number * EVENTS_PER_ROUND))
-            ours.append(EVENTS_PER_ROUND / await gatelog_round(appender, subjects))
+            for found, rates in ours.items():
+                rates.append(EVENTS_PER_ROUND / await gatelog_round(appender, subjects, found))
         times = await latency(appender, subjects)
     await owner.close()
     table = Table(title=f"Durable appends, one process, batches of {MAX_BATCH}, fsync on")
     for column in ("", "events/s (median)", "min", "max", "of raw"):
         table.add_column(column, justify="left" if not column else "right")
-    for name, rates in (("raw INSERT … SELECT unnest", raw), ("decide + log + projection", ours)):
+    named = {"raw INSERT … SELECT unnest": raw} | {
+        f"decide + log + projection, found by {found}": rates for found, rates in ours.items()
+    }
+    for name, rates in named.items():
         share = statistics.median(a / b for a, b in zip(rates, raw, strict=True))
         numbers = (statistics.median(rates), min(rates), max(rates))
         table.add_row(name, *(f"{number:,.0f}" for number in numbers), f"{share:.2f}")

@@ -27,6 +27,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from uuid import UUID
@@ -183,70 +184,112 @@ def _rate(table: Table, name: str, events: int, began: float) -> None:
 Question = Callable[[random.Random], AuditFilter]
 
 
-def questions(history: History, sessions: Sequence[UUID]) -> dict[str, Question]:
-    """Every filter alone, and the common pairs, about things that are picked anew each time."""
-    span = history.until_us - history.begin_us
-    users = int(history.events * 0.085)
+class Asking:
+    """What is asked about: picked anew each time."""
 
-    def heavy(rng: random.Random) -> UUID:
-        return user_id(rng.randrange(HEAVY_USERS))
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._span = history.until_us - history.begin_us
+        self.many = range(HEAVY_USERS)
+        self.others = range(HEAVY_USERS, int(history.events * 0.085))
 
-    def ordinary(rng: random.Random) -> UUID:
-        return user_id(rng.randrange(HEAVY_USERS, users))
+    def heavy(self, rng: random.Random) -> UUID:
+        return user_id(rng.choice(self.many))
 
-    def home(rng: random.Random) -> str:
-        return address_of(rng.randrange(HEAVY_USERS, users), rng.randrange(history.events))
+    def ordinary(self, rng: random.Random) -> UUID:
+        return user_id(rng.choice(self.others))
 
-    def office(rng: random.Random) -> str:
+    def home(self, rng: random.Random) -> str:
+        return address_of(rng.choice(self.others), rng.randrange(self._history.events))
+
+    def office(self, rng: random.Random) -> str:
         return f"198.51.100.{rng.randrange(OFFICES)}"
 
-    def within(rng: random.Random, width: timedelta) -> dict[str, datetime]:
-        since = from_us(history.begin_us + int(rng.random() * span))
-        return {"since": since, "until": since + width}
+    def network(self, prefix: int) -> Callable[[random.Random], object]:
+        return lambda rng: str(ip_network(f"{self.home(rng)}/{prefix}", strict=False))
 
-    hour, month = timedelta(hours=1), timedelta(days=30)
+    def name(self, numbers: range) -> Callable[[random.Random], object]:
+        return lambda rng: f"user{rng.choice(numbers)}"
 
-    def ask(**parts: Callable[[random.Random], object]) -> Question:
-        return lambda rng: AuditFilter(
-            limit=PAGE,
-            **{name: part(rng) for name, part in parts.items()},  # type: ignore[arg-type]
-        )
+    def of_time(self, width: timedelta, **parts: Callable[[random.Random], object]) -> Question:
+        def question(rng: random.Random) -> AuditFilter:
+            since = from_us(self._history.begin_us + int(rng.random() * self._span))
+            return msgspec.structs.replace(ask(**parts)(rng), since=since, until=since + width)
 
-    def of_time(width: timedelta, **parts: Callable[[random.Random], object]) -> Question:
-        return lambda rng: msgspec.structs.replace(ask(**parts)(rng), **within(rng, width))
+        return question
 
-    def types(*names: str) -> Callable[[random.Random], tuple[str, ...]]:
-        return lambda _: names
 
-    start, never = types("session_started"), types("user_erased")
-    rare, two = types("role_granted"), types("login_failed", "credential_changed")
+def ask(**parts: Callable[[random.Random], object]) -> Question:
+    return lambda rng: AuditFilter(
+        limit=PAGE,
+        **{name: part(rng) for name, part in parts.items()},  # type: ignore[arg-type]
+    )
+
+
+def same(value: object) -> Callable[[random.Random], object]:
+    return lambda _: value
+
+
+HOUR, MONTH = timedelta(hours=1), timedelta(days=30)
+START, NEVER, RARE = same(("session_started",)), same(("user_erased",)), same(("role_granted",))
+TWO = same(("login_failed", "credential_changed"))
+ALL_OFFICES = same("198.51.100.0/24")
+
+
+def questions(history: History, sessions: Sequence[UUID]) -> dict[str, Question]:
+    """Every filter alone, and the common pairs."""
+    the = Asking(history)
     return {
         "nothing": ask(),
-        "user, 10⁵ events": ask(user=heavy),
-        "user, ten events": ask(user=ordinary),
-        "user, none": ask(user=lambda _: UUID(int=1)),
+        "user, 10⁵ events": ask(user=the.heavy),
+        "user, ten events": ask(user=the.ordinary),
+        "user, none": ask(user=same(UUID(int=1))),
         "session": ask(session=lambda rng: rng.choice(sessions)),
-        "type, frequent": ask(types=start),
-        "type, rare": ask(types=rare),
-        "type, never": ask(types=never),
-        "two types": ask(types=two),
-        "an hour": of_time(hour),
-        "a month": of_time(month),
-        "address of few": ask(address=home),
-        "address of many": ask(address=office),
-        "address of nobody": ask(address=lambda _: "203.0.113.9"),
-        "user 10⁵, type": ask(user=heavy, types=two),
-        "user 10⁵, rare type": ask(user=heavy, types=rare),
-        "user 10⁵, a month": of_time(month, user=heavy),
-        "user ten, type": ask(user=ordinary, types=start),
-        "user none, type": ask(user=lambda _: UUID(int=1), types=start),
-        "type, an hour": of_time(hour, types=start),
-        "rare type, a month": of_time(month, types=rare),
-        "address many, an hour": of_time(hour, address=office),
-        "address many, type": ask(address=office, types=two),
-        "address many, rare type": ask(address=office, types=rare),
-        "address many, user 10⁵": ask(address=office, user=heavy),
-        "address few, user ten": ask(address=home, user=ordinary),
+        "type, frequent": ask(types=START),
+        "type, rare": ask(types=RARE),
+        "type, never": ask(types=NEVER),
+        "two types": ask(types=TWO),
+        "an hour": the.of_time(HOUR),
+        "a month": the.of_time(MONTH),
+        "address of few": ask(address=the.home),
+        "address of many": ask(address=the.office),
+        "address of nobody": ask(address=same("203.0.113.9")),
+        "user 10⁵, type": ask(user=the.heavy, types=TWO),
+        "user 10⁵, rare type": ask(user=the.heavy, types=RARE),
+        "user 10⁵, a month": the.of_time(MONTH, user=the.heavy),
+        "user ten, type": ask(user=the.ordinary, types=START),
+        "user none, type": ask(user=same(UUID(int=1)), types=START),
+        "type, an hour": the.of_time(HOUR, types=START),
+        "rare type, a month": the.of_time(MONTH, types=RARE),
+        "address many, an hour": the.of_time(HOUR, address=the.office),
+        "address many, type": ask(address=the.office, types=TWO),
+        "address many, rare type": ask(address=the.office, types=RARE),
+        "address many, user 10⁵": ask(address=the.office, user=the.heavy),
+        "address few, user ten": ask(address=the.home, user=the.ordinary),
+        **_by_origin(the),
+    }
+
+
+def _by_origin(the: Asking) -> dict[str, Question]:
+    """By network and by login name: most events are of one /8, a tenth of one /24."""
+    return {
+        "network /8, nine of ten": ask(network=the.network(8)),
+        "network /16, few": ask(network=the.network(16)),
+        "network /24, few": ask(network=the.network(24)),
+        "network /24, one of ten": ask(network=ALL_OFFICES),
+        "network of nobody": ask(network=same("203.0.0.0/16")),
+        "network /8, rare type": ask(network=the.network(8), types=RARE),
+        "network /8, user 10⁵": ask(network=the.network(8), user=the.heavy),
+        "network /8, a month": the.of_time(MONTH, network=the.network(8)),
+        "network one of ten, two types": ask(network=ALL_OFFICES, types=TWO),
+        "login, 10⁵ events": ask(login=the.name(the.many)),
+        "login, ten events": ask(login=the.name(the.others)),
+        "login of nobody": ask(login=same("nobody at all")),
+        "login 10⁵, rare type": ask(login=the.name(the.many), types=RARE),
+        "login 10⁵, a month": the.of_time(MONTH, login=the.name(the.many)),
+        "login 10⁵, network /8": ask(login=the.name(the.many), network=the.network(8)),
+        "login ten, network one of ten": ask(login=the.name(the.others), network=ALL_OFFICES),
+        "login 10⁵, address of many": ask(login=the.name(the.many), address=the.office),
     }
 
 

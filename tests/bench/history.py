@@ -50,10 +50,13 @@ from gatelog.log.store.migrate import migrate
 from gatelog.master_keys import master_key_id
 from gatelog.privacy.rules import (
     NONCE_BYTES,
+    Origin,
     Personal,
     WrappedKey,
-    address_index,
     day_purpose,
+    found_by,
+    origin_of,
+    origin_row,
     seal,
     subject_purpose,
     unwrap,
@@ -263,7 +266,14 @@ class Keys:
     """Seals and indexes with the keys that the database holds, wrapped."""
 
     def __init__(self, address_key: bytes) -> None:
-        self.index = lru_cache(maxsize=HOMES)(lambda text: address_index(text, address_key))
+        self._place = lru_cache(maxsize=HOMES)(lambda text: origin_of(text, None, address_key))
+        self._login = lru_cache(maxsize=HOMES)(lambda text: found_by("login", text, address_key))
+
+    def origin(self, personal: Personal) -> Origin:
+        """What an event with this is found by."""
+        place = self._place(personal.address)
+        login = self._login(personal.login) if personal.login is not None else None
+        return msgspec.structs.replace(place or Origin(), login=login)
 
 
 _POSITION_2000 = to_us(datetime(2000, 1, 1, tzinfo=UTC))
@@ -277,12 +287,13 @@ _VERSION = _pack_length(2) + b"\x00\x01"
 
 
 class Rows:
-    """Rows for three tables, in PostgreSQL's binary COPY format."""
+    """Rows for four tables, in PostgreSQL's binary COPY format."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = [_SIGNATURE]
         self.ids: list[bytes] = [_SIGNATURE]
         self.addresses: list[bytes] = [_SIGNATURE]
+        self.origins: list[bytes] = [_SIGNATURE]
 
     def add(self, position: int, event: ev.Event, recorded_us: int) -> None:
         entry = ev.encode(event)
@@ -304,10 +315,18 @@ class Rows:
         self.ids.append(b"\x00\x02\x00\x00\x00\x10" + event_id + b"\x00\x00\x00\x08")
         self.ids.append(position.to_bytes(8, "big"))
 
-    def add_address(self, index: bytes, position: int, person: UUID | None) -> None:
+    def add_origin(self, origin: Origin, position: int, person: UUID | None) -> None:
+        index = origin.address or bytes(16)
         self.addresses.append(b"\x00\x03\x00\x00\x00\x10" + index + b"\x00\x00\x00\x08")
         self.addresses.append(position.to_bytes(8, "big"))
         self.addresses.append(_uuid(person))
+        _, _, *indexes = origin_row(position, person, origin)
+        self.origins.append(b"\x00\x06\x00\x00\x00\x08" + position.to_bytes(8, "big"))
+        self.origins.append(_uuid(person))
+        self.origins += [
+            _NULL if index is None else b"\x00\x00\x00\x08" + index.to_bytes(8, "big", signed=True)
+            for index in indexes
+        ]
 
 
 def _uuid(value: UUID | None) -> bytes:
@@ -324,7 +343,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.Event
         personal = Personal(f"nobody{position}", address, AGENTS[position % len(AGENTS)])
         sealed = seal(personal, day_key(day), random_part[10:22], event_id, "login_failed")
         if step.at_us > indexed_from_us:
-            rows.add_address(keys.index(address), position, None)
+            rows.add_origin(keys.origin(personal), position, None)
         return LoginFailed(event_id=event_id, occurred_at=at, reason="unknown_login", sealed=sealed)
     subject_id = user_id(step.user)
     kind, tag = step.kind, _TAGS[step.kind]
@@ -335,7 +354,7 @@ def _event(step: Step, rows: Rows, keys: Keys, indexed_from_us: int) -> ev.Event
         personal = Personal(login, address, AGENTS[random_part[31] % len(AGENTS)])
         nonce = random_part[10 : 10 + NONCE_BYTES]
         sealed_field = seal(personal, user_key(step.user), nonce, event_id, tag)
-        rows.add_address(keys.index(address), position, subject_id)
+        rows.add_origin(keys.origin(personal), position, subject_id)
     match kind:
         case "start":
             return SessionStarted(
@@ -427,6 +446,7 @@ async def _copy(connection: Connection, rows: Rows) -> None:
         ("events", rows.events),
         ("event_ids", rows.ids),
         ("event_addresses", rows.addresses),
+        ("event_origins", rows.origins),
     ):
         parts.append(_END)
         source = BytesIO(b"".join(parts))
@@ -441,6 +461,7 @@ _COLUMNS = {
     ],
     "event_ids": ["event_id", "position"],
     "event_addresses": ["address_index", "position", "subject_id"],
+    "event_origins": ["position", "subject_id", "near", "middle", "wide", "login"],
 }
 
 
@@ -510,7 +531,8 @@ async def _copy_sessions(connection: Connection, world: World) -> None:
 _INDEXES = """
 SELECT c.relname AS name, pg_get_indexdef(c.oid) AS definition
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = ANY(ARRAY['events', 'event_addresses']::regclass[]) AND NOT i.indisprimary
+WHERE i.indrelid = ANY(ARRAY['events', 'event_addresses', 'event_origins']::regclass[])
+      AND NOT i.indisprimary
 ORDER BY 1
 """
 
@@ -540,7 +562,7 @@ async def _prepare(server: EmbeddedPostgres, history: History) -> tuple[bytes, l
 
 async def _shrink_partitions(owner: Connection) -> None:
     """Small partitions for a small log, so that some of it can be purged."""
-    for table in ("events", "event_addresses"):
+    for table in ("events", "event_addresses", "event_origins"):
         for first in (1, 1 + PARTITION):
             await owner.execute(f"DROP TABLE {table}_{first}")
     function = await owner.fetchval("SELECT pg_get_functiondef('add_event_partition'::regproc)")
@@ -557,6 +579,7 @@ async def _finish(server: EmbeddedPostgres, history: History, indexes: list[str]
         " (SELECT recorded_at FROM events WHERE position = $1)",
         history.events,
     )
+    await owner.execute("UPDATE origins_head SET traced_to = $1", history.events)
     until = from_us(history.until_us).date()
     days = [until - timedelta(days=back) for back in range(OPENABLE_DAYS)]
     wrapped = [_wrapped_day(day) for day in days]

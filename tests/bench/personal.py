@@ -68,12 +68,12 @@ class Bench:
             )
         self.keys = await KeyStore(self.database).subject_keys(self.users)
         busy = self.users[0]
-        index = await self.personal.address_index(str(CLIENT.address))
+        origin = await self.personal.origin_of(CLIENT, "somebody")
         for start in range(0, EVENTS, 2_000):
             await asyncio.gather(
                 *(
                     self.appender.submit(
-                        self.failed(self.users[n % USERS] if n % 2 else busy), index
+                        self.failed(self.users[n % USERS] if n % 2 else busy), origin
                     )
                     for n in range(start, start + 2_000)
                 )

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import msgspec
-from gatelog.log.rules.kinds import Command
+from gatelog.log.rules.kinds import Command, Trace
 from gatelog.log.store.batch import Recorded
 from gatelog.sessions.rules.lease import Incarnation, lease_deadline
 from gatelog.sessions.service.barrier import Barrier, Waited
@@ -72,11 +72,9 @@ _submitted_ns: ContextVar[int] = ContextVar("submitted")
 class NotingAppender(HesitantAppender):
     """Notes when a command was submitted, for TimerBeforeTheCommit."""
 
-    def submit(
-        self, command: Command, address_index: bytes | None = None
-    ) -> asyncio.Future[Recorded]:
+    def submit(self, command: Command, trace: Trace | None = None) -> asyncio.Future[Recorded]:
         _submitted_ns.set(boottime_ns())
-        return super().submit(command, address_index)
+        return super().submit(command, trace)
 
 
 class TimerBeforeTheCommit(Barrier):

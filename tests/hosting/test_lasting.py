@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 from gatelog import public, setup
 from gatelog.config import Config
 from gatelog.hosting import app as hosting
+from gatelog.http.recheck import LASTING
 
 from tests.conftest import Dsns
 from tests.hosting.test_mount import echo
@@ -144,7 +145,7 @@ async def hosts(
 
 def watched(service: Service) -> int:
     assert service.runner.app is not None
-    return len(service.runner.app[hosting.LASTING])
+    return len(service.runner.app[LASTING])
 
 
 async def ends_of(service: Service, path: str, token: str, started: asyncio.Event) -> object:

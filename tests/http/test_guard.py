@@ -82,7 +82,17 @@ def services_with(gate: Gate, config: Config) -> OpenServices:
         nowhere = Database("", timeout_s=1, pool_size=1)
         follower = Follower(config, nowhere, LogPages(nowhere, unused))
         yield Services(
-            unused, gate, unused, unused, unused, unused, follower, unused, unused, unused
+            unused,
+            gate,
+            unused,
+            unused,
+            unused,
+            unused,
+            follower,
+            unused,
+            unused,
+            unused,
+            unused,
         )
 
     return opened

@@ -25,6 +25,9 @@ Whose = Literal["everybody", "user", "auditor", "admin"]
 
 # Everything below these paths is for auditors and administrators, or for the latter only.
 BELOW: dict[str, Whose] = {
+    "/account": "user",
+    "/console/": "auditor",
+    "/pages/": "everybody",
     "/v1/audit/": "auditor",
     "/v1/log/": "auditor",
     "/v1/users/": "admin",
@@ -44,6 +47,20 @@ WHOSE: dict[str, Whose] = {
     "DELETE /v1/factors/{factor_id}": "user",
     "GET /v1/logout_user": "everybody",
     "POST /v1/logout_user": "everybody",
+    "GET /": "everybody",
+    "GET /first": "everybody",
+    "POST /first": "everybody",
+    "GET /register": "everybody",
+    "POST /register": "everybody",
+    "GET /recover": "everybody",
+    "POST /recover": "everybody",
+    "GET /welcome": "everybody",
+    "POST /welcome/password": "everybody",
+    "POST /welcome/address": "everybody",
+    "GET /login": "everybody",
+    "POST /login": "everybody",
+    "POST /login/factor": "everybody",
+    "POST /logout": "everybody",
     "GET /health/alive": "everybody",
     "GET /health/ready": "everybody",
     "GET /metrics": "everybody",
@@ -71,6 +88,8 @@ WHOSE: dict[str, Whose] = {
     "POST /v1/tokens": "user",
     "DELETE /v1/tokens/{token_id}": "user",
     "GET /v1/me/events": "user",
+    "GET /v1/me/export": "user",
+    "POST /v1/me/erase": "user",
     "GET /v1/me/events/{position}/proof": "user",
 }
 LOGINS: dict[str, tuple[str, ...]] = {"user": (), "auditor": ("auditor",), "admin": ("admin",)}
@@ -108,6 +127,8 @@ def routes_of(app: web.Application) -> list[Route]:
         "position": "1",
         "role": "auditor",
         "path": "0/000",
+        "version": "none",
+        "name": "none",
     }
     found = []
     for route in app.router.routes():

@@ -17,7 +17,7 @@ from gatelog.clock import new_event_id, new_random_id
 from gatelog.errors import Conflict, LogDamaged
 from gatelog.log.rules import events as ev
 from gatelog.log.rules import kinds as rules
-from gatelog.log.rules.kinds import Decision, Need, State, World
+from gatelog.log.rules.kinds import Decision, Need, State, Trace, World
 from gatelog.log.store import kinds as store
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
@@ -69,7 +69,7 @@ class Notes(State):
         self.put: set[UUID] = set()
         self.lost: set[UUID] = set()
 
-    def apply(self, event: ev.Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: ev.Event, position: int, trace: Trace | None) -> None:
         match event:
             case NoteTaken():
                 self.known[event.number] = Note(event.number, event.subject_id, event.words)

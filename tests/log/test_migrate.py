@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from gatelog.log.store.schema import (
 
 from tests.builders import failure
 from tests.conftest import HELD_OPEN, Dsns
+from tests.older import appending_without_origins
 from tests.waiting import until
 
 BEFORE_THE_INDEXES = "0004"
@@ -118,7 +120,10 @@ async def test_appends_and_the_migration_of_the_log_do_not_wait_for_each_other(
 
         await until(waits)
 
-    async with Appender(lambda: connect(older_database.app), timeout_s=10) as appender:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(appending_without_origins())
+        appender = Appender(lambda: connect(older_database.app), timeout_s=10)
+        await stack.enter_async_context(appender)
         await appender.submit(failure())
         await other.execute("BEGIN")
         await other.execute("LOCK TABLE events IN ROW EXCLUSIVE MODE")

@@ -15,9 +15,9 @@ from playwright.sync_api import Page, expect
 from tests.browser import Browser
 from tests.conftest import Dsns
 from tests.serving import PASSWORD, Service, serving
+from tests.watched import Watched
 
 MARKUP = "<img src=x onerror=alert(1)> `<b>` </script><script>alert(2)</script>"
-# What a browser says by itself of an answer that is no success: it is what is tried here.
 FORBIDDEN = (
     """() => {
         const script = document.createElement("script");
@@ -28,7 +28,6 @@ FORBIDDEN = (
     """() => { new Image().src = "http://elsewhere.example/pixel.png"; }""",
     """() => fetch("http://elsewhere.example/").catch(() => null)""",
 )
-FAILED_FETCH = "Failed to load resource: the server responded with a status of"
 
 
 @public
@@ -38,28 +37,6 @@ async def hostile(_: web.Request) -> web.Response:
 
 
 hostile.__doc__ = f"{MARKUP}. {MARKUP}"
-
-
-class Watched:
-    """What a page did that it should not."""
-
-    def __init__(self, page: Page, origin: str) -> None:
-        self.faults: list[str] = []
-        self.asked: list[str] = []
-        self._origin = origin
-        page.on("console", lambda message: self._said(message.type, message.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("dialog", lambda dialog: self.faults.append(f"a dialog: {dialog.message}"))
-        page.on("request", lambda request: self._asked(request.url))
-
-    def _said(self, kind: str, text: str) -> None:
-        if kind in {"error", "warning"} and not text.startswith(FAILED_FETCH):
-            self.faults.append(f"{kind}: {text}")
-
-    def _asked(self, url: str) -> None:
-        self.asked.append(url.removeprefix(self._origin))
-        if not url.startswith(f"{self._origin}/"):
-            self.faults.append(f"asked for {url}")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gatelog.errors import GatelogError, LastAdmin, StaleMasterKey
 from gatelog.log.store.appender import PARTITION_RESERVE, Appender
 from gatelog.log.store.database import connect
 from gatelog.log.store.rebuild import check, rebuild
-from gatelog.privacy.rules import UserErased, WrappedKey
+from gatelog.privacy.rules import Origin, UserErased, WrappedKey
 from gatelog.privacy.store.keys import change_master_key, vacuum_erased
 
 from tests.builders import NOON, failure, registration, start
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
 INDEX = bytes(range(16))
+ORIGIN = Origin(INDEX, (1, 2, 3), 4)
 RING = WrappedKey(b"r" * 60, b"current!")
 
 
@@ -42,22 +43,28 @@ def known_failure(subject_id: UUID | None) -> RecordLoginFailure:
     )
 
 
+NOTHING = {
+    "credentials": 0,
+    "subject_keys": 0,
+    "event_addresses": 0,
+    "event_origins": 0,
+    "active_sessions": 0,
+}
+
+
 async def counts(connection: Connection, subject_id: UUID | None = None) -> dict[str, int]:
     found = {}
-    for table in ("credentials", "subject_keys", "event_addresses", "active_sessions"):
+    for table in NOTHING:
         statement = f"SELECT count(*) FROM {table} WHERE $1::uuid IS NULL OR subject_id = $1"
         found[table] = await connection.fetchval(statement, subject_id)
     return found
 
 
-NOTHING = {"credentials": 0, "subject_keys": 0, "event_addresses": 0, "active_sessions": 0}
-
-
 async def together(appender: Appender, *commands: Any) -> list[Any]:
-    """Submit the commands for one batch; sealed events can be found by INDEX."""
+    """Submit the commands for one batch; sealed events can be found by ORIGIN."""
     before = appender.commits
     results = await asyncio.gather(
-        *(appender.submit(command, INDEX) for command in commands), return_exceptions=True
+        *(appender.submit(command, ORIGIN) for command in commands), return_exceptions=True
     )
     assert appender.commits <= before + 1
     return list(results)
@@ -143,6 +150,8 @@ async def test_an_erasure_is_repeatable(appender: Appender, connection: Connecti
          "credentials: {erased} is left of an erased user"),
         ("INSERT INTO event_addresses SELECT '{index}', 1, subject_id FROM users WHERE erased",
          "event_addresses: {erased} is left of an erased user"),
+        ("INSERT INTO event_origins SELECT 1, subject_id FROM users WHERE erased",
+         "event_origins: {erased} is left of an erased user"),
         ("DELETE FROM subject_keys", "subject_keys: {other} is missing"),
         ("UPDATE users SET erased = NOT erased", "users: {other} differs"),
     ],
@@ -237,13 +246,15 @@ async def partitions(connection: Connection, table: str) -> list[str]:
 async def test_the_index_has_the_partitions_of_the_log(
     database: Dsns, appender: Appender, connection: Connection
 ) -> None:
-    assert await partitions(connection, "event_addresses") == await partitions(connection, "events")
+    for table in ("event_addresses", "event_origins"):
+        assert await partitions(connection, table) == await partitions(connection, "events")
     top = await connection.fetchval("SELECT partitioned_to FROM log_head")
     owner = await connect(database.owner, role=None)
     await owner.execute("UPDATE log_head SET position = $1", top - PARTITION_RESERVE - 1)
     await owner.close()
     await together(appender, known_failure(None), known_failure(None))
     names = await partitions(connection, "event_addresses")
+    assert names == await partitions(connection, "event_origins")
     assert names == await partitions(connection, "events")
     assert names[-1] == str(top)
 
@@ -259,7 +270,11 @@ async def test_old_partitions_go_beside_appends(
     await detach_before(owner, size - 1)
     assert await drop_detached(owner, size - 1) == []
     await detach_before(owner, size)
-    assert await drop_detached(owner, size) == ["event_addresses_1", "events_1"]
+    assert await drop_detached(owner, size) == [
+        "event_addresses_1",
+        "event_origins_1",
+        "events_1",
+    ]
     positions = await connection.fetch("SELECT position FROM event_addresses")
     assert [row[0] for row in positions] == [size + 1]
     await together(appender, known_failure(None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import msgspec
 import pytest
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Actor
-from gatelog.accounts.service.logins import Grant
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.errors import (
@@ -27,7 +25,6 @@ from gatelog.errors import (
 from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
-from gatelog.log.store.reading import StoredEvent, read_events
 from gatelog.log.store.rebuild import check, rebuild
 from gatelog.privacy.rules import Client, Personal
 from gatelog.privacy.service.keyring import check_keys
@@ -35,81 +32,25 @@ from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.service.rotation import rotate
 from gatelog.privacy.store import keys as store
 from gatelog.sessions.rules.events import SessionEnded
-from gatelog.sessions.rules.record import Session
 from gatelog.sessions.rules.tokens import token_digest
-from gatelog.sessions.service.barrier import Barrier
 
-from tests.builders import CHEAP_CONFIG, session_record
 from tests.conftest import Clock, Dsns
+from tests.privacy.people import (
+    CONFIG,
+    HOME,
+    PASSWORD,
+    WORK,
+    MakeAccounts,
+    fail,
+    log_of,
+    opened,
+    session_of,
+)
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
 
-PASSWORD = "a long enough password"
-CONFIG = msgspec.structs.replace(
-    CHEAP_CONFIG,
-    registration="open",
-    failed_login_retention_days=3,
-    hashing_threads=2,  # two logins are at it at the same time
-)
-HOME = Client("192.0.2.1", "firefox")
-WORK = Client("198.51.100.2", "chrome")
 ADDRESSES = "SELECT position, subject_id FROM event_addresses ORDER BY position"
-
-
-@pytest.fixture
-async def pool(database: Dsns) -> AsyncIterator[Database]:
-    pool = Database(database.app, timeout_s=5, pool_size=4)
-    yield pool
-    await pool.close()
-
-
-MakeAccounts = Callable[[Config], Accounts]
-
-
-@pytest.fixture
-async def make_accounts(
-    pool: Database, appender: Appender, barrier: Barrier, clock: Clock
-) -> AsyncIterator[MakeAccounts]:
-    """The use cases of one more process, with this configuration."""
-    passwords = PasswordPool(CONFIG)
-
-    def make(config: Config) -> Accounts:
-        return Accounts(
-            config,
-            database=pool,
-            appender=appender,
-            passwords=passwords,
-            barrier=barrier,
-            now=clock,
-        )
-
-    yield make
-    passwords.close()
-
-
-@pytest.fixture
-def accounts(make_accounts: MakeAccounts) -> Accounts:
-    return make_accounts(CONFIG)
-
-
-@pytest.fixture
-def personal(pool: Database, clock: Clock) -> PersonalData:
-    """Somebody else's process, who reads."""
-    return PersonalData(CONFIG, pool, clock)
-
-
-async def log_of(connection: Connection) -> list[StoredEvent]:
-    return await read_events(connection, 0)
-
-
-async def opened(connection: Connection, personal: PersonalData) -> list[tuple[str, Any]]:
-    """What everybody who may sees of the log: types and what is sealed."""
-    events = [stored.event() for stored in await log_of(connection)]
-    return [
-        (event.type, found)
-        for event, found in zip(events, await personal.open_personal(events), strict=True)
-    ]
 
 
 async def from_address(connection: Connection, personal: PersonalData, address: str) -> list[int]:
@@ -119,23 +60,6 @@ async def from_address(connection: Connection, personal: PersonalData, address: 
         "SELECT position FROM event_addresses WHERE address_index = $1 ORDER BY position", index
     )
     return [row[0] for row in rows]
-
-
-def session_of(grant: Grant) -> Session:
-    session = grant.session
-    return Session(
-        session_record(
-            session_id=session.session_id,
-            subject_id=session.subject_id,
-            started_at=session.started_at,
-            expires_at=session.expires_at,
-        )
-    )
-
-
-async def fail(accounts: Accounts, login: str, client: Client) -> None:
-    with pytest.raises(InvalidCredentials):
-        await accounts.logins.log_in(login, "wrong " + PASSWORD, client)
 
 
 # --- sealing, finding, opening
@@ -249,7 +173,10 @@ async def test_after_an_erasure_nothing_of_the_person_is_left(
     ]
     assert await from_address(connection, personal, "192.0.2.1") == [2]
     assert await from_address(connection, personal, "198.51.100.2") == []
-    for table in ("credentials", "subject_keys", "event_addresses", "active_sessions"):
+    for table in (
+        *("credentials", "subject_keys", "active_sessions"),
+        *("event_addresses", "event_origins"),
+    ):
         statement = f"SELECT count(*) FROM {table} WHERE subject_id = $1"
         assert await connection.fetchval(statement, ada) == 0
     after = await log_of(connection)

@@ -16,13 +16,22 @@ from gatelog.errors import InvalidInput
 from gatelog.log.rules import events as ev
 from gatelog.master_keys import format_master_keys, master_key_id, parse_master_keys
 from gatelog.privacy.rules import (
+    REACHES,
+    Origin,
     Personal,
     address_index,
+    blind_index,
     day_of,
     day_purpose,
     derive,
+    found_by,
+    is_within,
+    networks_of,
     normalise_address,
+    normalise_network,
+    origin_of,
     person_of,
+    reach_of,
     seal,
     subject_purpose,
     unseal,
@@ -197,3 +206,96 @@ def test_an_address_has_one_spelling(text: str, spelling: str) -> None:
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(InvalidInput):
         normalise_address(text)
+
+
+# --- search by network and login name
+
+
+@pytest.mark.parametrize(
+    ("address", "networks"),
+    [
+        ("192.0.2.77", ("192.0.2.0/24", "192.0.0.0/16", "192.0.0.0/8")),
+        ("::ffff:10.1.2.3", ("10.1.2.0/24", "10.1.0.0/16", "10.0.0.0/8")),
+        (
+            "2001:db8:1:2:3::4",
+            ("2001:db8:1:2::/64", "2001:db8:1::/48", "2001:db8::/32"),
+        ),
+        ("fe80::1%eth0", ("fe80::/64", "fe80::/48", "fe80::/32")),
+    ],
+)
+def test_the_networks_of_an_address(address: str, networks: tuple[str, str, str]) -> None:
+    assert networks_of(address) == networks
+    for network, reach in zip(networks, REACHES, strict=True):
+        assert normalise_network(network) == network
+        assert reach_of(network) == reach
+        assert is_within(address, network)
+        digest = hmac.new(KEY, b"event_network\x00" + network.encode(), "sha256").digest()
+        assert found_by("network", network, KEY) == int.from_bytes(digest[:8], signed=True)
+
+
+@given(st.ip_addresses(), st.ip_addresses())
+def test_an_address_is_found_by_the_networks_that_it_is_in(one: object, other: object) -> None:
+    """And by no others: the same as the standard library says."""
+    networks = networks_of(str(one))
+    for network in networks:
+        assert is_within(str(other), network) == (network in networks_of(str(other)))
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        (" 2001:DB8::/32 ", "2001:db8::/32"),
+        ("192.0.2.1", "192.0.2.1/32"),
+        ("2001:db8::1", "2001:db8::1/128"),
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+    ],
+)
+def test_a_network_has_one_spelling(text: str, spelling: str) -> None:
+    assert normalise_network(text) == spelling
+    single = spelling.endswith("/128" if ":" in spelling else "/32")
+    assert (reach_of(spelling) is None) == single
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10.0.0.0/12",
+        "10.1.0.0/8",
+        "2001:db8::/56",
+        "0.0.0.0/0",
+        "::/0",
+        "10/8",
+        "example.com/8",
+    ],
+)
+def test_what_is_no_network(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        normalise_network(text)
+
+
+def test_what_is_no_address_is_in_no_network() -> None:
+    for address in (None, "", "unix:", "example.com"):
+        assert not is_within(address, "10.0.0.0/8")
+    assert not is_within("10.0.0.1", "2001:db8::/32")
+
+
+def test_an_origin_is_what_there_is() -> None:
+    login = found_by("login", "ada", KEY)
+    assert origin_of(None, None, KEY) is None
+    assert origin_of("unix:", None, KEY) is None
+    assert origin_of("unix:", "ada", KEY) == Origin(login=login)
+    whole = origin_of("192.0.2.1", "ada", KEY)
+    assert whole is not None
+    assert (whole.address, whole.login) == (address_index("192.0.2.1", KEY), login)
+    assert whole.networks == tuple(found_by("network", n, KEY) for n in networks_of("192.0.2.1"))
+
+
+def test_no_index_is_the_beginning_of_another() -> None:
+    """Who has the tables of the throttle and of the log cannot join them."""
+    counted = blind_index("login", "ada", KEY)[:8]
+    assert found_by("login", "ada", KEY) != int.from_bytes(counted, signed=True)
+    assert found_by("network", "ada", KEY) != found_by("login", "ada", KEY)

@@ -96,6 +96,33 @@ def test_the_log_is_shown_as_it_is_stored(service: Service) -> None:
     assert PASSWORD not in command(service, "log", "show", "--limit", "1000")
 
 
+def test_events_are_found_at_the_command_line(service: Service) -> None:
+    """By login name and network, by people who have neither; and what is no question is told."""
+    add_user(service, "greta")
+    service.log_in("greta")
+    user = next(each for each in json_of(service, "user", "list") if each["login"] == "greta")
+
+    def found(*asked: str) -> list[str]:
+        lines = command(service, "log", "show", "--json", *asked).splitlines()
+        return [json.loads(line)["entry"]["type"] for line in lines]
+
+    assert found("--login", "GRETA") == ["user_registered", "session_started"]
+    assert found("--login", "greta", "--limit", "1") == ["session_started"]
+    assert found("--login", "greta", "--from", "1", "--limit", "1") == ["user_registered"]
+    assert found("--login", "greta", "--network", "127.0.0.0/8") == ["session_started"]
+    assert found("--user", user["subject_id"], "--type", "session_started") == ["session_started"]
+    assert found("--login", "nobody-at-all") == []
+    for wrong, said in (
+        (("--network", "10.0.0.0/12"), "/8, /16"),
+        (("--network", "10.0.0.0/8", "--address", "10.0.0.1"), "--address or --network"),
+        (("--type", "nothing"), "nothing"),
+        (("--address", "here"), "no IP address"),
+    ):
+        refused = run_command(service.data_dir, "log", "show", *wrong)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+
+
 def test_the_tail_of_the_log_goes_on(service: Service) -> None:
     with tailing(service, "--from", "1", "--json") as tail:
         add_user(service, "dora")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from uuid import UUID
 
 from gatelog.config import Config
 from gatelog.errors import ConfigError
@@ -36,6 +37,30 @@ async def _prepare(config: Config) -> None:
         signing_key(config)
     with named_errors(config):
         await check_keys(config, dsns(config).app)
+        await _tell_setup_code(config)
+
+
+async def _tell_setup_code(config: Config) -> None:
+    """While nobody has an account, say how the first one is made."""
+    from gatelog.accounts.service.first_run import setup_code
+    from gatelog.accounts.store.users import Users
+    from gatelog.log.store.database import Database
+    from gatelog.privacy.service.keyring import Keyring
+    from gatelog.privacy.store.keys import KeyStore
+
+    if config.pages == "off":
+        return
+    database = Database(dsns(config).app, timeout_s=config.database_timeout_s, pool_size=1)
+    try:
+        if not await Users(database).page(UUID(int=0), 1):
+            code = await setup_code(Keyring(config, KeyStore(database)))
+            logger.warning(
+                "nobody has an account yet: make the first one, which administers, on the page"
+                " /first; not on this machine, it takes the setup code %s",
+                code,
+            )
+    finally:
+        await database.close()
 
 
 async def prepare_schema(config: Config) -> None:

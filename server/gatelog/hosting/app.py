@@ -29,7 +29,7 @@ from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
 from gatelog.config import Config
 from gatelog.hosting.mount import expect_as_everywhere, mount
-from gatelog.hosting.routes import own_routes
+from gatelog.hosting.routes import own_pages, own_routes
 from gatelog.hosting.server import BoundedServer, limits_of
 from gatelog.hosting.services import Services, mailing, open_services, sweeping
 from gatelog.http.answers import PROVER
@@ -40,12 +40,14 @@ from gatelog.http.gauges import GAUGES
 from gatelog.http.guard import Door, bind, checking, guarded, refuse_unguarded
 from gatelog.http.identity import AUTH_PATH, ME_PATH, quick_auth, quick_me
 from gatelog.http.nowhere import Nowhere
-from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, Lasting
+from gatelog.http.recheck import ASKED_AT_A_TIME, GATE, LASTING, Lasting
 from gatelog.http.requests import counted, counting, requests_here
 from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.http.signed_identity import IDENTITY_SIGNER
 from gatelog.http.spanned import spanned, spanning
+from gatelog.pages.door import for_people
+from gatelog.pages.routes import set_up_pages
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
 from gatelog.session_data.web import SESSION_DATA
@@ -54,7 +56,6 @@ from gatelog.sessions.service.projector import projecting
 KEEPALIVE_S = 75.0  # longer than proxies in front usually keep an idle connection
 
 SHORTCUTS: Final = web.AppKey("shortcuts", dict[str, Handler])
-LASTING: Final = web.AppKey("lasting", Lasting)
 
 _Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 OpenServices = Callable[[], AbstractAsyncContextManager[Services]]
@@ -116,6 +117,7 @@ def _opening(config: Config, dsn: str, *, projector: bool) -> OpenServices:
             open_services(config, dsn) as services,
             sweeping(services.accounts),
             mailing(config, services.accounts),
+            services.tracing.going_on(),
         ):
             yield services
 
@@ -130,12 +132,18 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     app[SHORTCUTS] = {AUTH_PATH: guarded(door, quick_auth(app)), ME_PATH: guarded(door, quick_me)}
     app.add_routes([bind(door, route) for route in own_routes(config)])
     mounted = None
+    routes = [] if isinstance(hosted, web.Application) else list(hosted)
+    pages = own_pages(config, {route.path for route in routes})
+    app.add_routes([bind(door, route) for route in pages])
+    if pages:
+        set_up_pages(app)
     if isinstance(hosted, web.Application):
         mounted = mount(app, door, hosted, config.mount, noting=app[LASTING].note)
-    elif routes := [bind(door, route) for route in hosted]:
-        app.add_routes(routes)
+    elif routes:
+        app.add_routes([bind(door, route) for route in routes])
         app.on_response_prepare.append(app[LASTING].note)
-    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted)))
+    around = for_people if pages else None
+    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted), around))
     share(app, config.origins_reading)
     return app
 

@@ -64,6 +64,7 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.http.signed_identity": Tag("identity", "Who is asking."),
     "gatelog.accounts.web.logins": Tag("logins", "Register, log in, change the password."),
     "gatelog.accounts.web.second_steps": Tag("logins", "Register, log in, change the password."),
+    "gatelog.accounts.web.own": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.factors": Tag("factors", "One's own second factors."),
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.tokens": Tag("tokens", "Tokens for machines."),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from aiohttp import web
 
 from gatelog.accounts.web.factors import factor_routes
 from gatelog.accounts.web.logins import login_routes
+from gatelog.accounts.web.own import erasing_routes
 from gatelog.accounts.web.recovery import recovery_routes
 from gatelog.accounts.web.second_steps import second_step_routes
 from gatelog.accounts.web.sessions import session_routes
@@ -14,6 +17,7 @@ from gatelog.accounts.web.users import user_routes
 from gatelog.audit.web.asof import asof_routes
 from gatelog.audit.web.events import audit_routes
 from gatelog.audit.web.export import export_routes
+from gatelog.audit.web.own_export import own_export_routes
 from gatelog.audit.web.stream import stream_routes
 from gatelog.config import Config
 from gatelog.hosting.docs import docs_routes
@@ -21,6 +25,7 @@ from gatelog.hosting.health import health_routes
 from gatelog.http.identity import identity_routes
 from gatelog.http.metrics import metrics_routes
 from gatelog.http.signed_identity import key_routes
+from gatelog.pages.routes import page_routes
 from gatelog.proofs.web import log_routes
 
 
@@ -36,12 +41,21 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *token_routes(),
         *user_routes(),
         *recovery_routes(),
+        *erasing_routes(),
         *log_routes(),
         *audit_routes(),
         *export_routes(),
+        *own_export_routes(),
         *stream_routes(),
         *asof_routes(),
         *health_routes(config),
         *metrics_routes(config),
         *docs_routes(config),
     ]
+
+
+def own_pages(config: Config, taken: Container[str] = ()) -> list[web.RouteDef]:
+    """The pages for people, unless they are off; none at a path that what is hosted has taken."""
+    if config.pages == "off":
+        return []
+    return [route for route in page_routes() if route.path not in taken]

@@ -20,7 +20,7 @@ from gatelog.audit.service.audit import Audit
 from gatelog.audit.service.export import Exports, LogPages
 from gatelog.audit.service.follow import Follower
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS
-from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.audit.store.statements import PLANNED_FOR_INDEXES
 from gatelog.clock import utc_now_ns
 from gatelog.config import Config
 from gatelog.errors import GatelogError
@@ -30,6 +30,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.mail.store.outbox import OutboxStore
 from gatelog.privacy.service.keyring import Keyring
+from gatelog.privacy.service.tracing import Tracing
 from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.service.proofs import Proofs
@@ -65,6 +66,7 @@ class Services(msgspec.Struct, frozen=True):
     gauges: HostGauges
     session_data: SessionData
     identity_signer: IdentitySigner
+    tracing: Tracing
     tells: tuple[Callable[[], None], ...] = ()
 
 
@@ -118,6 +120,7 @@ async def open_services(
             gauges=_gauges(config, log, check),
             session_data=SessionData(config, database),
             identity_signer=signer,
+            tracing=Tracing(log, audit.personal),
             tells=(
                 MemoryChecks(lambda: check.replica.answered).tell,
                 ProcessGauges(

@@ -56,7 +56,7 @@ async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
         raise UnsupportedMediaType()
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed.")
-    return parse_body(await _read(request), expected)
+    return parse_body(await read_bytes(request), expected)
 
 
 def may_be_missing(expected: type[msgspec.Struct]) -> bool:
@@ -64,7 +64,11 @@ def may_be_missing(expected: type[msgspec.Struct]) -> bool:
     return not any(field.required for field in msgspec.structs.fields(expected))
 
 
-async def _read(request: web.Request) -> bytes:
+async def read_bytes(request: web.Request) -> bytes:
+    """The body's bytes, at most 16 KiB, there in time.
+
+    Raises BodyTooLarge, RequestTimedOut and BadRequest.
+    """
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
     body = bytearray()

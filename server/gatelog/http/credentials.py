@@ -214,8 +214,16 @@ def refuse_foreign(request: web.Request) -> None:
     headers = request.headers
     if is_premature(headers):
         raise Premature()
-    if hdrs.COOKIE not in headers or not has_session_cookie(request):
-        return
+    if hdrs.COOKIE in headers and has_session_cookie(request):
+        refuse_other_origin(request)
+
+
+def refuse_other_origin(request: web.Request) -> None:
+    """Refuse what another origin made a browser send, with our cookie or without.
+
+    Raises CrossSiteRequest.
+    """
+    headers = request.headers
     sites = {site.strip().lower() for site in headers.getall(_SEC_FETCH_SITE, ())}
     if "cross-site" in sites:
         raise CrossSiteRequest()

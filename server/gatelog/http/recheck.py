@@ -167,6 +167,9 @@ class Lasting:
             task.add_done_callback(self._endings.discard)
 
 
+LASTING: Final = web.AppKey("lasting", Lasting)
+
+
 async def _find(gate: Gate, digest: bytes) -> bool:
     """Ask the primary, again and again while too much waits for it."""
     while True:

@@ -23,7 +23,7 @@ import msgspec
 
 from gatelog.errors import ChallengeOver
 from gatelog.log.rules.events import Event
-from gatelog.log.rules.kinds import Beside, Need, State, World
+from gatelog.log.rules.kinds import Beside, Need, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 LIFETIME_S = 300
@@ -119,7 +119,7 @@ class Challenges(State):
         for place in (self._known, self.new, self.wrong):
             place.pop(digest, None)
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         for digest, known in list(self._known.items()):
             if known.subject_id == event.subject_id:
                 self._forget(digest)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from gatelog.accounts.rules.events import CredentialChanged
 from gatelog.log.rules.events import Event, UserEvent
-from gatelog.log.rules.kinds import Beside, State, World
+from gatelog.log.rules.kinds import Beside, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 MAX_DEVICES = 10  # of an account; the one that was used longest ago gives way
@@ -33,7 +33,7 @@ class Devices(State):
         self.seen: dict[tuple[UUID, bytes], datetime] = {}
         self.forgotten: list[UUID] = []
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if isinstance(event, UserEvent):
             self.forgotten.append(event.subject_id)
             self.seen = {k: v for k, v in self.seen.items() if k[0] != event.subject_id}

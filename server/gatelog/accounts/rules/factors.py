@@ -19,7 +19,7 @@ import msgspec
 
 from gatelog.accounts.rules.events import FactorKind, FactorRemoved
 from gatelog.log.rules.events import Event
-from gatelog.log.rules.kinds import Beside, Need, State, World
+from gatelog.log.rules.kinds import Beside, Need, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 MOST_FACTORS = 10  # of a user
@@ -111,7 +111,7 @@ class Factors(State):
         else:
             self.used[factor_id] = counter, at
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if isinstance(event, FactorRemoved):
             self.removed.append(event.factor_id)
             self._forget(event.factor_id)
@@ -167,7 +167,7 @@ class RecoveryCodes(State):
         else:
             self.used.append((subject_id, digest))
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is not None:
             self.replaced.pop(event.subject_id, None)
             self._known.pop(event.subject_id, None)

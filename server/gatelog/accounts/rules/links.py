@@ -26,7 +26,7 @@ from gatelog.accounts.rules.events import CredentialChanged, LinkPurpose
 from gatelog.accounts.rules.users import User, Users
 from gatelog.errors import LinkUnusable
 from gatelog.log.rules.events import Event
-from gatelog.log.rules.kinds import Beside, Need, State, World
+from gatelog.log.rules.kinds import Beside, Need, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 RESET_LIFETIME_S = 900
@@ -92,7 +92,7 @@ class Links(State):
         self.new.pop(digest, None)
         self._known.pop(digest, None)
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is not None:
             self.ended.append(event.subject_id)
             for links in (self.new, self._known):
@@ -160,7 +160,7 @@ class Requests(State):
         self.new: dict[UUID, datetime] = {}
         self.answered: list[UUID] = []
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         """Nothing follows from an event: which user it is about, nobody has looked up."""
 
 
@@ -195,7 +195,7 @@ class MailAddresses(State):
         self.put: dict[UUID, tuple[bytes, datetime]] = {}
         self.gone: list[UUID] = []
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is not None:
             self.forget(event.subject_id)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from gatelog.log.rules.events import Event
-from gatelog.log.rules.kinds import Beside, Need, State, World
+from gatelog.log.rules.kinds import Beside, Need, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 
@@ -27,7 +27,7 @@ class Logins(State):
         self.guards: dict[UUID, str | None] = {}
         self.erased: list[UUID] = []
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         """Forget the user; also what earlier commands of this batch wanted to write."""
         subject_id = event.subject_id
         if subject_id is not None:

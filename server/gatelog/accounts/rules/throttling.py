@@ -38,7 +38,7 @@ from gatelog.accounts.rules.events import (
 from gatelog.accounts.rules.users import TheUser, Users
 from gatelog.errors import TooManyAttempts
 from gatelog.log.rules.events import Event, UserEvent
-from gatelog.log.rules.kinds import Beside, Command, Decision, Need, State, World
+from gatelog.log.rules.kinds import Beside, Command, Decision, Need, State, Trace, World
 from gatelog.privacy.rules import UserErased
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -193,7 +193,7 @@ class Tries(State):
     def from_place(self, place: bytes) -> list[Try]:
         return list(self._from.get(place, {}).values())
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is not None:
             self.cleared.append(event.subject_id)
             self.new = {k: t for k, t in self.new.items() if t.subject_id != event.subject_id}
@@ -262,7 +262,7 @@ class Streaks(State):
         """Change it."""
         self._failures[subject_id] = self.changed[subject_id] = failures
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if isinstance(event, UserEvent):
             self.put(event.subject_id, 0)
 
@@ -375,7 +375,7 @@ class Noted(State):
         self.at: dict[bytes, datetime] = {}
         self.changed: dict[bytes, datetime] = {}
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         """Nothing follows from an event: none says which place it is about."""
 
 

@@ -20,7 +20,7 @@ from gatelog.accounts.rules.events import (
 )
 from gatelog.errors import LogDamaged
 from gatelog.log.rules.events import Event, UserEvent
-from gatelog.log.rules.kinds import Need, State
+from gatelog.log.rules.kinds import Need, State, Trace
 from gatelog.privacy.rules import UserErased
 from gatelog.sessions.rules.events import SessionEnded
 
@@ -141,7 +141,7 @@ class Users(State):
     def __iter__(self) -> Iterator[User]:
         return iter(self._users.values())
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is None:
             return
         known = self._users.get(event.subject_id)

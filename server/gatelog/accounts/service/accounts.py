@@ -10,6 +10,7 @@ from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.devices import device_of
 from gatelog.accounts.service.factors import UserFactors
 from gatelog.accounts.service.failures import Failures
+from gatelog.accounts.service.first_run import FirstRun
 from gatelog.accounts.service.importing import Importing
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.notices import Notices
@@ -34,7 +35,9 @@ from gatelog.log.store.database import Database
 from gatelog.log.store.reading import read_head
 from gatelog.mail.service.mailer import Mailer
 from gatelog.mail.store.outbox import OutboxStore
+from gatelog.privacy.service.keyring import Keyring
 from gatelog.privacy.service.personal import PersonalData
+from gatelog.privacy.store.keys import KeyStore
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.lookup import SessionList
 
@@ -102,6 +105,7 @@ class Accounts:
             failures=failures,
             notices=self._notices,
         )
+        self.first_run = FirstRun(Keyring(config, KeyStore(self._database)), self.logins)
         self.second_steps = SecondSteps(
             logins=self.logins,
             failures=failures,

@@ -21,7 +21,7 @@ import msgspec
 from prometheus_client import Histogram
 
 from gatelog.clock import new_event_id, utc_now
-from gatelog.log.rules.kinds import Command
+from gatelog.log.rules.kinds import Command, Trace
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.batch import Recorded
 from gatelog.log.store.database import Database
@@ -50,10 +50,10 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Act(msgspec.Struct, frozen=True):
-    """A command, and what its sealed events can be found by (``PersonalData.index_of``)."""
+    """A command, and what its sealed events can be found by (``PersonalData.origin_of``)."""
 
     command: Command
-    address_index: bytes | None = None
+    origin: Trace | None = None
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class Acting:
     async def record(self, act: Act) -> Recorded:
         """Record the act. Raises what its decision raises, or Unavailable."""
         with COMMAND_TIME.time(), span("append", {"gatelog.command": type(act.command).__name__}):
-            return await self._appender.submit(act.command, act.address_index)
+            return await self._appender.submit(act.command, act.origin)
 
     async def wait_for_what_ended(self, position: int) -> None:
         """Before it is said that there is nothing to end: the end may be a millisecond old.

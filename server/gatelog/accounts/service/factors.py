@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.accounts.rules.challenges import Purpose
+from gatelog.accounts.rules.challenges import Challenge, Purpose
 from gatelog.accounts.rules.enrolling import (
     NO_SUCH_FACTOR,
     EnrolFactor,
@@ -53,7 +53,7 @@ from gatelog.accounts.service.passkeys import Answer, credential_digest
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.errors import ChallengeOver, NotAuthenticated, NotFound, WrongCode
-from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Personal
+from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Origin, Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.record import Session
@@ -140,10 +140,13 @@ class UserFactors:
         challenge, asked = await self._asking.within(
             session.subject_id, session.session_id, credential.credential_version, "totp"
         )
-        seed = seed_of(challenge)
-        uri = key_uri(seed, credential.login, ISSUER)
-        qr_svg = await asyncio.to_thread(_qr_svg, uri)
-        return SeedOffer(challenge, asked.challenge.expires_at, written(seed), uri, qr_svg)
+        return await _offered(challenge, asked.challenge.expires_at, credential.login)
+
+    async def offered_seed(self, session: Session, challenge: str) -> SeedOffer:
+        """The same offer once more, for who has mistyped. Raises ChallengeOver."""
+        asked = await self._waiting(session, challenge, "totp")
+        credential = await self._credential(session)
+        return await _offered(challenge, asked.expires_at, credential.login)
 
     async def enrol_seed(
         self,
@@ -159,7 +162,7 @@ class UserFactors:
         InvalidInput for the name, NotAuthenticated.
         """
         name = normalise_name(name)
-        digest = await self._waiting(session, challenge, "totp")
+        digest = (await self._waiting(session, challenge, "totp")).digest
         seed = seed_of(challenge)
         step = matching_step(seed, code, self._acting.now())
         if step is None:
@@ -205,7 +208,7 @@ class UserFactors:
         """
         name = normalise_name(name)
         self._asking.passkeys.refuse_if_off()
-        digest = await self._waiting(session, challenge, "passkey")
+        digest = (await self._waiting(session, challenge, "passkey")).digest
         found = await asyncio.to_thread(self._asking.passkeys.registered, challenge, passkey)
         if found is None:
             await self._note_wrong(session, digest)
@@ -228,8 +231,8 @@ class UserFactors:
             raise NotAuthenticated()
         return credential
 
-    async def _waiting(self, session: Session, challenge: str, purpose: Purpose) -> bytes:
-        """The digest of a challenge that waits for this session. Raises ChallengeOver."""
+    async def _waiting(self, session: Session, challenge: str, purpose: Purpose) -> Challenge:
+        """A challenge that waits for this session. Raises ChallengeOver."""
         digest = token_digest(challenge) if is_well_formed(challenge) else b""
         asked = await self._asking.store.challenge(digest) if digest else None
         credential = await self._credential(session)
@@ -241,7 +244,7 @@ class UserFactors:
             or asked.expires_at <= self._acting.now()
         ):
             raise ChallengeOver()
-        return digest
+        return asked
 
     async def _note_wrong(self, session: Session, digest: bytes) -> None:
         command = NoteWrongAnswer(
@@ -291,7 +294,7 @@ class UserFactors:
             end_others=end_others,
             mail=await self._notices.of("factor_added", credential, client),
         )
-        recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.start(Act(command, await self._origin(credential, client)))
         return Enrolled(
             factor_id,
             codes if recorded.count(RecoveryCodesMade) else (),
@@ -324,7 +327,7 @@ class UserFactors:
             end_others=end_others,
             mail=await self._notices.of("factor_removed", credential, client),
         )
-        recorded = await self._acting.start(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.start(Act(command, await self._origin(credential, client)))
         return Ended(recorded.count(SessionEnded), recorded.position)
 
     async def make_codes(
@@ -343,8 +346,11 @@ class UserFactors:
             codes=_digests(codes, subject_id),
             mail=await self._notices.of("codes_made", credential, client),
         )
-        recorded = await self._acting.record(Act(command, await self._personal.index_of(client)))
+        recorded = await self._acting.record(Act(command, await self._origin(credential, client)))
         return codes, recorded.position
+
+    async def _origin(self, credential: Credential, client: Client) -> Origin | None:
+        return await self._personal.origin_of(client, credential.login)
 
     # --- for who has lost them
 
@@ -365,7 +371,7 @@ class UserFactors:
         credential = await self._users.by_id(subject_id)
         mail = await self._notices.of("factor_removed", credential) if credential else None
         command = ResetFactors(event=event, mail=mail)
-        return await self._acting.end(Act(command, await self._personal.index_of(client)))
+        return await self._acting.end(Act(command, await self._personal.origin_of(client)))
 
 
 def _who(credential: Credential, client: Client) -> Personal:
@@ -379,6 +385,13 @@ def _new_codes() -> tuple[str, ...]:
 def _digests(codes: tuple[str, ...], subject_id: UUID) -> frozenset[bytes]:
     found = (code_digest(code, subject_id) for code in codes)
     return frozenset(digest for digest in found if digest is not None)
+
+
+async def _offered(challenge: str, expires_at: datetime, login: str) -> SeedOffer:
+    seed = seed_of(challenge)
+    uri = key_uri(seed, login, ISSUER)
+    qr_svg = await asyncio.to_thread(_qr_svg, uri)
+    return SeedOffer(challenge, expires_at, written(seed), uri, qr_svg)
 
 
 def _qr_svg(uri: str) -> str:

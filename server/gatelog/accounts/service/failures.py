@@ -47,7 +47,7 @@ class Failures:
             most_failures=self._throttle.limits.failures if counts else None,
             challenge=challenge,
         )
-        await self._record(command, client)
+        await self._record(command, client, credential.login)
 
     async def of_nobody(
         self, reason: FailureReason, login: str | None, client: Client, try_id: UUID
@@ -56,8 +56,8 @@ class Failures:
         event = LoginFailed(event_id=new_event_id(), occurred_at=self._acting.now(), reason=reason)
         personal = Personal(login, client.address, client.agent)
         sealed = await self._personal.sealed_for_nobody(event, personal)
-        await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client)
+        await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client, login)
 
-    async def _record(self, command: RecordLoginFailure, client: Client) -> None:
-        address_index = await self._personal.index_of(client)
-        await self._acting.record(Act(command, address_index))
+    async def _record(self, command: RecordLoginFailure, client: Client, login: str | None) -> None:
+        origin = await self._personal.origin_of(client, login)
+        await self._acting.record(Act(command, origin))

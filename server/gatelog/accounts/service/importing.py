@@ -16,7 +16,7 @@ from gatelog.accounts.service.acting import Act, Acting
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.config import Config
 from gatelog.errors import InvalidInput, StaleMasterKey
-from gatelog.privacy.rules import NONCE_BYTES
+from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Origins
 from gatelog.privacy.service.personal import PersonalData
 
 TAKEN = "The login is taken."
@@ -54,11 +54,12 @@ class Importing:
             at=self._acting.now(),
             newcomers=tuple(newcomers.values()),
         )
+        origins = await self._origins(command)
         try:
-            recorded = await self._acting.record(Act(command))
+            recorded = await self._acting.record(Act(command, origins))
         except StaleMasterKey:
             command = msgspec.structs.replace(command, newcomers=await self._again(command))
-            recorded = await self._acting.record(Act(command))
+            recorded = await self._acting.record(Act(command, origins))
         users = {e.subject_id for e in recorded.events if isinstance(e, UserRegistered)}
         refusals += [
             Refusal(index, TAKEN)
@@ -82,6 +83,14 @@ class Importing:
             nonce=os.urandom(NONCE_BYTES),
             wrapped=wrapped,
         )
+
+    async def _origins(self, command: ImportUsers) -> Origins:
+        """What the events are found by: their logins."""
+        found = {
+            one.subject_id: await self._personal.origin_of(UNKNOWN_CLIENT, one.login)
+            for one in command.newcomers
+        }
+        return Origins({subject_id: one for subject_id, one in found.items() if one is not None})
 
     async def _again(self, command: ImportUsers) -> tuple[Newcomer, ...]:
         """The same under the master key that holds now."""

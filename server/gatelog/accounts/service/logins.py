@@ -18,6 +18,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from gatelog.accounts.rules.credentials import (
     check_new_password,
@@ -30,7 +31,6 @@ from gatelog.accounts.rules.events import (
 )
 from gatelog.accounts.rules.login import (
     ChangeCredential,
-    RecordLoginFailure,
     RegisterUser,
     RenewSession,
     Replaced,
@@ -70,6 +70,8 @@ from gatelog.sessions.service.tokens import new_token
 from gatelog.sessions.store.lookup import SessionList
 
 BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
+
+_Starting = StartSession | ChangeCredential | RenewSession
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -128,6 +130,19 @@ class Logins:
         if self._config.registration == "closed":
             raise RegistrationClosed("Ask whoever runs this service for an account.")
         only_first = self._config.registration == "first"
+        return await self._register(login, password, client, roles=(), only_first=only_first)
+
+    async def register_first(self, login: str, password: str, client: Client) -> UUID:
+        """Create the first user, who administers: for who has shown that they may
+        (``accounts.service.first_run``).
+
+        Raises RegistrationClosed once there is a user, InvalidInput, TooManyAttempts, HashingFull.
+        """
+        return await self._register(login, password, client, roles=("admin",), only_first=True)
+
+    async def _register(
+        self, login: str, password: str, client: Client, *, roles: tuple[str, ...], only_first: bool
+    ) -> UUID:
         self._new_password(password, normalise_login(login))  # what cannot be is no try
         if only_first:
             await self._refuse_second_user()
@@ -135,7 +150,11 @@ class Logins:
         self._throttle.refuse_again(approach)
         async with self._turns.turn(approach.lane):
             await self._throttle.admit(approach)
-            return await self._add_user(login, password, client, roles=(), only_first=only_first)
+            return await self._add_user(login, password, client, roles=roles, only_first=only_first)
+
+    async def is_anybody_there(self) -> bool:
+        """Whether there is a user, or ever was one."""
+        return bool(await self._users.page(UUID(int=0), 1))
 
     async def add_user(self, login: str, password: str, roles: tuple[str, ...] = ()) -> UUID:
         """Create a user as an operator may, with roles."""
@@ -171,7 +190,7 @@ class Logins:
             await self._record(command, client)
         except StaleMasterKey:
             wrapped = await self._personal.wrap_again(subject_id, key)
-            await self._record(msgspec.structs.replace(command, key=wrapped), client)
+            await self._record(replace(command, key=wrapped), client)
         return subject_id
 
     async def hash_new(self, password: str, login: str, client: Client) -> str:
@@ -190,7 +209,7 @@ class Logins:
 
     async def _refuse_second_user(self) -> None:
         """Spare the hash when registration is over; the decision is made again under the lock."""
-        if await self._users.page(UUID(int=0), 1):
+        if await self.is_anybody_there():
             raise RegistrationClosed("Registration was open for the first user only.")
 
     def _new_password(self, password: str, login: str) -> str:
@@ -255,7 +274,7 @@ class Logins:
         event = self._session_started(new_event_id(), credential, token, client, amr)
         if proof is None and guarded.intersection(event.roles):
             roles = tuple(role for role in event.roles if role not in guarded)
-            event = msgspec.structs.replace(event, roles=roles)
+            event = replace(event, roles=roles)
         command = StartSession(
             event=event,
             credential_version=credential.credential_version,
@@ -267,7 +286,7 @@ class Logins:
             guarded_roles=guarded,
             new_device=new_device,
         )
-        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
+        return replace(await self._grant(token, command, client, credential.login), device=device)
 
     async def _replaced(self, over: bytes | None) -> Replaced | None:
         if over is None:
@@ -393,7 +412,7 @@ class Logins:
             session=self._session_started(first_id, credential, token, client),
             beside=(*beside, *mailed(mail)),
         )
-        return msgspec.structs.replace(await self._grant(token, command, client), device=device)
+        return replace(await self._grant(token, command, client, credential.login), device=device)
 
     # --- a new token for the same login
 
@@ -411,7 +430,7 @@ class Logins:
             event=started,
             session_id=session.session_id,
         )
-        return await self._grant(token, command, client)
+        return await self._grant(token, command, client, credential.login)
 
     async def close(self) -> None:
         """End what goes on beside requests."""
@@ -419,15 +438,13 @@ class Logins:
 
     # --- what all of them do in the end
 
-    async def _record(self, command: RegisterUser | RecordLoginFailure, client: Client) -> None:
-        address_index = await self._personal.index_of(client)
-        await self._acting.record(Act(command, address_index))
+    async def _record(self, command: RegisterUser, client: Client) -> None:
+        origin = await self._personal.origin_of(client, command.login)
+        await self._acting.record(Act(command, origin))
 
-    async def _grant(
-        self, token: str, command: StartSession | ChangeCredential | RenewSession, client: Client
-    ) -> Grant:
-        address_index = await self._personal.index_of(client)
-        recorded = await self._acting.start(Act(command, address_index))
+    async def _grant(self, token: str, command: _Starting, client: Client, login: str) -> Grant:
+        origin = await self._personal.origin_of(client, login)
+        recorded = await self._acting.start(Act(command, origin))
         return Grant(token, _started(recorded), recorded.first)
 
 

@@ -119,8 +119,8 @@ class Recovery:
         event = RecoveryAsked(event_id=new_event_id(), occurred_at=self._acting.now())
         event = await self._personal.sealed_for_nobody(event, _who(login, client))
         command = AskRecovery(event=event, admission=self._throttle.asking(approach))
-        address_index = await self._personal.index_of(client)
-        await self._throttle.record(approach, Act(command, address_index))
+        origin = await self._personal.origin_of(client, login)
+        await self._throttle.record(approach, Act(command, origin))
 
     async def answer(self) -> None:
         """Look up who asked, and have a link sent to those who exist and have an address."""
@@ -187,8 +187,8 @@ class Recovery:
             sealed = await self._personal.field(by.user_id, by.client, event.event_id, event.type)
             event = msgspec.structs.replace(event, sealed=sealed)
         command = MakeLink(event=event, digest=link_digest(token), mail=mail)
-        address_index = await self._personal.index_of(client_of(by))
-        recorded = await self._acting.record(Act(command, address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        recorded = await self._acting.record(Act(command, origin))
         return self._made("reset", subject_id, recorded, None if mail is not None else token)
 
     async def invite(
@@ -228,13 +228,13 @@ class Recovery:
             sealed=_sealed(address, key, subject_id),
             mail=mail,
         )
-        address_index = await self._personal.index_of(client_of(by))
+        origin = await self._personal.origin_of(client_of(by), login if by is None else None)
         try:
-            recorded = await self._acting.record(Act(command, address_index))
+            recorded = await self._acting.record(Act(command, origin))
         except StaleMasterKey:
             wrapped = await self._personal.wrap_again(subject_id, key)
             command = msgspec.structs.replace(command, key=wrapped)
-            recorded = await self._acting.record(Act(command, address_index))
+            recorded = await self._acting.record(Act(command, origin))
         return self._made("invitation", subject_id, recorded, None if address else token)
 
     def _made(
@@ -267,8 +267,8 @@ class Recovery:
         event = LinkUsed(**self._acting.about(link.subject_id, None), what=link.purpose)
         event = self._personal.sealed_with(event, _who(credential.login, client), key)
         command = SetPassword(event=event, digest=link.digest, password_hash=hashed, mail=mail)
-        address_index = await self._personal.index_of(client)
-        return await self._acting.end(Act(command, address_index))
+        origin = await self._personal.origin_of(client, credential.login)
+        return await self._acting.end(Act(command, origin))
 
     async def _found(self, token: str) -> tuple[Link, Credential, bytes]:
         """The link, its user and the user's key. Raises LinkUnusable where one is missing.
@@ -317,7 +317,9 @@ class Recovery:
                 "address", To(subject_id, credential.login, address, key), token
             ),
         )
-        await self._acting.record(Act(command, await self._personal.index_of(client)))
+        await self._acting.record(
+            Act(command, await self._personal.origin_of(client, credential.login))
+        )
 
     async def verify_address(self, token: str, client: Client = UNKNOWN_CLIENT) -> Recorded:
         """Use a link that was sent to an address. Raises LinkUnusable."""
@@ -330,8 +332,8 @@ class Recovery:
             digest=link.digest,
             mail=await self._notices.of("address_changed", credential, client),
         )
-        address_index = await self._personal.index_of(client)
-        return await self._acting.record(Act(command, address_index))
+        origin = await self._personal.origin_of(client, credential.login)
+        return await self._acting.record(Act(command, origin))
 
     async def remove_address(
         self, session: Session, client: Client = UNKNOWN_CLIENT
@@ -346,8 +348,8 @@ class Recovery:
             event=self._personal.sealed_with(event, _who(credential.login, client), key),
             mail=await self._notices.of("address_changed", credential, client),
         )
-        address_index = await self._personal.index_of(client)
-        return await self._acting.record(Act(command, address_index))
+        origin = await self._personal.origin_of(client, credential.login)
+        return await self._acting.record(Act(command, origin))
 
     async def _own(self, subject_id: UUID) -> tuple[Credential, bytes]:
         credential = await self._users.by_id(subject_id)

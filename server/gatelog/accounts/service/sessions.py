@@ -205,8 +205,8 @@ class UserSessions:
                 session.subject_id, client, event_id, SESSION_ENDED, found.key
             ),
         )
-        address_index = await self._personal.index_of(client)
-        return await self._acting.end(Act(command, address_index))
+        origin = await self._personal.origin_of(client)
+        return await self._acting.end(Act(command, origin))
 
     # --- ending many
 
@@ -254,8 +254,8 @@ class UserSessions:
             tokens=tokens,
             sealed=sealed,
         )
-        address_index = await self._personal.index_of(client_of(by))
-        return await self._acting.end(Act(command, address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        return await self._acting.end(Act(command, origin))
 
     async def end_everybody(self) -> int:
         """End all sessions and tokens of all users, as an operator may; returns how many."""

@@ -292,9 +292,9 @@ class Throttle:
         try:
             personal = Personal(None, untold.address, None)
             event = await self._personal.sealed_for_nobody(event, personal)
-            index = await self._personal.index_of(Client(untold.address))
+            origin = await self._personal.origin_of(Client(untold.address))
             recorded = await self._acting.record(
-                Act(NoteThrottled(event=event, place=place), index)
+                Act(NoteThrottled(event=event, place=place), origin)
             )
         except GatelogError as error:
             logger.warning("refused logins are not told yet: %s", error)

@@ -104,8 +104,8 @@ class Tokens:
         known = Personal(credential.login, client.address, client.agent, name=kept)
         event = self._personal.sealed(event, known, credential.key)
         command = CreateToken(event=event, by=by.session_id, max_tokens=self._max_tokens)
-        address_index = await self._personal.index_of(client)
-        recorded = await self._acting.start(Act(command, address_index))
+        origin = await self._personal.origin_of(client, credential.login)
+        recorded = await self._acting.start(Act(command, origin))
         session = _created(recorded.events[0])
         # Beside the event, because a token may outlive the part of the log that has it.
         await self._sessions.keep_name(session, kept)

@@ -52,6 +52,15 @@ class Administration:
             raise NotFound("There is no user with this login.")
         return credential
 
+    async def login_of(self, subject_id: UUID) -> str | None:
+        """The login of a user; None for who is erased, or never was."""
+        credential = await self._users.by_id(subject_id)
+        return credential.login if credential is not None else None
+
+    async def logins_of(self, subject_ids: Collection[UUID]) -> dict[UUID, str]:
+        """The logins of some users at once, for who may read about others."""
+        return await self._users.logins(subject_ids) if subject_ids else {}
+
     async def list_users(self, after: UUID, limit: int) -> list[ListedUser]:
         """A page of users, by id, for operators."""
         return await self._users.page(after, limit)
@@ -70,8 +79,8 @@ class Administration:
         Raises NotFound.
         """
         event = await self._acted(PasswordUnlocked(**self._acting.about(subject_id, by)), by)
-        address_index = await self._personal.index_of(client_of(by))
-        return await self._acting.record(Act(UnlockPassword(event=event), address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        return await self._acting.record(Act(UnlockPassword(event=event), origin))
 
     async def grant_role(self, subject_id: UUID, role: str, by: Actor | None = None) -> Ended:
         """Give a user a role, and end all sessions. Raises NotFound, NoSuchRole."""
@@ -120,8 +129,8 @@ class Administration:
         return msgspec.structs.replace(event, sealed=sealed)
 
     async def _end(self, command: ChangeUser | EraseUser, by: Actor | None) -> Ended:
-        address_index = await self._personal.index_of(client_of(by))
-        return await self._acting.end(Act(command, address_index))
+        origin = await self._personal.origin_of(client_of(by))
+        return await self._acting.end(Act(command, origin))
 
 
 def check_roles(roles: Iterable[str], known: Collection[str]) -> None:

@@ -25,6 +25,9 @@ FROM credentials c JOIN users u USING (subject_id) LEFT JOIN subject_keys k USIN
 WHERE u.subject_id = $1
 """
 
+# The logins of these users, as far as there are any. $1 users
+LOGINS_OF = "SELECT subject_id, login FROM credentials WHERE subject_id = ANY($1::uuid[])"
+
 # Whether there is such a user, erased or not. $1 user
 FIND_USER = """
 SELECT subject_id, registered_at, disabled, credential_version, roles, erased, factors
@@ -427,11 +430,13 @@ FROM (SELECT 'credentials' AS name, subject_id FROM credentials
 JOIN users USING (subject_id) WHERE erased LIMIT 100
 """
 
-# The same for keys and addresses; and users without a key.
+# The same for keys and blind indexes; and users without a key.
 WRONG_KEYS = """
 SELECT t.name, t.subject_id, 'is left of an erased user'
 FROM (SELECT 'subject_keys' AS name, subject_id FROM subject_keys
       UNION ALL SELECT DISTINCT 'event_addresses', subject_id FROM event_addresses
+                WHERE subject_id IN (SELECT subject_id FROM users WHERE erased)
+      UNION ALL SELECT DISTINCT 'event_origins', subject_id FROM event_origins
                 WHERE subject_id IN (SELECT subject_id FROM users WHERE erased)) AS t
 JOIN users u USING (subject_id) WHERE u.erased
 UNION ALL

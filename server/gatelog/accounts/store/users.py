@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
@@ -73,6 +74,12 @@ class Users:
             failures,
             factors,
         )
+
+    async def logins(self, subject_ids: Collection[UUID]) -> dict[UUID, str]:
+        """The logins of these users; of who is erased, or never was, there is none."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(sql.LOGINS_OF, list(subject_ids))
+        return {row["subject_id"]: row["login"] for row in rows}
 
     async def state(self, subject_id: UUID) -> User | None:
         """The user as the log tells, erased or not; None when there never was one."""

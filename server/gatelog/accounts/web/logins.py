@@ -198,11 +198,19 @@ async def granted(
         content.token, content.token_type = grant.token, "Bearer"
     response = await told(request, caller, content, grant.position)
     if carrier == "cookie":
-        lifetime = session.absolute_at - session.started_at
-        set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
-        if grant.device is not None:
-            set_device_cookie(response, request, caller, grant.device)
+        give_cookies(response, request, caller, grant)
     return response
+
+
+def give_cookies(
+    response: web.StreamResponse, request: web.Request, caller: Caller, grant: Grant
+) -> None:
+    """Let the browser keep the token of its session, and by what it is known from now on."""
+    session = grant.session
+    lifetime = session.absolute_at - session.started_at
+    set_session_cookie(response, caller, grant.token, int(lifetime.total_seconds()))
+    if grant.device is not None:
+        set_device_cookie(response, request, caller, grant.device)
 
 
 def login_routes() -> list[web.RouteDef]:

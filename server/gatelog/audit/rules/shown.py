@@ -37,7 +37,9 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     ``user`` is whom they are about. ``types`` empty means all. ``since`` (inclusive) and ``until``
     (exclusive) are about ``recorded_at``, ``after`` and ``before`` (both exclusive) about the
-    position. ``address`` is in its normal spelling. Without a cursor it is the first page.
+    position. ``address``, ``network`` (give one of them) and ``login`` are in their normal
+    spelling, and are of who acted: an event says them of nobody else. Without a cursor it is the
+    first page.
     """
 
     user: UUID | None = None
@@ -46,6 +48,8 @@ class AuditFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: datetime | None = None
     until: datetime | None = None
     address: str | None = None
+    network: str | None = None
+    login: str | None = None
     after: int | None = None
     before: int | None = None
     order: Order = "desc"

@@ -22,6 +22,7 @@ import msgspec
 from gatelog.audit.rules.commands import RecordRead
 from gatelog.audit.rules.events import AuditedRead, AuditRead
 from gatelog.audit.rules.shown import AuditFilter, Cursor, ShownEvent, shown
+from gatelog.audit.service.seeking import seek
 from gatelog.audit.store.queries import EventPage, is_about, read_page
 from gatelog.clock import utc_now
 from gatelog.config import Config
@@ -30,6 +31,7 @@ from gatelog.ids import audit_read_id
 from gatelog.log.rules import events as ev
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
+from gatelog.log.store.follow import read_edges
 from gatelog.log.store.reading import StoredEvent
 from gatelog.privacy.rules import Client, Personal, person_of
 from gatelog.privacy.service.personal import PersonalData
@@ -68,7 +70,8 @@ class Audit:
     async def page(self, wanted: AuditFilter) -> ShownPage:
         """A page for an auditor or administrator, with everything opened that has a key.
 
-        Raises KeysUnavailable, also when an address is asked for and its key is not there.
+        Raises KeysUnavailable, also when an address is asked for and its key is not there, and
+        SearchIncomplete.
         """
         page = await self.stored(wanted)
         return ShownPage(await self.opened(page.events), page.next, page.prev)
@@ -79,12 +82,15 @@ class Audit:
         return ShownPage(await self.opened(page.events, only_of=user), page.next, page.prev)
 
     async def stored(self, wanted: AuditFilter) -> EventPage:
-        """A page as it is stored. Raises KeysUnavailable when the address' key is not there."""
-        index = None
-        if wanted.address is not None:
-            index = await self.personal.address_index(wanted.address)
+        """A page as it is stored. Raises KeysUnavailable, SearchIncomplete."""
+        sought = await seek(self.personal, wanted)
         async with self.database.acquire() as connection:
-            return await read_page(connection, wanted, index)
+            return await read_page(connection, wanted, sought)
+
+    async def edges(self) -> tuple[int, int]:
+        """The positions of the first event that is there and of the last one."""
+        async with self.database.acquire() as connection:
+            return await read_edges(connection)
 
     async def opened(
         self, stored: Sequence[StoredEvent], *, only_of: UUID | None = None
@@ -137,9 +143,9 @@ class Audit:
         )
         personal = Personal(None, client.address, client.agent)
         event = await self.personal.sealed_for_person(event, personal)
-        index = await self.personal.index_of(client)
+        origin = await self.personal.origin_of(client)
         try:
-            await self._appender.submit(RecordRead(event=event), index)
+            await self._appender.submit(RecordRead(event=event), origin)
         except EventIdConflict:
             return  # another process was first
 

@@ -26,6 +26,7 @@ import msgspec
 
 from gatelog.audit.rules.formats import CSV_HEADER, AnyShown, csv_rows, ndjson, sealed_event
 from gatelog.audit.rules.shown import AuditFilter, ShownEvent, shown
+from gatelog.audit.service.seeking import seek
 from gatelog.audit.store.queries import read_page
 from gatelog.config import Config
 from gatelog.errors import Overloaded, Purged
@@ -103,11 +104,9 @@ class LogPages:
             cursor=None,
             limit=limit,
         )
-        index = None
-        if wanted.address is not None:
-            index = await self._personal.address_index(wanted.address)
+        sought = await seek(self._personal, wanted)
         async with self._database.acquire() as connection:
-            page = await read_page(connection, asked, index)
+            page = await read_page(connection, asked, sought)
             first, _ = await read_edges(connection)  # after the page: it may have gone meanwhile
         if after + 1 < first:
             raise Purged(f"The log begins with position {first}.")

@@ -41,7 +41,7 @@ from gatelog.errors import (
 from gatelog.log.store.database import Database
 from gatelog.log.store.follow import Beyond, Mark, read_edges, read_on
 from gatelog.log.store.reading import StoredEvent
-from gatelog.privacy.rules import UserErased
+from gatelog.privacy.rules import UserErased, is_within
 from gatelog.sessions.rules.events import SessionEnded
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,14 @@ class Stream:
 
 
 def _chooses(wanted: AuditFilter) -> bool:
-    return bool(wanted.user or wanted.session or wanted.types or wanted.address)
+    return bool(
+        wanted.user
+        or wanted.session
+        or wanted.types
+        or wanted.address
+        or wanted.network
+        or wanted.login
+    )
 
 
 def fits(wanted: AuditFilter, event: ShownEvent) -> bool:
@@ -200,6 +207,8 @@ def fits(wanted: AuditFilter, event: ShownEvent) -> bool:
         and (wanted.session is None or event.session_id == wanted.session)
         and (not wanted.types or event.type in wanted.types)
         and (wanted.address is None or event.address == wanted.address)
+        and (wanted.network is None or is_within(event.address, wanted.network))
+        and (wanted.login is None or event.login == wanted.login)
     )
 
 

@@ -35,8 +35,8 @@ from gatelog.sessions.store.kind import row_of
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection
 
-# Partitioned by the same positions. In this order: no address may lead to what is not there.
-TABLES = ("event_addresses", "events")
+# Partitioned by the same positions. In this order: no index may lead to what is not there.
+TABLES = ("event_addresses", "event_origins", "events")
 LOCK_TIMEOUT_MS = 500  # of one try
 RETRY_S = 0.1
 DROPPED_AT_ONCE = 64  # tables, in one transaction: each takes several locks

@@ -25,6 +25,7 @@ from aiohttp import hdrs, web
 from msgspec import Meta
 from multidict import MultiMapping
 
+from gatelog.accounts.rules.credentials import normalise_login
 from gatelog.audit.rules.shown import (
     MAX_PAGE,
     MAX_POSITION,
@@ -41,12 +42,14 @@ from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, requires
 from gatelog.log.rules.events import EVENT_TYPES
 from gatelog.moments import Moment
-from gatelog.privacy.rules import normalise_address
+from gatelog.privacy.rules import normalise_address, normalise_network
 from gatelog.proofs.web import PROOFS, TEXT
 
 AUDIT: Final = web.AppKey("audit", Audit)
 
-FILTERS = ("user", "session", "type", "from", "to", "address", "after", "before")
+FILTERS = (
+    *("user", "login", "session", "type", "from", "to", "address", "network", "after", "before"),
+)
 OWN_FILTERS = ("type", "from", "to", "after", "before")
 PAGING = ("limit", "order", "cursor")
 REPEATABLE = "type"
@@ -85,6 +88,18 @@ IpAddress = Annotated[
         extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
     ),
 ]
+Network = Annotated[
+    str,
+    Meta(
+        description="From this network: /8, /16, /24 or /32; of IPv6 /32, /48, /64 or /128.",
+        extra_json_schema={"pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"},
+        examples=["10.0.0.0/8", "2001:db8::/32"],
+    ),
+]
+LoginName = Annotated[
+    str,
+    Meta(description="With this login name in it, as it was given; also one that nobody has."),
+]
 PageCursor = Annotated[
     str,
     Meta(
@@ -122,6 +137,8 @@ def parse_filter(
     wanted = AuditFilter(**fields)
     if wanted.since is not None and wanted.until is not None and wanted.since > wanted.until:
         raise InvalidInput("The parameter from is later than the parameter to.")
+    if wanted.address is not None and wanted.network is not None:
+        raise InvalidInput("Give one of the parameters address and network.")
     return wanted
 
 
@@ -149,7 +166,7 @@ def _uuid(text: str) -> UUID:
 
 def _type(text: str) -> str:
     if text not in EVENT_TYPES:
-        raise _Malformed(f"one of {', '.join(EVENT_TYPES)}")
+        raise _Malformed("the type of an event, as session_started")
     return text
 
 
@@ -168,6 +185,20 @@ def _address(text: str) -> str:
         return normalise_address(text)
     except InvalidInput:
         raise _Malformed("an IP address") from None
+
+
+def _network(text: str) -> str:
+    try:
+        return normalise_network(text)
+    except InvalidInput as error:
+        raise _Malformed(f"a network. {error}") from None
+
+
+def _login(text: str) -> str:
+    try:
+        return normalise_login(text)
+    except InvalidInput:
+        raise _Malformed("a login name") from None
 
 
 def _position(text: str) -> int:
@@ -212,6 +243,8 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any], Any]] = {
     "from": ("since", _time, Annotated[Time, Meta(description="Recorded then or later.")]),
     "to": ("until", _time, Annotated[Time, Meta(description="Recorded earlier.")]),
     "address": ("address", _address, IpAddress),
+    "network": ("network", _network, Network),
+    "login": ("login", _login, LoginName),
     "after": ("after", _position, Annotated[Position, Meta(description="Behind this position.")]),
     "before": ("before", _position, Annotated[Position, Meta(description="Before this position.")]),
     "order": ("order", _order, Annotated[Order, Meta(description="The newest first, or last.")]),

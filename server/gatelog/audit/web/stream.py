@@ -48,7 +48,7 @@ RECHECK_S = 1.0
 PATIENCE_S = 30.0
 SEND_BUFFER_BYTES = 128 * 1024  # of the kernel's for one client: else it takes megabytes
 RETRY_MS = 2000  # how long a browser waits before it connects again
-FILTERS = ("user", "session", "type", "address", "after")
+FILTERS = ("user", "login", "session", "type", "address", "network", "after")
 
 _position = re.compile(r"[0-9]{1,19}", re.ASCII).fullmatch
 

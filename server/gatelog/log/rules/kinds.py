@@ -25,6 +25,13 @@ import msgspec
 from gatelog.log.rules.events import Event
 
 
+class Trace(msgspec.Struct, frozen=True):
+    """What the events of a command can be found by, besides what stands in their columns.
+
+    The log hands it on, and the kinds of state that keep such things know what is in it.
+    """
+
+
 class State(ABC):
     """The part of one kind of state that a batch is decided on, and what the batch changes of it.
 
@@ -34,7 +41,7 @@ class State(ABC):
     concerns: ClassVar[tuple[type[Event], ...]] = ()
 
     @abstractmethod
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         """Take in an event that concerns this kind. Raises LogDamaged for one that cannot be.
 
         ``trace``: what the caller gave to find the events of this command by, if anything.
@@ -122,7 +129,7 @@ class World:
             state = self._states[kind] = kind()
         return state  # type: ignore[return-value]  # it stands under its own type
 
-    def apply(self, event: Event, position: int = 0, trace: bytes | None = None) -> None:
+    def apply(self, event: Event, position: int = 0, trace: Trace | None = None) -> None:
         """Take the event in, and let every kind know that it concerns."""
         for kind in concerned(type(event)):
             self.of(kind).apply(event, position, trace)

@@ -30,7 +30,7 @@ from gatelog.errors import (
     Overloaded,
     SchemaMismatch,
 )
-from gatelog.log.rules.kinds import Command
+from gatelog.log.rules.kinds import Command, Trace
 from gatelog.log.store import sql
 from gatelog.log.store.batch import MAX_BATCH, Batch, Recorded, Submission, load_batch, recall
 from gatelog.log.store.database import LOST
@@ -89,7 +89,7 @@ class Appender:
             submission.fail(DatabaseUnavailable("The service stops."))
         await self._discard_connection()
 
-    def submit(self, command: Command, trace: bytes | None = None) -> asyncio.Future[Recorded]:
+    def submit(self, command: Command, trace: Trace | None = None) -> asyncio.Future[Recorded]:
         """Decide this command and append its events; the future is done when they are durable.
 
         ``trace`` is what its events can be found by, for the kinds of state that keep such things.

@@ -24,7 +24,7 @@ from gatelog.clock import moved_ahead
 from gatelog.errors import DatabaseUnavailable, EventIdConflict, GatelogError, Purged
 from gatelog.ids import derived_event_id
 from gatelog.log.rules import events as ev
-from gatelog.log.rules.kinds import Command, World
+from gatelog.log.rules.kinds import Command, Trace, World
 from gatelog.log.store.kinds import Writing, erasing, reading, writing
 from gatelog.log.store.reading import read_events
 
@@ -73,7 +73,7 @@ class Submission:
     )
 
     def __init__(
-        self, command: Command, waiter: asyncio.Future[Recorded], trace: bytes | None
+        self, command: Command, waiter: asyncio.Future[Recorded], trace: Trace | None
     ) -> None:
         self.command = command
         self.trace = trace

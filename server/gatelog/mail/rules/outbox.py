@@ -25,7 +25,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gatelog.log.rules.events import Event
-from gatelog.log.rules.kinds import Beside, State, World
+from gatelog.log.rules.kinds import Beside, State, Trace, World
 from gatelog.privacy.rules import NONCE_BYTES, UserErased
 
 HOUR_S = 3600
@@ -73,7 +73,7 @@ class Outbox(State):
         self.new: dict[UUID, Mail] = {}
         self.erased: list[UUID] = []
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if event.subject_id is not None:
             self.erased.append(event.subject_id)
             self.new = {k: v for k, v in self.new.items() if v.subject_id != event.subject_id}

@@ -19,25 +19,28 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from gatelog.clock import utc_now
 from gatelog.config import Config
-from gatelog.errors import InvalidInput, KeysUnavailable
+from gatelog.errors import KeysUnavailable
 from gatelog.log.rules import events as ev
 from gatelog.log.store.database import Database
 from gatelog.privacy.rules import (
     NONCE_BYTES,
     Client,
+    Origin,
     Personal,
     WrappedKey,
     address_index,
     blind_index,
     day_of,
     day_purpose,
+    found_by,
+    origin_of,
     person_of,
     seal,
     subject_purpose,
@@ -178,16 +181,20 @@ class PersonalData:
         """
         return address_index(address, await self._keyring.address_key())
 
-    async def index_of(self, client: Client) -> bytes | None:
-        """The same for a client, if it has an address that can be searched for."""
-        if client.address is None:
+    async def found_by(self, purpose: Literal["network", "login"], text: str) -> int:
+        """What the events are found by that have to do with this normalised network or login name
+        (``event_origins``). Raises KeysUnavailable.
+        """
+        return found_by(purpose, text, await self._keyring.address_key())
+
+    async def origin_of(self, client: Client, login: str | None = None) -> Origin | None:
+        """What an event of this client is found by, and of this login name if that is in it."""
+        if client.address is None and login is None:
             return None
         try:
-            return await self.address_index(client.address)
-        except InvalidInput:
-            return None
+            return origin_of(client.address, login, await self._keyring.address_key())
         except KeysUnavailable as error:
-            logger.error("an address is not indexed: %s", error)
+            logger.error("an event will not be found by address or login: %s", error)
             return None
 
     async def blind_indexes(self, texts: Mapping[str, str]) -> dict[str, bytes]:
@@ -241,7 +248,7 @@ class PersonalData:
 
     async def before_erasing(self, subject_id: UUID) -> None:
         """Clear what would take long under the lock of the log's head."""
-        await self._store.clear_addresses_of(subject_id)
+        await self._store.clear_origins_of(subject_id)
 
     async def sweep(self) -> int:
         """Destroy the day keys whose time is over; returns how many. Many may call it."""

@@ -5,7 +5,7 @@ Rules:
 - A key is here only as ciphertext; the master key that opens it is never in the database.
 - Nobody keeps what was read here: a key that is needed again is read again, so that a destroyed
   one is gone for every process at once. (The one exception is the key of the current day.)
-- The blind index over addresses goes with what it leads to.
+- The blind indexes over addresses, networks and login names go with what they lead to.
 """
 
 from __future__ import annotations
@@ -86,22 +86,20 @@ class KeyStore:
         async with self._database.acquire() as connection:
             destroyed = _count(await connection.execute(sql.DESTROY_DAY_KEYS, before))
             last: int = await connection.fetchval(sql.LAST_SEALED_FOR_NOBODY, before)
-            while _count(
-                await connection.execute(sql.CLEAR_NOBODYS_ADDRESSES, last, CLEARED_AT_ONCE)
-            ):
-                pass
+            for statement in (sql.CLEAR_NOBODYS_ADDRESSES, sql.CLEAR_NOBODYS_ORIGINS):
+                while _count(await connection.execute(statement, last, CLEARED_AT_ONCE)):
+                    pass
         return destroyed
 
-    async def clear_addresses_of(self, subject_id: UUID) -> None:
-        """Clear the blind index of a user, a bounded number of rows at a time.
+    async def clear_origins_of(self, subject_id: UUID) -> None:
+        """Clear the blind indexes of a user, a bounded number of rows at a time.
 
         Erasing does so too, but under the lock of the log's head, where many rows are too many.
         """
         async with self._database.acquire() as connection:
-            while _count(
-                await connection.execute(sql.CLEAR_ADDRESSES_OF, subject_id, CLEARED_AT_ONCE)
-            ):
-                pass
+            for statement in (sql.CLEAR_ADDRESSES_OF, sql.CLEAR_ORIGINS_OF):
+                while _count(await connection.execute(statement, subject_id, CLEARED_AT_ONCE)):
+                    pass
 
 
 def _count(status: str) -> int:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from gatelog.log.store.kinds import Kind, Read, Write
-from gatelog.privacy.rules import Addresses, CurrentMasterKey, SubjectKeys
+from gatelog.privacy.rules import Addresses, CurrentMasterKey, OriginRow, SubjectKeys
 from gatelog.privacy.store import sql
+
+ORIGIN_COLUMNS = 6
+
+
+def origin_columns(rows: Sequence[OriginRow]) -> tuple[list[object], ...]:
+    """Rows of ``event_origins`` as the arrays that statements take."""
+    return tuple([row[column] for row in rows] for column in range(ORIGIN_COLUMNS))
 
 
 def _enter_master_key(state: SubjectKeys, key_id: bytes | None) -> None:
@@ -57,6 +66,22 @@ ADDRESSES = Kind(
                 [position for _, position, _ in state.rows],
                 [person for _, _, person in state.rows],
             ),
+        ),
+        Write(
+            name="origins_erased",
+            statement=sql.ERASE_ORIGINS,
+            arguments=lambda state: (state.erased,),
+            before=True,
+        ),
+        Write(
+            name="origins_traced",
+            statement=sql.INSERT_ORIGINS,
+            arguments=lambda state: origin_columns(state.origins),
+        ),
+        Write(
+            name="traced",
+            statement=sql.MOVE_TRACED_TO,
+            arguments=lambda state: ([state.first - 1], [state.last]) if state.last else ([], []),
         ),
     ),
 )

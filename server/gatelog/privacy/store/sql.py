@@ -57,6 +57,53 @@ DELETE FROM event_addresses WHERE subject_id = $1 AND position <= (
         ORDER BY position LIMIT $2) AS first)
 """
 
+# The same of what they are found by besides. $1 up to this position, $2 how many
+CLEAR_NOBODYS_ORIGINS = """
+DELETE FROM event_origins WHERE subject_id IS NULL AND position <= (
+    SELECT max(position) FROM (
+        SELECT position FROM event_origins WHERE subject_id IS NULL AND position <= $1
+        ORDER BY position LIMIT $2) AS first)
+"""
+
+# And of a user. $1 user, $2 how many
+CLEAR_ORIGINS_OF = """
+DELETE FROM event_origins WHERE subject_id = $1 AND position <= (
+    SELECT max(position) FROM (
+        SELECT position FROM event_origins WHERE subject_id = $1
+        ORDER BY position LIMIT $2) AS first)
+"""
+
+# --- what older versions have not traced ---
+
+# Up to where events can be found by their origins, and where the log begins and ends.
+TRACED = """
+SELECT o.traced_to, h.position AS head, (SELECT COALESCE(max(up_to), 0) FROM purges) AS cut
+FROM log_head h, origins_head o
+"""
+
+# One process at a time, until its connection closes. $1 an arbitrary constant
+LOCK_TRACING = "SELECT pg_try_advisory_lock($1)"
+
+# Under the lock of the head, so that nobody is being erased: the origins of events that have none,
+# unless the key that opens them has gone. $1-$6 columns, $7 the day whose key opens it, of nobody's
+TRACE = """
+INSERT INTO event_origins (position, subject_id, near, middle, wide, login)
+SELECT t.position, t.subject_id, t.near, t.middle, t.wide, t.login
+FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+            $7::date[]) AS t (position, subject_id, near, middle, wide, login, day)
+WHERE CASE WHEN t.subject_id IS NULL
+      THEN EXISTS (SELECT FROM day_keys k WHERE k.day = t.day)
+           AND NOT EXISTS (SELECT FROM event_origins o
+                           WHERE o.subject_id IS NULL AND o.position = t.position)
+      ELSE EXISTS (SELECT FROM subject_keys k WHERE k.subject_id = t.subject_id)
+           AND NOT EXISTS (SELECT FROM event_origins o
+                           WHERE o.subject_id = t.subject_id AND o.position = t.position)
+      END
+"""
+
+# They can be found now, up to here. $1 from, $2 up to
+TRACED_TO = "UPDATE origins_head SET traced_to = $2 WHERE traced_to = $1"
+
 # --- rotation of the master key ---
 
 # One rotation at a time. $1 an arbitrary constant
@@ -107,6 +154,7 @@ VACUUM_ERASED = (
     "VACUUM challenges",
     "VACUUM subject_keys",
     "VACUUM event_addresses",
+    "VACUUM event_origins",
 )
 
 # --- what a batch reads and writes
@@ -126,4 +174,16 @@ INSERT INTO event_addresses (address_index, position, subject_id)
 SELECT address_index, position, subject_id
 FROM unnest({0}::bytea[], {1}::bigint[], {2}::uuid[]) AS t (address_index, position, subject_id)
 """
+INSERT_ORIGINS = """
+INSERT INTO event_origins (position, subject_id, near, middle, wide, login)
+SELECT position, subject_id, near, middle, wide, login
+FROM unnest({0}::bigint[], {1}::uuid[], {2}::bigint[], {3}::bigint[], {4}::bigint[], {5}::bigint[])
+     AS t (position, subject_id, near, middle, wide, login)
+"""
+# Nothing is missing up to the end of this batch, if nothing was up to its beginning; what a version
+# appends that knows of no origins stays behind. Arrays of one: where it begins after, and ends.
+MOVE_TRACED_TO = """
+UPDATE origins_head SET traced_to = ({1}::bigint[])[1] WHERE traced_to = ({0}::bigint[])[1]
+"""
+ERASE_ORIGINS = "DELETE FROM event_origins WHERE subject_id = ANY({0}::uuid[])"
 ERASE_ADDRESSES = "DELETE FROM event_addresses WHERE subject_id = ANY({0}::uuid[])"

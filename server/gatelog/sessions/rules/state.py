@@ -15,7 +15,7 @@ import msgspec
 
 from gatelog.errors import LogDamaged
 from gatelog.log.rules.events import Event, known
-from gatelog.log.rules.kinds import Need, State
+from gatelog.log.rules.kinds import Need, State, Trace
 from gatelog.sessions.rules.events import (
     EndReason,
     SessionEnded,
@@ -233,7 +233,7 @@ class Sessions(State):
     def count(self, subject_id: UUID) -> int:
         return len(self._of.get(subject_id, {}))
 
-    def apply(self, event: Event, position: int, trace: bytes | None) -> None:
+    def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         for change in evolve(event):
             digest = change.token_digest
             before = self._behind.get(digest)

@@ -1,0 +1,46 @@
+"""Every page, and what pages are made of."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gatelog.pages import front, layout, presence
+from gatelog.pages.account import account_routes
+from gatelog.pages.asof import asof_page_routes
+from gatelog.pages.assets import asset_routes
+from gatelog.pages.audit import audit_page_routes
+from gatelog.pages.data import data_routes
+from gatelog.pages.factors import factor_page_routes
+from gatelog.pages.front import front_routes
+from gatelog.pages.history import history_routes
+from gatelog.pages.join import join_routes
+from gatelog.pages.presence import presence_routes
+from gatelog.pages.recovery import recovery_page_routes
+from gatelog.pages.sign_in import sign_in_routes
+from gatelog.pages.tokens import token_page_routes
+
+
+def page_routes() -> list[web.RouteDef]:
+    """All of them."""
+    return [
+        *asset_routes(),
+        *presence_routes(),
+        *front_routes(),
+        *sign_in_routes(),
+        *join_routes(),
+        *recovery_page_routes(),
+        *account_routes(),
+        *factor_page_routes(),
+        *token_page_routes(),
+        *history_routes(),
+        *data_routes(),
+        *audit_page_routes(),
+        *asof_page_routes(),
+    ]
+
+
+def set_up_pages(app: web.Application) -> None:
+    """What pages find in the application: templates, and what they keep in mind."""
+    layout.set_up(app)
+    front.set_up(app)
+    app[presence.OPEN] = set()
