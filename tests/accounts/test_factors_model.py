@@ -429,12 +429,15 @@ class Logins(RuleBasedStateMachine):
         key = self.keys[which]
         known = {k.key.id for who in self.people for k in who.keys}
         offers = [
-            (who, q) for who in self.people for q in who.questions if q.public_key and q.session
+            (who, q, q.session)
+            for who in self.people
+            for q in who.questions
+            if q.public_key and q.session
         ]
         if not offers:
             return
-        who, question = dice.choice(offers)
-        found = self.a_session(dice) if dice.random() < 0.5 else (who, question.session)
+        who, question, asker = dice.choice(offers)
+        found = self.a_session(dice) if dice.random() < 0.5 else (who, asker)
         if found is None:
             return
         session = found[1]
@@ -572,7 +575,10 @@ class Logins(RuleBasedStateMachine):
         if not self.may_change(who, session):
             assert gone == "factor_login_required"
             return
-        (who.seeds if isinstance(factor, Seed) else who.keys).remove(factor)
+        if isinstance(factor, Seed):
+            who.seeds.remove(factor)
+        else:
+            who.keys.remove(factor)
         who.version += 1
         if not who.factors:
             self.spent += sorted(who.codes)
