@@ -24,7 +24,7 @@ from gatelog.accounts.rules.totp import code_of, step_at
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Acting
 from gatelog.accounts.service.factors import Enrolled
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.service.second_steps import FactorAnswer
 from gatelog.clock import put_ahead, utc_now
 from gatelog.config import Config

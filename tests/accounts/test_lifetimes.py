@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from gatelog.accounts.service.accounts import Accounts
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.clock import new_event_id, utc_now
 from gatelog.config import Config

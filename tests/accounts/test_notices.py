@@ -7,7 +7,7 @@ from base64 import b32decode
 import pytest
 from gatelog.accounts.rules.events import DeviceAdded
 from gatelog.accounts.rules.totp import code_of, step_at
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.service.notices import To
 from gatelog.config import Config
 from gatelog.errors import InvalidCredentials

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Actor, Ended
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.errors import DatabaseUnavailable, NotFound, OutcomeUnknown
 from gatelog.host.embedded import EmbeddedPostgres

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from gatelog.accounts.service.accounts import Accounts
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.config import Config
 from gatelog.errors import InvalidCredentials
 from gatelog.log.store.reading import StoredEvent, read_events

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import hdrs, web
 
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.service.second_steps import FactorAnswer
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.accounts.web.devices import device_tokens

@@ -26,7 +26,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.batch import Recorded
 from gatelog.log.store.database import Database
 from gatelog.log.store.reading import settle
-from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
+from gatelog.privacy.rules import UNKNOWN_CLIENT, Client, Personal
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.service.barrier import Barrier
 from gatelog.sessions.store.replica_place import boottime_ns
@@ -66,6 +66,11 @@ class Ended(msgspec.Struct, frozen=True):
 def client_of(actor: Actor | None) -> Client:
     """Where it is done from; nothing is known of an operator."""
     return actor.client if actor is not None else UNKNOWN_CLIENT
+
+
+def who(login: str | None, client: Client) -> Personal:
+    """What is sealed of somebody who acts: by name, and from where."""
+    return Personal(login, client.address, client.agent)
 
 
 def tell_nobody() -> None:

@@ -46,14 +46,14 @@ from gatelog.accounts.rules.factor_secrets import (
 from gatelog.accounts.rules.factors import RECOVERY_CODES, NewFactor
 from gatelog.accounts.rules.names import normalise_name
 from gatelog.accounts.rules.totp import key_uri, matching_step, written
-from gatelog.accounts.service.acting import Act, Acting, Actor, Ended, client_of
+from gatelog.accounts.service.acting import Act, Acting, Actor, Ended, client_of, who
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.notices import Notices
 from gatelog.accounts.service.passkeys import Answer, credential_digest
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
 from gatelog.errors import ChallengeOver, NotAuthenticated, NotFound, WrongCode
-from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Origin, Personal
+from gatelog.privacy.rules import NONCE_BYTES, UNKNOWN_CLIENT, Client, Origin
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import SessionEnded
 from gatelog.sessions.rules.record import Session
@@ -273,7 +273,7 @@ class UserFactors:
         )
         codes = _new_codes()
         command = EnrolFactor(
-            event=self._personal.sealed(event, _who(credential, client), credential.key),
+            event=self._personal.sealed(event, who(credential.login, client), credential.key),
             factor=NewFactor(
                 factor_id=factor_id,
                 subject_id=subject_id,
@@ -322,7 +322,7 @@ class UserFactors:
             factor=factors[factor_id].kind,
         )
         command = RemoveFactor(
-            event=self._personal.sealed(event, _who(credential, client), credential.key),
+            event=self._personal.sealed(event, who(credential.login, client), credential.key),
             session_id=session.session_id,
             end_others=end_others,
             mail=await self._notices.of("factor_removed", credential, client),
@@ -341,7 +341,7 @@ class UserFactors:
         credential = await self._credential(session)
         event = RecoveryCodesMade(**self._acting.about(subject_id, None), count=len(codes))
         command = MakeCodes(
-            event=self._personal.sealed(event, _who(credential, client), credential.key),
+            event=self._personal.sealed(event, who(credential.login, client), credential.key),
             session_id=session.session_id,
             codes=_digests(codes, subject_id),
             mail=await self._notices.of("codes_made", credential, client),
@@ -372,10 +372,6 @@ class UserFactors:
         mail = await self._notices.of("factor_removed", credential) if credential else None
         command = ResetFactors(event=event, mail=mail)
         return await self._acting.end(Act(command, await self._personal.origin_of(client)))
-
-
-def _who(credential: Credential, client: Client) -> Personal:
-    return Personal(credential.login, client.address, client.agent)
 
 
 def _new_codes() -> tuple[str, ...]:

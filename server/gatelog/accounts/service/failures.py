@@ -6,11 +6,11 @@ from uuid import UUID
 
 from gatelog.accounts.rules.events import FailureReason, LoginFailed
 from gatelog.accounts.rules.login import RecordLoginFailure
-from gatelog.accounts.service.acting import Act, Acting
+from gatelog.accounts.service.acting import Act, Acting, who
 from gatelog.accounts.service.throttling import Throttle
 from gatelog.accounts.store.users import Credential
 from gatelog.clock import new_event_id
-from gatelog.privacy.rules import Client, Personal
+from gatelog.privacy.rules import Client
 from gatelog.privacy.service.personal import PersonalData
 
 
@@ -40,7 +40,7 @@ class Failures:
             subject_id=credential.subject_id,
             reason=reason,
         )
-        personal = Personal(credential.login, client.address, client.agent)
+        personal = who(credential.login, client)
         command = RecordLoginFailure(
             event=self._personal.sealed(event, personal, credential.key),
             try_id=try_id,
@@ -54,7 +54,7 @@ class Failures:
     ) -> None:
         """The failure of somebody of whom nothing is known but what they typed."""
         event = LoginFailed(event_id=new_event_id(), occurred_at=self._acting.now(), reason=reason)
-        personal = Personal(login, client.address, client.agent)
+        personal = who(login, client)
         sealed = await self._personal.sealed_for_nobody(event, personal)
         await self._record(RecordLoginFailure(event=sealed, try_id=try_id), client, login)
 

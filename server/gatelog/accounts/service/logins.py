@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-import msgspec
 from msgspec.structs import replace
 
 from gatelog.accounts.rules.credentials import (
@@ -37,11 +36,12 @@ from gatelog.accounts.rules.login import (
     StartSession,
 )
 from gatelog.accounts.rules.proving import Proof
-from gatelog.accounts.service.acting import Act, Acting
+from gatelog.accounts.service.acting import Act, Acting, who
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.blocklist import common_passwords, context_words
 from gatelog.accounts.service.decoys import Decoys
 from gatelog.accounts.service.failures import Failures
+from gatelog.accounts.service.grants import Grant, started_session
 from gatelog.accounts.service.notices import Notices
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.accounts.service.throttling import Approach, Throttle
@@ -58,13 +58,11 @@ from gatelog.errors import (
     StaleMasterKey,
 )
 from gatelog.ids import derived_event_id
-from gatelog.log.store.batch import Recorded
 from gatelog.mail.rules.outbox import mailed
-from gatelog.privacy.rules import UNKNOWN_CLIENT, Client, Personal
+from gatelog.privacy.rules import UNKNOWN_CLIENT, Client
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.events import SessionStarted
 from gatelog.sessions.rules.record import Session
-from gatelog.sessions.rules.state import ActiveSession, PutSession, evolve
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 from gatelog.sessions.store.lookup import SessionList
@@ -72,19 +70,6 @@ from gatelog.sessions.store.lookup import SessionList
 BY_PASSWORD = ("pwd",)  # RFC 8176, section 2
 
 _Starting = StartSession | ChangeCredential | RenewSession
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """A fresh session and its token, which exists nowhere else.
-
-    ``position``: of the event that says so, of a changed password or of the session's start.
-    ``device`` is the token by which the device is known from now on, if it keeps one.
-    """
-
-    token: str
-    session: ActiveSession
-    position: int
-    device: str | None = None
 
 
 class Logins:
@@ -179,7 +164,7 @@ class Logins:
             event_id=new_event_id(), occurred_at=self._acting.now(), subject_id=subject_id
         )
         command = RegisterUser(
-            event=self._personal.sealed_with(event, _who(login, client), key),
+            event=self._personal.sealed_with(event, who(login, client), key),
             login=login,
             password_hash=await self._passwords.hash(password),
             key=wrapped,
@@ -356,7 +341,7 @@ class Logins:
             idle_s=lives.idle_s or None,
             amr=amr,
         )
-        return self._personal.sealed(event, _who(credential.login, client), credential.key)
+        return self._personal.sealed(event, who(credential.login, client), credential.key)
 
     async def forget_overdue(self) -> int:
         """Destroy the keys of failed logins whose time is over, and forget what was counted.
@@ -405,7 +390,7 @@ class Logins:
         first_id = derived_event_id(changed.event_id, 1)
         mail = await self._notices.of("password_changed", credential, client)
         command = ChangeCredential(
-            event=self._personal.sealed(changed, _who(credential.login, client), credential.key),
+            event=self._personal.sealed(changed, who(credential.login, client), credential.key),
             password_hash=password_hash,
             credential_version=credential.credential_version,
             session_id=session.session_id,
@@ -445,16 +430,4 @@ class Logins:
     async def _grant(self, token: str, command: _Starting, client: Client, login: str) -> Grant:
         origin = await self._personal.origin_of(client, login)
         recorded = await self._acting.start(Act(command, origin))
-        return Grant(token, _started(recorded), recorded.first)
-
-
-def _started(recorded: Recorded) -> ActiveSession:
-    for event in recorded.events:
-        for change in evolve(event):
-            if isinstance(change, PutSession):
-                return change.session
-    raise AssertionError("a login without a session")
-
-
-def _who(login: str | None, client: Client) -> Personal:
-    return Personal(login, client.address, client.agent)
+        return Grant(token, started_session(recorded), recorded.first)

@@ -38,7 +38,7 @@ from gatelog.accounts.rules.recovery import (
     SetPassword,
     VerifyAddress,
 )
-from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
+from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of, who
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.notices import Notices, To
 from gatelog.accounts.service.throttling import Throttle
@@ -117,7 +117,7 @@ class Recovery:
         approach = await self._throttle.recovering(login, client)
         self._throttle.refuse_again(approach)
         event = RecoveryAsked(event_id=new_event_id(), occurred_at=self._acting.now())
-        event = await self._personal.sealed_for_nobody(event, _who(login, client))
+        event = await self._personal.sealed_for_nobody(event, who(login, client))
         command = AskRecovery(event=event, admission=self._throttle.asking(approach))
         origin = await self._personal.origin_of(client, login)
         await self._throttle.record(approach, Act(command, origin))
@@ -265,7 +265,7 @@ class Recovery:
                 "password_set", To(link.subject_id, credential.login, to, key)
             )
         event = LinkUsed(**self._acting.about(link.subject_id, None), what=link.purpose)
-        event = self._personal.sealed_with(event, _who(credential.login, client), key)
+        event = self._personal.sealed_with(event, who(credential.login, client), key)
         command = SetPassword(event=event, digest=link.digest, password_hash=hashed, mail=mail)
         origin = await self._personal.origin_of(client, credential.login)
         return await self._acting.end(Act(command, origin))
@@ -310,7 +310,7 @@ class Recovery:
         token = self._new_token()
         event = LinkMade(**self._acting.about(subject_id, None), what="address")
         command = MakeLink(
-            event=self._personal.sealed_with(event, _who(credential.login, client), key),
+            event=self._personal.sealed_with(event, who(credential.login, client), key),
             digest=link_digest(token),
             sealed=_sealed(address, key, subject_id),
             mail=self._notices.mail(
@@ -328,7 +328,7 @@ class Recovery:
             raise LinkUnusable()
         event = MailAddressVerified(**self._acting.about(link.subject_id, None))
         command = VerifyAddress(
-            event=self._personal.sealed_with(event, _who(credential.login, client), key),
+            event=self._personal.sealed_with(event, who(credential.login, client), key),
             digest=link.digest,
             mail=await self._notices.of("address_changed", credential, client),
         )
@@ -345,7 +345,7 @@ class Recovery:
         credential, key = await self._own(subject_id)
         event = MailAddressRemoved(**self._acting.about(subject_id, None))
         command = RemoveAddress(
-            event=self._personal.sealed_with(event, _who(credential.login, client), key),
+            event=self._personal.sealed_with(event, who(credential.login, client), key),
             mail=await self._notices.of("address_changed", credential, client),
         )
         origin = await self._personal.origin_of(client, credential.login)
@@ -367,7 +367,3 @@ def _sealed(address: str | None, key: bytes, subject_id: UUID) -> bytes | None:
     if address is None:
         return None
     return seal_address(address, key, subject_id, os.urandom(NONCE_BYTES))
-
-
-def _who(login: str, client: Client) -> Personal:
-    return Personal(login, client.address, client.agent)

@@ -30,7 +30,8 @@ from gatelog.accounts.rules.totp import matching_step
 from gatelog.accounts.service.acting import Acting
 from gatelog.accounts.service.asking import Asking
 from gatelog.accounts.service.failures import Failures
-from gatelog.accounts.service.logins import Grant, Logins
+from gatelog.accounts.service.grants import Grant
+from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.passkeys import (
     Answer,
     credential_digest,

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gatelog.accounts.rules.credentials import MAX_LOGIN_LENGTH, MAX_PASSWORD_LENGTH
-from gatelog.accounts.service.logins import Grant
+from gatelog.accounts.service.grants import Grant
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.accounts.web.asked import REFUSED_OR_ASKED, asked
 from gatelog.accounts.web.devices import COOKIES_ARE_SET, device_tokens, set_device_cookie
