@@ -127,11 +127,14 @@ async def test_only_what_is_asked_for(quick: Service, auditor: str) -> None:
     await quick.register("bob")
     bob = (await quick.log_in("bob")).json["user_id"]
     session = (await quick.get("/v1/me", cookie=auditor)).json["session_id"]
-    failed, started = "login_failed", "session_started"
+    failed, started, device = "login_failed", "session_started", "device_added"
     queries = {
         "?type=login_failed": ([failed, failed], [failed, failed]),
         "?type=login_failed&type=user_enabled": ([failed, failed], [failed, failed]),
-        f"?user={bob}": ([failed, started], ["user_registered", started, failed, started]),
+        f"?user={bob}": (
+            [failed, started, device],
+            ["user_registered", started, failed, started, device],
+        ),
         f"?user={bob}&type=login_failed": ([failed], [failed]),
         f"?session={session}": ([], [started]),
         "?address=127.0.0.1&type=login_failed": ([failed, failed], [failed, failed]),

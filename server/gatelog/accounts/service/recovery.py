@@ -42,7 +42,7 @@ from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, En
 from gatelog.accounts.service.logins import Logins
 from gatelog.accounts.service.notices import Notices, To
 from gatelog.accounts.service.throttling import Throttle
-from gatelog.accounts.service.users import check_roles
+from gatelog.accounts.service.users import check_role
 from gatelog.accounts.store.links import LinkStore, Waiting
 from gatelog.accounts.store.users import Credential, Users
 from gatelog.clock import new_event_id, new_random_id
@@ -201,9 +201,10 @@ class Recovery:
         """Create a user without a password, and a link by which they choose one.
 
         With an ``address``, it is sent there, which the link verifies; else it is handed out.
-        Raises LoginTaken, InvalidInput, RecoveryClosed where no mail is sent.
+        Raises LoginTaken, InvalidInput, NoSuchRole, RecoveryClosed where no mail is sent.
         """
-        check_roles(roles, self._config.role_names)
+        for role in roles:
+            check_role(role, self._config.role_names)
         if address is not None and not self._config.mails:
             raise RecoveryClosed("No mail is sent here; invite without an address.")
         login, address = normalise_login(login), check_address(address) if address else None

@@ -6,7 +6,7 @@ from where, is sealed into the event under the key of that person.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TypeVar
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from gatelog.accounts.rules.users import is_admin
 from gatelog.accounts.service.acting import NO_SUCH_USER, Act, Acting, Actor, Ended, client_of
 from gatelog.accounts.store.users import Credential, ListedUser, Users
 from gatelog.config import Config
-from gatelog.errors import InvalidInput, NoSuchRole, NotFound
+from gatelog.errors import NoSuchRole, NotFound
 from gatelog.log.rules import events as ev
 from gatelog.log.store.batch import Recorded
 from gatelog.privacy.rules import UserErased
@@ -131,15 +131,6 @@ class Administration:
     async def _end(self, command: ChangeUser | EraseUser, by: Actor | None) -> Ended:
         origin = await self._personal.origin_of(client_of(by))
         return await self._acting.end(Act(command, origin))
-
-
-def check_roles(roles: Iterable[str], known: Collection[str]) -> None:
-    """Raises InvalidInput for a role of a new user that is none of these."""
-    for role in roles:
-        try:
-            check_role(role, known)
-        except NoSuchRole as error:
-            raise InvalidInput(str(error)) from error
 
 
 def check_role(role: str, known: Collection[str]) -> None:

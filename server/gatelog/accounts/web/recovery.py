@@ -21,6 +21,7 @@ from gatelog.errors import (
     InvalidInput,
     LinkUnusable,
     LoginTaken,
+    NoSuchRole,
     RecentLoginRequired,
     RecoveryClosed,
     TooManyAttempts,
@@ -168,7 +169,7 @@ async def reset(request: web.Request) -> web.StreamResponse:
 @describes(
     body=Invitation,
     returns={201: Link},
-    raises=(InvalidInput, LoginTaken, RecoveryClosed, RecentLoginRequired),
+    raises=(InvalidInput, LoginTaken, NoSuchRole, RecoveryClosed, RecentLoginRequired),
 )
 async def invite(request: web.Request) -> web.StreamResponse:
     """Create a user, who chooses a password by a link."""
