@@ -229,6 +229,43 @@ async def test_what_people_write_is_text(site: Site, browser: Browser) -> None:
     await visiting(site, browser, walk)
 
 
+async def test_by_keyboard_alone(site: Site, browser: Browser) -> None:
+    """Search, open what was found, and get to the key field of Verify."""
+    await site.log_in("alice")
+
+    def focused(page: Page) -> str:
+        return str(page.evaluate("document.activeElement.id || document.activeElement.innerText"))
+
+    def tab_to(page: Page, what: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if focused(page) == what:
+                return
+        raise AssertionError(what)
+
+    def walk(visit: Visit) -> None:
+        page = visit.sign_in("olga")
+        page.goto(f"{site.origin}{PATH}")
+        tab_to(page, "Skip to the content")
+        page.keyboard.press("Enter")
+        tab_to(page, "f-login")
+        page.keyboard.type("alice")
+        page.keyboard.press("Enter")
+        expect(rows(page)).to_have_count(2)
+        position = page.locator("#events a").first.inner_text()
+        tab_to(page, position)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_contain_text(f"Event {position}")
+        tab_to(page, "entry")
+        tab_to(page, "key")
+        page.keyboard.type("no key")
+        tab_to(page, "Verify")
+        page.keyboard.press("Enter")
+        expect(page.locator("#verified")).to_contain_text("This is no public key of a log")
+
+    await visiting(site, browser, walk)
+
+
 async def test_reading_is_recorded(site: Site) -> None:
     token = await site.token("olga")
     await site.get(PATH, headers=HTML, cookie=token)

@@ -25,6 +25,9 @@ PICTURES: dict[str, tuple[str | None, str, str]] = {
     "sign-in": (None, "/login", "light"),
     "account": ("alice", "/account", "light"),
     "history": ("alice", "/account/history", "dark"),
+    "audit": ("olga", "/console/audit", "light"),
+    "event": ("olga", "/console/audit/1", "dark"),
+    "as-of": ("olga", "/console/as-of", "light"),
 }
 
 

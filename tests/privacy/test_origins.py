@@ -32,6 +32,7 @@ from tests.privacy.people import (
     log_of,
     session_of,
 )
+from tests.proofs.sealing import tampering
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -273,6 +274,23 @@ async def test_without_the_master_key_nothing_counts_as_traced(
     with pytest.raises(KeysUnavailable):
         await Tracing(pool, PersonalData(other, pool)).catch_up()
     assert (await read_traced(connection)).to == 0
+
+
+async def test_a_damaged_event_holds_nothing_up(
+    *,
+    accounts: Accounts,
+    connection: Connection,
+    database: Dsns,
+    owner: Connection,
+    catching_up: Tracing,
+) -> None:
+    for _ in range(3):
+        await fail(accounts, "nobody", HOME)
+    async with tampering(database) as hand:
+        await hand.execute("UPDATE events SET entry = 'no event' WHERE position = 2")
+    await forget(owner)
+    assert await catching_up.catch_up() == 3
+    assert [row[0] for row in await found(connection)] == [1, 3]
 
 
 async def test_it_goes_on_beside_the_service(

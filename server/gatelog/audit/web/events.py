@@ -26,6 +26,7 @@ from msgspec import Meta
 from multidict import MultiMapping
 
 from gatelog.accounts.rules.credentials import normalise_login
+from gatelog.accounts.web.logins import LoginName
 from gatelog.audit.rules.shown import (
     MAX_PAGE,
     MAX_POSITION,
@@ -96,8 +97,8 @@ Network = Annotated[
         examples=["10.0.0.0/8", "2001:db8::/32"],
     ),
 ]
-LoginName = Annotated[
-    str,
+Login = Annotated[
+    LoginName,
     Meta(description="With this login name in it, as it was given; also one that nobody has."),
 ]
 PageCursor = Annotated[
@@ -244,7 +245,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any], Any]] = {
     "to": ("until", _time, Annotated[Time, Meta(description="Recorded earlier.")]),
     "address": ("address", _address, IpAddress),
     "network": ("network", _network, Network),
-    "login": ("login", _login, LoginName),
+    "login": ("login", _login, Login),
     "after": ("after", _position, Annotated[Position, Meta(description="Behind this position.")]),
     "before": ("before", _position, Annotated[Position, Meta(description="Before this position.")]),
     "order": ("order", _order, Annotated[Order, Meta(description="The newest first, or last.")]),

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gatelog.errors import GatelogError
+from gatelog.errors import GatelogError, LogDamaged
+from gatelog.log.rules import events as ev
 from gatelog.log.store.database import Database
-from gatelog.log.store.reading import read_events
+from gatelog.log.store.reading import StoredEvent, read_events
 from gatelog.privacy.rules import Client, Origin, day_of, origin_row, person_of
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.store.tracing import Traced, read_traced, tracing, write_origins
@@ -32,6 +33,17 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
 AT_ONCE = 250  # events: some milliseconds under the lock of the head
+
+
+def _readable(stored: Sequence[StoredEvent]) -> list[tuple[int, ev.Event]]:
+    """These events with their positions, without those that are damaged: nothing is found by them,
+    and they are no reason to find nothing by the others.
+    """
+    readable = []
+    for row in stored:
+        with suppress(LogDamaged):
+            readable.append((row.position, row.event()))
+    return readable
 
 
 class Tracing:
@@ -47,11 +59,14 @@ class Tracing:
         0 when there are none, or while somebody else does it. Raises KeysUnavailable, Unavailable.
         """
         async with self._database.acquire() as connection:
-            if not (await read_traced(connection)).missing:
-                return 0
+            missing = (await read_traced(connection)).missing
+        if not missing:
+            return 0
         await self._personal.ready()
         done = 0
         async with tracing(self._database) as own:
+            if own is not None:
+                logger.info("%d events are to be made findable by network and login", missing)
             while own is not None and (traced := await read_traced(own)).missing:
                 began = time.monotonic()
                 count = await self._step(own, traced)
@@ -65,15 +80,15 @@ class Tracing:
         stored = await read_events(connection, traced.reached, AT_ONCE)
         if not stored or stored[0].position != traced.reached + 1:
             return 0  # purged just now: the next look knows
-        events = [row.event() for row in stored]
+        events = _readable(stored)
         rows = []
-        personal = await self._personal.open_personal(events)
-        for row, event, known in zip(stored, events, personal, strict=True):
+        personal = await self._personal.open_personal([event for _, event in events])
+        for (position, event), known in zip(events, personal, strict=True):
             if known is None:
                 continue
             origin = await self._personal.origin_of(Client(known.address), known.login)
             if origin is not None and origin != Origin(origin.address):
-                rows.append((origin_row(row.position, person_of(event), origin), day_of(event)))
+                rows.append((origin_row(position, person_of(event), origin), day_of(event)))
         await write_origins(connection, rows, traced, stored[-1].position)
         return len(stored)
 
