@@ -29,9 +29,15 @@ BELOW: dict[str, Whose] = {
     "/pages/": "everybody",
     "/v1/audit/": "auditor",
     "/v1/log/": "auditor",
-    "/v1/users/": "admin",
+    "/v1/active_sessions": "auditor",
+    "/v1/overview": "auditor",
+    "/v1/users": "admin",
 }
 WHOSE: dict[str, Whose] = {
+    "GET /v1/users": "auditor",
+    "GET /v1/users/{user_id}": "auditor",
+    "DELETE /v1/active_sessions/{session_id}": "admin",
+    "POST /v1/active_sessions/end_all": "admin",
     "POST /v1/register_user": "everybody",
     "POST /v1/login_user": "everybody",
     "POST /v1/login_factor": "everybody",
@@ -109,11 +115,12 @@ class Route(msgspec.Struct, frozen=True):
 
     @property
     def whose(self) -> Whose | None:
-        for prefix, whose in BELOW.items():
-            if self.written.startswith(prefix):
-                return whose
         method = "GET" if self.method == "HEAD" else self.method
-        return WHOSE.get(f"{method} {self.written}")
+        said = WHOSE.get(f"{method} {self.written}")
+        if said is not None:
+            return said
+        below = (whose for prefix, whose in BELOW.items() if self.written.startswith(prefix))
+        return next(below, None)
 
 
 def routes_of(app: web.Application) -> list[Route]:

@@ -23,6 +23,7 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
 from gatelog.clock import utc_now_ns
 from gatelog.config import Config
+from gatelog.console.service.console import Console, make_console
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges, ProcessGauges
 from gatelog.kinds import register_all
@@ -65,6 +66,7 @@ class Services(msgspec.Struct, frozen=True):
     gauges: HostGauges
     session_data: SessionData
     identity_signer: IdentitySigner
+    console: Console
     tells: tuple[Callable[[], None], ...] = ()
 
 
@@ -118,6 +120,7 @@ async def open_services(
             gauges=_gauges(config, log, check),
             session_data=SessionData(config, database),
             identity_signer=signer,
+            console=make_console(config, log, audit.personal),
             tells=(
                 MemoryChecks(lambda: check.replica.answered).tell,
                 ProcessGauges(
