@@ -26,6 +26,7 @@ Whose = Literal["everybody", "user", "auditor", "admin"]
 # Everything below these paths is for auditors and administrators, or for the latter only.
 BELOW: dict[str, Whose] = {
     "/account": "user",
+    "/console": "auditor",
     "/pages/": "everybody",
     "/v1/audit/": "auditor",
     "/v1/log/": "auditor",
@@ -38,6 +39,7 @@ WHOSE: dict[str, Whose] = {
     "GET /v1/users/{user_id}": "auditor",
     "DELETE /v1/active_sessions/{session_id}": "admin",
     "POST /v1/active_sessions/end_all": "admin",
+    "GET /console/users/new": "admin",
     "POST /v1/register_user": "everybody",
     "POST /v1/login_user": "everybody",
     "POST /v1/login_factor": "everybody",
@@ -119,6 +121,8 @@ class Route(msgspec.Struct, frozen=True):
         said = WHOSE.get(f"{method} {self.written}")
         if said is not None:
             return said
+        if method != "GET" and self.written.startswith("/console"):
+            return "admin"  # an auditor changes nothing
         below = (whose for prefix, whose in BELOW.items() if self.written.startswith(prefix))
         return next(below, None)
 

@@ -35,7 +35,13 @@ class Section(msgspec.Struct, frozen=True):
 
 # In the order in which they are shown. A page below a section's path is in that section; of
 # several, the longest counts.
-SECTIONS: Final = (Section("/account", "My account"),)
+_READERS: Final = frozenset({"auditor", "admin"})
+SECTIONS: Final = (
+    Section("/account", "My account"),
+    Section("/console/", "Overview", _READERS),
+    Section("/console/users", "Users", _READERS),
+    Section("/console/sessions", "Sessions", _READERS),
+)
 
 
 class Frame(msgspec.Struct, frozen=True):
