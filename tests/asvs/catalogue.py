@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-NO_PAGES: Final = "There are no pages: the service is an HTTP API, and forms are its applications'."
 NO_FEDERATION: Final = (
     "There is no federation: the service takes no other's word for who somebody is, and gives no"
     " assertion that outlives a request. A proxy or application behind it asks for each request"
@@ -59,6 +58,19 @@ ASVS: Final = (
         ),
     ),
     Section(
+        "V3.4",
+        "Browser Security Mechanism Headers",
+        (
+            _of("V3.4.1", 1, "Browsers are told to come by TLS alone."),
+            _of("V3.4.2", 1, "Other origins read only what they are meant to."),
+            _of("V3.4.3", 2, "A content security policy says what may run in a page."),
+            _of("V3.4.4", 2, "No answer is taken for another type than it says."),
+            _of("V3.4.5", 2, "Other hosts are not told the address of a page."),
+            _of("V3.4.6", 2, "A page says who may embed it."),
+            _of("V3.4.8", 3, "A page keeps to itself what other windows may do with it."),
+        ),
+    ),
+    Section(
         "V3.5",
         "Browser Origin Separation",
         (
@@ -92,13 +104,8 @@ ASVS: Final = (
             _of("V6.2.3", 1, "A change takes the current password and the new one."),
             _of("V6.2.4", 1, "New passwords are compared with 3,000 common ones that would pass."),
             _of("V6.2.5", 1, "Any characters may be used, and none must be."),
-            _of("V6.2.6", 1, "Fields for passwords hide what is typed.", absent=NO_PAGES),
-            _of(
-                "V6.2.7",
-                1,
-                "Pasting and password managers are not hindered.",
-                absent=f"{NO_PAGES} It takes what a manager makes: see V6.2.5 and V6.2.9.",
-            ),
+            _of("V6.2.6", 1, "Fields for passwords hide what is typed."),
+            _of("V6.2.7", 1, "Pasting and password managers are not hindered."),
             _of("V6.2.8", 1, "The password is verified as it came, uncut and with its case."),
             _of("V6.2.9", 2, "Passwords of 64 characters are taken."),
             _of("V6.2.10", 2, "Passwords do not expire with time."),
@@ -249,12 +256,7 @@ ASVS: Final = (
             _of("V7.4.1", 1, "A session that has ended is not accepted anywhere."),
             _of("V7.4.2", 1, "Disabling or deleting an account ends its sessions."),
             _of("V7.4.3", 2, "Other sessions can be ended when a credential has changed."),
-            _of(
-                "V7.4.4",
-                2,
-                "Every page has a visible way to log out.",
-                absent=f"{NO_PAGES} Logging out is one request, by GET or POST.",
-            ),
+            _of("V7.4.4", 2, "Every page has a visible way to log out."),
             _of("V7.4.5", 2, "Administrators can end the sessions of a user."),
         ),
     ),

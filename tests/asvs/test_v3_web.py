@@ -7,6 +7,7 @@ from http.cookies import Morsel, SimpleCookie
 from typing import TYPE_CHECKING
 
 import pytest
+from gatelog.pages.assets import assets
 
 from tests.serving import NEW_PASSWORD, PASSWORD, SECURE_HOST, Answer, Service
 
@@ -130,9 +131,10 @@ async def test_v3_5_1(alice: Service, connection: Connection, how: str) -> None:
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
 )
 async def test_v3_5_2(alice: Service, content_type: str | None) -> None:
-    """What has a body takes ``application/json`` alone (415), which no form can send and for which
-    a browser asks first; such a preflight is answered for configured origins only. It is no more
-    than a second lock: the origin is looked at in any case (V3.5.1)."""
+    """What has a body takes ``application/json`` alone in the API (415), which no form can send and
+    for which a browser asks first; such a preflight is answered for configured origins only. It is
+    no more than a second lock: the origin is looked at in any case (V3.5.1), of a page's form with
+    a session or without."""
     body = json.dumps({"login": "alice", "password": PASSWORD}).encode()
     headers = {"Content-Type": content_type} if content_type else {}
     refused = await alice.post("/v1/login_user", data=body, headers=headers)
@@ -168,3 +170,75 @@ async def test_v3_5_3(alice: Service, connection: Connection) -> None:
     assert await connection.fetchval("SELECT count(*) FROM events") == before
     here = {"Sec-Fetch-Site": "same-origin"}
     assert (await alice.get("/v1/logout_user", cookie=token, headers=here)).json["ended"] == 1
+
+
+# --- V3.4: of pages
+
+HTML = {"Accept": "text/html"}
+PAGES = ("/", "/login", "/register", "/account", "/account/data")
+
+
+async def pages(alice: Service, **headers: str) -> list[Answer]:
+    """Pages for who is signed in, as a browser behind TLS gets them."""
+    token = await alice.token()
+    jar = {"Cookie": f"__Host-gatelog={token}", **SECURE_HOST, **HTML, **headers}
+    found = [await alice.get(path, headers=jar) for path in PAGES]
+    return [answer for answer in found if answer.status == 200]
+
+
+async def test_v3_4_1(alice: Service) -> None:
+    """Every page, and every answer to a login or logout, tells a browser elsewhere to come by TLS
+    alone for a year (``GATELOG_HSTS_S``)."""
+    shown = await pages(alice)
+    assert len(shown) == 4
+    for answer in (*shown, await alice.log_in(headers=SECURE_HOST)):
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+async def test_v3_4_2(alice: Service) -> None:
+    """No origin is allowed to read anything, unless ``GATELOG_CORS_ORIGINS`` names it; the pages'
+    files and pages say that they are for their own origin (``Cross-Origin-Resource-Policy``)."""
+    for answer in await pages(alice, Origin=EVIL):
+        assert not [name for name in answer.headers if name.startswith("Access-Control-Allow")]
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+async def test_v3_4_3(alice: Service) -> None:
+    """Every page has a policy: nothing by default, scripts, styles and pictures from its own files,
+    no ``base``, no plug-in, no script or style in the page, no markup that is made of text (Trusted
+    Types). Errors have it as well."""
+    broken = await alice.post("/login", headers=HTML)
+    assert broken.status == 415
+    for answer in (*await pages(alice), broken):
+        policy = answer.headers["Content-Security-Policy"]
+        said = dict(part.strip().partition(" ")[::2] for part in policy.split(";"))
+        assert said["default-src"] == said["base-uri"] == "'none'"
+        assert said["script-src"] == said["style-src"] == said["form-action"] == "'self'"
+        assert said["require-trusted-types-for"] == "'script'"
+
+
+async def test_v3_4_4(alice: Service) -> None:
+    """Pages, and what they are made of, say ``X-Content-Type-Options: nosniff``."""
+    (page, *_), known = await pages(alice), assets()
+    files = [await alice.get(known.url(name)) for name in known.files]
+    for answer in (page, *files):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_v3_4_5(alice: Service) -> None:
+    """Every page says ``Referrer-Policy: same-origin``: another host is told nothing. Our own is
+    told where a form stood, so that its answer leads back there."""
+    for answer in await pages(alice):
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+
+
+async def test_v3_4_6(alice: Service) -> None:
+    """No page is embedded, by nobody: ``frame-ancestors 'none'``."""
+    for answer in await pages(alice):
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+
+
+async def test_v3_4_8(alice: Service) -> None:
+    """Every page says ``Cross-Origin-Opener-Policy: same-origin``."""
+    for answer in await pages(alice):
+        assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"

@@ -16,6 +16,7 @@ from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
+from gatelog.pages.assets import assets
 from gatelog.testing.moving import MovedClock
 
 from tests.asvs.conftest import AddUser
@@ -187,6 +188,43 @@ async def test_v6_2_5(config: Config, database: Dsns, password: str) -> None:
     own = msgspec.structs.replace(config, password_min_length=14)
     async with serving(create_app(own, database.app), own) as service:
         await taken_twice(service, password)
+
+
+PASSWORD_PAGES = ("/login", "/register", "/first", "/welcome", "/account/password")
+
+
+async def password_fields(site: Service) -> list[str]:
+    """Each field for a password, of each page that has one."""
+    found = []
+    for path in PASSWORD_PAGES:
+        token = await site.token() if path.startswith("/account") else None
+        page = await site.get(path, headers={"Accept": "text/html"}, cookie=token)
+        fields = re.findall(r"<input[^>]*name=\"\w*password\"[^>]*>", page.body.decode())
+        assert fields or path == "/first", path
+        found += fields
+    return found
+
+
+async def test_v6_2_6(service: Service) -> None:
+    """Every field for a password on a page is one (``type="password"``), and comes back empty from
+    a form that was refused."""
+    first = await service.get("/first", headers={"Accept": "text/html"})
+    assert b'type="password"' in first.body
+    await service.register()
+    for field in await password_fields(service):
+        assert 'type="password"' in field
+        assert "value" not in field
+
+
+async def test_v6_2_7(alice: Service) -> None:
+    """No script of a page looks at what is pasted or typed into a password, and each field tells a
+    manager what it is for (``autocomplete``). The service takes what a manager makes (V6.2.5,
+    V6.2.9)."""
+    for field in await password_fields(alice):
+        assert re.search(r'autocomplete="(current|new)-password"', field), field
+        assert "maxlength" not in field
+    scripts = b"".join(text for name, text in assets().files.items() if name.endswith(".js"))
+    assert scripts and b"paste" not in scripts and b"onkey" not in scripts
 
 
 async def test_v6_2_8(alice: Service) -> None:

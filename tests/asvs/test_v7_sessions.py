@@ -15,6 +15,7 @@ from gatelog import recent_login
 from gatelog.config import Config, settings_of
 from gatelog.hosting.app import create_app
 from gatelog.hosting.services import open_services
+from gatelog.pages.routes import page_routes
 from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.tokens import new_token
 from gatelog.testing.moving import MovedClock
@@ -242,6 +243,21 @@ async def test_v7_4_3(alice: Service, elsewhere: Service) -> None:
     assert await statuses(alice, elsewhere, token=change.token) == {200}
 
 
+async def test_v7_4_4(alice: Service) -> None:
+    """Every page for who is signed in has a button to sign out, in its head. Over the API logging
+    out is one request, by GET or POST."""
+    token = await alice.token()
+    shown = 0
+    for route in page_routes():
+        if route.method != "GET" or "{" in route.path or route.path == "/account/presence":
+            continue
+        page = await alice.get(route.path, headers={"Accept": "text/html"}, cookie=token)
+        if page.headers.get("Content-Type", "").startswith("text/html") and page.status == 200:
+            assert b'action="/logout"' in page.body, route.path
+            shown += 1
+    assert shown >= len(("sessions", "password", "factors", "tokens", "address", "history"))
+
+
 async def test_v7_4_5(alice: Service, elsewhere: Service, root: str) -> None:
     """Administrators list the sessions of any user and end them
     (``POST /v1/users/{id}/sessions/end_all``); operators do it by command (``gatelog session
@@ -330,8 +346,9 @@ async def test_v7_5_3(bank: Service, gatelog_clock: MovedClock) -> None:
 
 
 async def test_v7_6_2(service: Service, add_user: AddUser) -> None:
-    """A session begins when login and password are sent for it, by POST and in JSON, and never by
-    the way: registering makes none, nor does any GET, and no form of another site can send it."""
+    """A session begins when login and password are sent for it, by POST, and never by the way:
+    registering over the API makes none, nor does any GET, and no form of another site can send it.
+    Who makes an account on a page is signed in with it, and sees so."""
     registered = await service.register()
     assert registered.status == 201
     assert "Set-Cookie" not in registered.headers

@@ -77,7 +77,6 @@ def _command(name: str, directory: Path, ports: dict[str, int], wanted: Sequence
     path = f"{sysconfig.get_path('scripts')}:/usr/sbin:/usr/bin"  # Envoy comes as a package
     program = shutil.which(name, path=path)
     assert program, f"install {name} (apt-get install {name}): it is tried for real here"
-    write("login.html", "html")
     if name == "nginx":
         (directory / "logs").mkdir()
         words = f"daemon off; pid {directory}/pid; error_log stderr;"

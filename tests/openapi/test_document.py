@@ -15,6 +15,7 @@ from gatelog.hosting.app import create_app
 from gatelog.hosting.docs import DOCUMENT_PATH, PAGE, PAGE_PATH, POLICY
 from gatelog.hosting.openapi import document
 from gatelog.hosting.operations import METHODS
+from gatelog.hosting.routes import own_pages
 from gatelog.http.nowhere import Nowhere
 from gatelog.kinds import register_all
 from openapi_spec_validator import validate
@@ -73,6 +74,9 @@ def test_every_route_is_described(app: web.Application, told: dict[str, Any]) ->
         for method in (METHODS if route.method == "*" else (route.method,))
     }
     parts = {path for path, _ in PAGE.values()} - {PAGE_PATH}  # files of the page
+    for_people = web.Application()
+    for_people.add_routes(own_pages(ALL))
+    parts |= {resource.canonical for resource in for_people.router.resources()}
     described = {(method, path) for method, path, _ in operations(told)}
     assert described == {(method, path) for method, path in routes if path not in parts}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -14,16 +15,24 @@ from gatelog.http.guard import public
 from gatelog.pages.assets import assets
 from gatelog.pages.door import login_path, own_path
 from gatelog.pages.sign_in import way_back
-from playwright.sync_api import expect
+from playwright.sync_api import Error, Page, expect
 
 from tests.browser import Browser
 from tests.conftest import Dsns
-from tests.pages.site import HTML, Site, Visit, another, visiting
+from tests.pages.site import FORM, HTML, MOST_MOVED, MOVED, Site, Visit, another, visiting
 from tests.serving import PASSWORD, Service, serving
 
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 OTHER_SITE = {"Origin": "https://evil.example"}
 LOGIN = f"login=alice&password={PASSWORD.replace(' ', '+')}&return_to="
+
+
+async def test_what_is_nowhere_is_a_page_for_people_alone(site: Site) -> None:
+    assert (await site.get("/nothing-here")).code == "not_found"
+    assert (await site.get("/v1/nothing", headers={"Accept": "application/json"})).status == 404
+    shown = await site.get("/nothing-here", headers=HTML)
+    assert (shown.status, shown.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    wrong = await site.post("/v1/me", headers=HTML)
+    assert (wrong.status, wrong.headers["Allow"]) == (405, "GET,HEAD")
 
 
 async def test_programs_still_get_a_problem_at_the_root(site: Site) -> None:
@@ -38,12 +47,10 @@ async def test_programs_still_get_a_problem_at_the_root(site: Site) -> None:
 
 async def test_every_page_says_what_may_run_in_it(site: Site) -> None:
     token = await site.token()
-    for path in ("/", "/login", "/account", "/nothing-here"):
+    for path in ("/", "/login?why=another", "/account", "/nothing-here"):
         shown = await site.get(path, headers=HTML, cookie=token)
         policy = shown.headers.get("Content-Security-Policy", "")
-        if path == "/nothing-here":
-            assert shown.code == "not_found"
-            continue
+        assert shown.status == (404 if path == "/nothing-here" else 200)
         assert "default-src 'none'" in policy
         assert "script-src 'self';" in policy
         assert "frame-ancestors 'none'" in policy
@@ -97,7 +104,8 @@ async def test_who_is_not_in_is_sent_to_sign_in_and_back(site: Site) -> None:
 )
 def test_nobody_is_sent_anywhere_else(text: str) -> None:
     config = Config(login_url="https://app.example/login")
-    assert way_back(config, text) == "/account"
+    assert way_back(config, text) == "/"
+    assert way_back(Config(), text) == "/account"
 
 
 def test_where_one_may_come_back_to() -> None:
@@ -184,6 +192,42 @@ async def test_in_and_out(site: Site, browser: Browser, scripts: bool, scheme: s
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
     await visiting(site, browser, walk, java_script_enabled=scripts, color_scheme=scheme)
+
+
+FAULTS = (
+    "document.querySelector('h1').remove()",
+    "document.querySelector('main').append(document.createElement('input'))",
+    "document.querySelector('main').append(Object.assign(document.createElement('canvas'),"
+    " { width: 3000 }))",
+    "document.querySelector('label').remove()",
+    "console.error('no')",
+    "fetch('http://elsewhere.example/').catch(() => null)",
+    "document.body.setAttribute('style', 'color: red')",
+    "document.querySelector('main').innerHTML = '<b>no</b>'",
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_is_wrong_with_a_page_is_found(site: Site, browser: Browser, fault: str) -> None:
+    def walk(page: Page) -> None:
+        visit = Visit(page, site.origin)
+        visit.open("/login")
+        with suppress(Error):  # Trusted Types: it throws
+            page.evaluate(fault)
+        with pytest.raises(AssertionError):
+            visit.look()
+
+    await browser.run(walk)
+
+
+async def test_what_moves_is_found(site: Site, browser: Browser) -> None:
+    def walk(page: Page) -> None:
+        page.goto(f"{site.origin}/login")
+        page.evaluate("document.querySelector('main').prepend(document.createElement('hr'))")
+        page.evaluate("document.querySelector('main hr').className = 'card'")
+        assert page.evaluate(MOVED) > MOST_MOVED
+
+    await browser.run(walk)
 
 
 async def test_times_are_in_the_readers_zone(site: Site, browser: Browser) -> None:

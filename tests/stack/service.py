@@ -160,8 +160,10 @@ class Service:
         body: Any = None,
         cookie: str | None = None,
         headers: Mapping[str, str] | None = None,
+        *,
+        text: str | None = None,
     ) -> Answer:
-        """One request on a connection of its own."""
+        """One request on a connection of its own. ``body``: as JSON; ``text``: as it is."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_TIMEOUT_S)
         sent = dict(headers or {})
         if body is not None:
@@ -169,7 +171,7 @@ class Service:
         if cookie is not None:
             sent["Cookie"] = cookie
         try:
-            connection.request(method, path, json.dumps(body) if body else None, sent)
+            connection.request(method, path, json.dumps(body) if body else text, sent)
             answer = connection.getresponse()
             content = answer.read()
         finally:

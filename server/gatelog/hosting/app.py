@@ -47,6 +47,7 @@ from gatelog.http.roles import READ_RECORDER
 from gatelog.http.settings import CONFIG
 from gatelog.http.signed_identity import IDENTITY_SIGNER
 from gatelog.http.spanned import spanned, spanning
+from gatelog.pages.door import for_people
 from gatelog.pages.routes import set_up_pages
 from gatelog.proofs.service.history import history_guard
 from gatelog.proofs.web import PROOFS
@@ -141,7 +142,8 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     elif routes:
         app.add_routes([bind(door, route) for route in routes])
         app.on_response_prepare.append(app[LASTING].note)
-    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted)))
+    around = for_people if pages else None
+    app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted), around))
     share(app, config.origins_reading)
     return app
 

@@ -13,17 +13,27 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from yarl import URL
 
-from gatelog.http.guard import Door, expected, guarded, public
+from gatelog.http.guard import AROUND, Door, expected, guarded, public
+
+Around = Callable[[Door, Handler], Handler]
 
 
 class Nowhere(web.AbstractResource):
-    """Register it last. ``complete`` is called when no other resource can come any more."""
+    """Register it last. ``complete`` is called when no other resource can come any more.
 
-    def __init__(self, door: Door, complete: Callable[[], None]) -> None:
+    ``around``: what wraps the handler, to tell people in another way (``http.guard.AROUND``).
+    """
+
+    def __init__(
+        self, door: Door, complete: Callable[[], None], around: Around | None = None
+    ) -> None:
         super().__init__()
         self._complete = complete
+        handler = self._handler()
+        if around is not None:
+            setattr(handler, AROUND, around)
         self._route = web.ResourceRoute(
-            hdrs.METH_ANY, guarded(door, self._handler()), self, expect_handler=expected
+            hdrs.METH_ANY, guarded(door, handler), self, expect_handler=expected
         )
 
     def _handler(self) -> Handler:

@@ -8,10 +8,10 @@ from aiohttp import web
 
 from gatelog.accounts.web.own import erased
 from gatelog.audit.web.own_export import own_export
-from gatelog.errors import GatelogError
+from gatelog.errors import GatelogError, RecentLoginRequired
 from gatelog.http.answers import forget_session_cookie
 from gatelog.http.caller import caller_of
-from gatelog.pages.door import HOME_PATH, page
+from gatelog.pages.door import HOME_PATH, login_path, page
 from gatelog.pages.forms import Form, again, onward, read_form
 from gatelog.pages.layout import show
 
@@ -27,8 +27,11 @@ async def data_page(request: web.Request) -> web.StreamResponse:
 
 @page
 async def download(request: web.Request) -> web.StreamResponse:
-    """All of it, as the API gives it; who signed in too long ago is asked to again."""
-    return await own_export(request)
+    """All of it, as the API gives it; who signed in too long ago does so, and comes back here."""
+    try:
+        return await own_export(request)
+    except RecentLoginRequired as error:
+        return onward(login_path(DATA_PATH, error.code))
 
 
 @page

@@ -48,16 +48,20 @@ _decode = msgspec.json.Decoder(Problem).decode
 def page(handler: HandlerT) -> HandlerT:
     """Mark a handler as a page's, or as a form's: a person gets pages of it, errors as well."""
     no_tokens(handler)
-    setattr(handler, AROUND, _for_people)
+    setattr(handler, AROUND, for_people)
     return handler
 
 
-def _for_people(_: Door, checked: Handler) -> Handler:
+def for_people(_: Door, checked: Handler) -> Handler:
+    """The checked handler, with pages and headers for people around what it answers."""
+
     async def answer(request: web.Request) -> web.StreamResponse:
         response = await checked(request)
         if response.prepared:
             return response
-        if response.content_type == CONTENT_TYPE and is_navigation(request.headers):
+        if response.content_type == CONTENT_TYPE:
+            if not is_navigation(request.headers):
+                return response
             response = _for_person(request, cast(web.Response, response))
         response.headers.add(hdrs.VARY, VARY)
         secure(request, response)

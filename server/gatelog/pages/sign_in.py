@@ -3,8 +3,8 @@
 Rules:
 
 - Where somebody comes back to is a path of this origin, or an address that forward-auth would send
-  a browser back to (``http.login_redirect.checked_address``); anything else is the reader's own
-  page. It travels in the form, and is checked again when the form is sent.
+  a browser back to (``http.login_redirect.checked_address``); anything else is home. It
+  travels in the form, and is checked again when the form is sent.
 - Who is signed in already is not signed in anew, unless something asks for it; and is not sent on
   to another origin without a click, so that two services never send a browser to and fro.
 - Signing out is a form: nothing that a link, a picture or a prefetch could do.
@@ -48,19 +48,22 @@ MEANS: Final = ("totp", "passkey", "recovery_code")
 _WHY: Final = {
     RecentLoginRequired.code: "For this you must have signed in within the last minutes.",
     FactorLoginRequired.code: "This takes a second factor: sign in again, with it.",
+    "another": "Sign in with the other account: you are signed out of this one then.",
 }
 _encode = msgspec.json.Encoder().encode
 
 
 def way_back(config: Config, text: str) -> str:
-    """Where to go after signing in: this address, or the reader's own page if it is not allowed."""
+    """Where to go after signing in: this address; else the reader's own page, or the root of the
+    host whose login page this is (``GATELOG_LOGIN_URL``)."""
     path = own_path(text)
     if path is not None:
         return path
+    home = "/" if config.login_url else HOME_PATH
     scheme, _, rest = text.partition("://")
     host, slash, path = rest.partition("/")
     address = checked_address(config.hosts_returned_to, scheme, host, slash + path)
-    return address if address is not None else HOME_PATH
+    return address if address is not None else home
 
 
 def _form_page(response: web.Response, back: str) -> web.Response:

@@ -1,0 +1,57 @@
+"""Pictures of the main pages, for the README and the documentation.
+
+``PICTURES=write pytest tests/pages/test_pictures.py`` makes those of ``docs/pictures`` anew;
+without it the same are taken, and thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser import Browser
+from tests.pages.site import Site, Visit, visiting
+
+DOCS = Path(__file__).parents[2] / "docs"
+KEPT = DOCS / "pictures"
+SIZE = {"width": 1120, "height": 720}
+LEAST_BYTES = 5000  # of a picture with something on it
+# Each picture's name: who looks, where, and in which colours.
+PICTURES: dict[str, tuple[str | None, str, str]] = {
+    "sign-in": (None, "/login", "light"),
+    "account": ("alice", "/account", "light"),
+    "history": ("alice", "/account/history", "dark"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+async def test_a_picture(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:
+    login, path, scheme = PICTURES[name]
+    if login is not None:
+        agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+        await site.log_in(login, headers={"User-Agent": agent})
+    folder = KEPT if os.environ.get("PICTURES") == "write" else tmp_path
+
+    def walk(visit: Visit) -> None:
+        page: Page = visit.page
+        if login is not None:
+            visit.sign_in(login)
+        page.goto(f"{site.origin}{path}")
+        page.screenshot(path=folder / f"{name}.png")
+
+    await visiting(site, browser, walk, viewport=SIZE, color_scheme=scheme)
+    assert (folder / f"{name}.png").stat().st_size > LEAST_BYTES
+
+
+def test_each_is_kept_and_shown() -> None:
+    shown = {
+        name
+        for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md")
+        for name in re.findall(r"\((?:docs/)?pictures/([a-z-]+)\.png\)", page.read_text())
+    }
+    assert shown == set(PICTURES)
+    assert {picture.stem for picture in KEPT.glob("*.png")} == set(PICTURES)
