@@ -22,6 +22,7 @@ ROOMS = [
     "session_data",
     "proofs",
     "audit",
+    "console",
     "kinds",
     "pages",
     "hosting",

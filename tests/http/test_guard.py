@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from gatelog.audit.service.export import LogPages
 from gatelog.audit.service.follow import Follower
 from gatelog.config import Config
+from gatelog.console.service.console import make_console
 from gatelog.errors import DatabaseUnavailable, Forbidden, SchemaMismatch
 from gatelog.hosting.app import OpenServices, build_app
 from gatelog.hosting.services import Services
@@ -81,19 +82,13 @@ def services_with(gate: Gate, config: Config) -> OpenServices:
         unused: Any = None
         nowhere = Database("", timeout_s=1, pool_size=1)
         follower = Follower(config, nowhere, LogPages(nowhere, unused))
-        yield Services(
-            unused,
-            gate,
-            unused,
-            unused,
-            unused,
-            unused,
-            follower,
-            unused,
-            unused,
-            unused,
-            unused,
-        )
+        others = dict.fromkeys(Services.__struct_fields__, unused) | {
+            "gate": gate,
+            "follower": follower,
+            "console": make_console(config, nowhere, unused),
+            "tells": (),
+        }
+        yield Services(**others)
 
     return opened
 

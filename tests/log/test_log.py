@@ -38,7 +38,7 @@ from tests.builders import failure, registration, start
 from tests.conftest import HELD_OPEN, Dsns
 from tests.waiting import until
 
-ROOMS = ("sessions", "accounts", "session_data", "privacy", "audit", "proofs")
+ROOMS = ("sessions", "accounts", "session_data", "privacy", "audit", "proofs", "console")
 
 
 async def test_a_new_log_is_empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -201,5 +201,5 @@ async def test_everybody_is_ended_also_when_there_are_many(database: Dsns, tmp_p
     config = Config(lease_ttl_s=0.1, data_dir=str(tmp_path))
 
     async with open_services(config, database.app) as services:
-        assert await services.accounts.sessions.end_everybody() == len(starts)
+        assert (await services.accounts.sessions.end_everybody()).ended == len(starts)
         assert await services.accounts.sessions.list_all_sessions(UUID(int=0), 10) == []

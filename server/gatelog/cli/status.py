@@ -6,33 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from gatelog.cli.output import json_option, print_json, print_table
 from gatelog.config import Config
 
 if TYPE_CHECKING:
     from gatelog.mail.store.outbox import MailCounts
-    from gatelog.sessions.store.leases import HostLease, Look
-
-
-class HostStatus(msgspec.Struct, frozen=True):
-    """One host's replica, as its row in the database tells.
-
-    ``mode``: "memory" while its lease is renewed in time and it knows this log, else "primary":
-    then its workers ask the database. It is the replica's: workers with GATELOG_CHECK=strict ask
-    the database in any case. ``sessions``: active ones at the last renewal. ``renewed_s_ago`` is by
-    the database's clock.
-    """
-
-    host: str
-    replica: str
-    mode: str
-    renewed_s_ago: float
-    lease_s: float
-    applied: int
-    lag: int
-    sessions: int | None
+    from gatelog.sessions.service.hosts import HostStatus
+    from gatelog.sessions.store.leases import Look
 
 
 @click.command()
@@ -48,10 +29,11 @@ def status(config: Config, as_json: bool) -> None:
     of this command's environment.
     """
     from gatelog.host.database import reachable_database
+    from gatelog.sessions.service.hosts import host_status
 
     with reachable_database(config, "status") as urls:
         look, mails = asyncio.run(_look(urls.app, mails=config.mails))
-    hosts = [_host(lease, look) for lease in look.leases]
+    hosts = [host_status(lease, look) for lease in look.leases]
     if as_json:
         told = {"head": look.head, "epoch": look.epoch, "check": config.check, "hosts": hosts}
         print_json(told if mails is None else told | {"mails": mails})
@@ -77,23 +59,6 @@ async def _look(dsn: str, *, mails: bool) -> tuple[Look, MailCounts | None]:
         return await read_leases(connection), counts
     finally:
         await connection.close()
-
-
-def _host(lease: HostLease, look: Look) -> HostStatus:
-    row = lease.row
-    age_s = lease.age.total_seconds()
-    lease_s = row.ttl_ns / 1e9
-    memory = row.epoch == look.epoch and age_s < lease_s
-    return HostStatus(
-        host=lease.host,
-        replica=row.replica_id,
-        mode="memory" if memory else "primary",
-        renewed_s_ago=round(age_s, 2),
-        lease_s=lease_s,
-        applied=row.applied_position,
-        lag=max(0, look.head - row.applied_position),
-        sessions=lease.sessions,
-    )
 
 
 def _row(host: HostStatus) -> list[object]:

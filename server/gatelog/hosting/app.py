@@ -28,6 +28,7 @@ from gatelog.audit.web.events import AUDIT
 from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
 from gatelog.config import Config
+from gatelog.console.web import FIND_USERS, LOOKING, WHO_IS_IN
 from gatelog.hosting.mount import expect_as_everywhere, mount
 from gatelog.hosting.routes import own_pages, own_routes
 from gatelog.hosting.server import BoundedServer, limits_of
@@ -181,12 +182,17 @@ def _hand_out(app: web.Application, services: Services) -> None:
     app[READ_RECORDER] = services.audit
     app[GAUGES] = services.gauges
     app[SESSION_DATA] = services.session_data
+    app[FIND_USERS] = services.console.users
+    app[WHO_IS_IN] = services.console.sessions
+    app[LOOKING] = services.console.looking
 
 
 async def _end_streams(app: web.Application) -> None:
     """Streams have no end of their own: a stop must not wait for one."""
     if FOLLOWER in app:
         await app[FOLLOWER].close()
+    if LOOKING in app:
+        app[LOOKING].close()
 
 
 def make_runner(app: web.Application, config: Config) -> web.AppRunner:

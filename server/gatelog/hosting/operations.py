@@ -69,6 +69,7 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.tokens": Tag("tokens", "Tokens for machines."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
+    "gatelog.console.web": Tag("console", "Who there is, who is in, and how things stand."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
     "gatelog.proofs.web": Tag("log", "Checkpoints, tiles and proofs of the log (C2SP)."),
     "gatelog.hosting.health": Tag("service", "The service itself."),

@@ -20,6 +20,9 @@ from gatelog.audit.web.export import export_routes
 from gatelog.audit.web.own_export import own_export_routes
 from gatelog.audit.web.stream import stream_routes
 from gatelog.config import Config
+from gatelog.console.web.overview import overview_routes
+from gatelog.console.web.sessions import active_session_routes
+from gatelog.console.web.users import directory_routes
 from gatelog.hosting.docs import docs_routes
 from gatelog.hosting.health import health_routes
 from gatelog.http.identity import identity_routes
@@ -48,6 +51,9 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *own_export_routes(),
         *stream_routes(),
         *asof_routes(),
+        *directory_routes(),
+        *active_session_routes(),
+        *overview_routes(),
         *health_routes(config),
         *metrics_routes(config),
         *docs_routes(config),

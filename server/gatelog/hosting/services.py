@@ -23,6 +23,7 @@ from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.statements import PLANNED_FOR_INDEXES
 from gatelog.clock import utc_now_ns
 from gatelog.config import Config
+from gatelog.console.service.console import Console, make_console
 from gatelog.errors import GatelogError
 from gatelog.hosting.gauges import HostGauges, ProcessGauges
 from gatelog.kinds import register_all
@@ -67,6 +68,7 @@ class Services(msgspec.Struct, frozen=True):
     session_data: SessionData
     identity_signer: IdentitySigner
     tracing: Tracing
+    console: Console
     tells: tuple[Callable[[], None], ...] = ()
 
 
@@ -121,6 +123,7 @@ async def open_services(
             session_data=SessionData(config, database),
             identity_signer=signer,
             tracing=Tracing(log, audit.personal),
+            console=make_console(config, log, audit.personal),
             tells=(
                 MemoryChecks(lambda: check.replica.answered).tell,
                 ProcessGauges(

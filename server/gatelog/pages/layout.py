@@ -38,6 +38,9 @@ class Section(msgspec.Struct, frozen=True):
 _READERS: Final = frozenset({"auditor", "admin"})
 SECTIONS: Final = (
     Section("/account", "My account"),
+    Section("/console/", "Overview", _READERS),
+    Section("/console/users", "Users", _READERS),
+    Section("/console/sessions", "Sessions", _READERS),
     Section("/console/audit", "Audit", _READERS),
     Section("/console/as-of", "As of", _READERS),
 )

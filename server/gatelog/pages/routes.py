@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gatelog.pages import front, layout, presence
 from gatelog.pages.account import account_routes
+from gatelog.pages.active import active_page_routes
 from gatelog.pages.asof import asof_page_routes
 from gatelog.pages.assets import asset_routes
 from gatelog.pages.audit import audit_page_routes
@@ -14,10 +15,13 @@ from gatelog.pages.factors import factor_page_routes
 from gatelog.pages.front import front_routes
 from gatelog.pages.history import history_routes
 from gatelog.pages.join import join_routes
+from gatelog.pages.overview import overview_page_routes
 from gatelog.pages.presence import presence_routes
 from gatelog.pages.recovery import recovery_page_routes
 from gatelog.pages.sign_in import sign_in_routes
 from gatelog.pages.tokens import token_page_routes
+from gatelog.pages.user import user_page_routes
+from gatelog.pages.users import users_page_routes
 
 
 def page_routes() -> list[web.RouteDef]:
@@ -34,6 +38,10 @@ def page_routes() -> list[web.RouteDef]:
         *token_page_routes(),
         *history_routes(),
         *data_routes(),
+        *overview_page_routes(),
+        *users_page_routes(),
+        *user_page_routes(),
+        *active_page_routes(),
         *audit_page_routes(),
         *asof_page_routes(),
     ]

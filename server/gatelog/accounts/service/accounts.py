@@ -7,6 +7,7 @@ from datetime import datetime
 
 from gatelog.accounts.service.acting import Acting, tell_nobody
 from gatelog.accounts.service.asking import Asking
+from gatelog.accounts.service.creating import Creating
 from gatelog.accounts.service.devices import device_of
 from gatelog.accounts.service.factors import UserFactors
 from gatelog.accounts.service.failures import Failures
@@ -149,6 +150,7 @@ class Accounts:
             now=now,
         )
         self.importing = Importing(config, personal=self._personal, acting=acting)
+        self.creating = Creating(config, personal=self._personal, acting=acting, logins=self.logins)
 
     @property
     def waiting_to_hash(self) -> int:

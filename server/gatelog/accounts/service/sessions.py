@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 import msgspec
@@ -42,6 +42,7 @@ from gatelog.sessions.store.lookup import FoundSession, SessionList, Sweep
 
 logger = logging.getLogger(__name__)
 
+NO_SUCH_SESSION = "There is no such session."
 MAX_EXPIRED_SESSIONS = 128  # at once: half of a commit, so that others find room in it
 MAX_SUBJECTS = 256  # whose sessions are ended at once
 
@@ -185,13 +186,26 @@ class UserSessions:
             raise NotFound(f"You have no such {'token' if token else 'session'}.")
         return await self._end_one(found, "revoked", client)
 
-    async def revoke_session(self, session_id: UUID) -> Ended:
-        """End any session, as an operator may. Raises NotFound."""
+    async def revoke_session(self, session_id: UUID, by: Actor | None = None) -> Ended:
+        """End any session, as an operator or administrator may. Raises NotFound."""
         found, position = await self._sessions.by_id(session_id)
         if found is None:
             await self._acting.wait_for_what_ended(position)
-            raise NotFound("There is no such session.")
-        return await self._end_one(found, "revoked", UNKNOWN_CLIENT)
+            raise NotFound(NO_SUCH_SESSION)
+        if by is None or by.user_id == found.session.subject_id:
+            return await self._end_one(found, "revoked", client_of(by))
+        about = self._acting.about(found.session.subject_id, by)
+        command = EndSession(
+            event_id=about["event_id"],
+            at=about["occurred_at"],
+            subject_id=found.session.subject_id,
+            actor_id=by.user_id,
+            session_id=session_id,
+            reason="revoked",
+            sealed=await self._sealed_by(by, about["event_id"]),
+        )
+        address_index = await self._personal.index_of(by.client)
+        return await self._acting.end(Act(command, address_index))
 
     async def _end_one(self, found: FoundSession, reason: EndReason, client: Client) -> Ended:
         session, event_id = found.session, new_event_id()
@@ -207,6 +221,12 @@ class UserSessions:
         )
         origin = await self._personal.origin_of(client)
         return await self._acting.end(Act(command, origin))
+
+    async def _sealed_by(self, by: Actor | None, event_id: UUID) -> bytes | None:
+        """From where it is done, for the first end that it causes; of an operator nothing."""
+        if by is None:
+            return None
+        return await self._personal.field(by.user_id, by.client, event_id, SESSION_ENDED)
 
     # --- ending many
 
@@ -239,11 +259,6 @@ class UserSessions:
     ) -> Ended:
         """End a user's sessions; ``by`` is an administrator or the user, None an operator."""
         about = self._acting.about(subject_id, by)
-        sealed = None
-        if by is not None:
-            sealed = await self._personal.field(
-                by.user_id, by.client, about["event_id"], SESSION_ENDED
-            )
         command = EndSessions(
             event_id=about["event_id"],
             at=about["occurred_at"],
@@ -252,35 +267,55 @@ class UserSessions:
             reason="revoked",
             keep=keep,
             tokens=tokens,
-            sealed=sealed,
+            sealed=await self._sealed_by(by, about["event_id"]),
         )
         origin = await self._personal.origin_of(client_of(by))
         return await self._acting.end(Act(command, origin))
 
-    async def end_everybody(self) -> int:
-        """End all sessions and tokens of all users, as an operator may; returns how many."""
+    async def end_everybody(self, by: Actor | None = None, *, tokens: bool = True) -> Ended:
+        """End all sessions of all users, as an operator or administrator may; ``tokens``: and those
+        of machines.
+
+        An administrator's own end last: who is broken off can go on. The position is that of the
+        last one.
+        """
+        act = await self._ending_all(by, tokens=tokens)
+        own = by.user_id if by is not None else None
         ended, position, last = 0, 0, UUID(int=0)
         while subjects := await self._sessions.subjects(last, MAX_SUBJECTS):
-            acts = [
-                Act(
-                    EndSessions(
-                        event_id=new_event_id(),
-                        at=self._acting.now(),
-                        subject_id=subject,
-                        reason="revoked",
-                        tokens=True,
-                    )
-                )
-                for subject in subjects
-            ]
+            acts = [act(subject) for subject in subjects if subject != own]
             for recorded in await asyncio.gather(*map(self._acting.record, acts)):
-                ended, position = (
-                    ended + recorded.count(SessionEnded),
-                    max(position, recorded.position),
-                )
+                ended += recorded.count(SessionEnded)
+                position = max(position, recorded.position)
             last = subjects[-1]
+        if own is not None:
+            recorded = await self._acting.record(act(own))
+            ended, position = ended + recorded.count(SessionEnded), recorded.position
         await self._acting.wait_for_replicas(position)
-        return ended
+        return Ended(ended, position)
+
+    async def _ending_all(self, by: Actor | None, *, tokens: bool) -> Callable[[UUID], Act]:
+        """What ends all of one user after the other; what it takes of who acts is read once."""
+        index, client = await self._personal.index_of(client_of(by)), client_of(by)
+        key = await self._personal.wrapped_key_of(by.user_id) if by is not None else None
+
+        def act(subject_id: UUID) -> Act:
+            about = self._acting.about(subject_id, by)
+            event_id, sealed = about["event_id"], None
+            if by is not None:
+                sealed = self._personal.field_with(by.user_id, client, event_id, SESSION_ENDED, key)
+            command = EndSessions(
+                event_id=event_id,
+                at=about["occurred_at"],
+                subject_id=subject_id,
+                actor_id=about["actor_id"],
+                reason="revoked",
+                tokens=tokens,
+                sealed=sealed,
+            )
+            return Act(command, index)
+
+        return act
 
     async def end_expired(self) -> int:
         """Record the end of sessions whose time is over; returns how many.

@@ -6,7 +6,7 @@ from typing import Literal
 
 from gatelog.log.rules.events import UserEvent
 
-AuditedRead = Literal["events", "export", "stream", "sessions", "log", "user_sessions"]
+AuditedRead = Literal["events", "export", "stream", "sessions", "log", "user_sessions", "users"]
 
 
 class AuditRead(UserEvent, frozen=True, kw_only=True, tag="audit_read"):

@@ -127,7 +127,7 @@ class PersonalData:
         personal = Personal(None, client.address, client.agent)
         if personal == Personal():
             return None
-        key = (await self._store.subject_keys([person])).get(person)
+        key = await self.wrapped_key_of(person)
         return self.field_with(person, client, event_id, event_type, key)
 
     def field_with(
@@ -166,6 +166,10 @@ class PersonalData:
             await self._store.create_day_key(day, fresh)
             await self._keyring.reload()  # the master key may just have changed
         raise KeysUnavailable("The key of the day cannot be made.")
+
+    async def wrapped_key_of(self, person: UUID) -> WrappedKey | None:
+        """The key of a person as it is stored, for ``field_with``."""
+        return (await self._store.subject_keys([person])).get(person)
 
     async def key_of(self, person: UUID) -> bytes | None:
         """The key of a person; None when there is none (any more). Raises KeysUnavailable."""

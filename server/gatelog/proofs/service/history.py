@@ -110,7 +110,7 @@ async def take_over(
     ``connection`` and ``sealer`` act as the application, ``owner`` as the schema's owner.
     """
     lost = await _lost_checkpoint(sealer, last_note)
-    ended = 0 if keep_sessions else await accounts.sessions.end_everybody()
+    ended = 0 if keep_sessions else (await accounts.sessions.end_everybody()).ended
     epoch = await next_epoch(owner)
     aside = None
     if lost is not None:
