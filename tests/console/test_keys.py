@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
-from gatelog.audit.store.queries import PLANNED_FOR_INDEXES
+from gatelog.audit.store.statements import PLANNED_FOR_INDEXES
 from gatelog.console.rules.minutes import TYPES
 from gatelog.console.rules.paging import FIRST
 from gatelog.console.store import sql

@@ -108,6 +108,10 @@ class Acting:
             "actor_id": actor_id,
         }
 
+    async def incarnation(self) -> str | None:
+        """Of the database: for who ends with several acts, before the first (``Barrier.wait``)."""
+        return await self._barrier.incarnation()
+
     async def end(self, act: Act) -> Ended:
         """Record the act; returns when no replica accepts any more what it ended."""
         incarnation = await self._barrier.incarnation()

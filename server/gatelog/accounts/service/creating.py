@@ -19,6 +19,7 @@ from gatelog.clock import new_random_id
 from gatelog.config import Config
 from gatelog.errors import StaleMasterKey
 from gatelog.log.store.batch import Recorded
+from gatelog.privacy.rules import Origin
 from gatelog.privacy.service.personal import PersonalData
 
 
@@ -61,14 +62,14 @@ class Creating:
             key=wrapped,
             roles=tuple(dict.fromkeys(roles)),
         )
-        index = await self._personal.index_of(by.client)
+        origin = await self._personal.origin_of(by.client)
         try:
-            recorded = await self._acting.record(Act(command, index))
+            recorded = await self._acting.record(Act(command, origin))
         except StaleMasterKey:
-            recorded = await self._again(command, key, index)
+            recorded = await self._again(command, key, origin)
         return Created(subject_id, recorded.position)
 
-    async def _again(self, command: RegisterUser, key: bytes, index: bytes | None) -> Recorded:
+    async def _again(self, command: RegisterUser, key: bytes, origin: Origin | None) -> Recorded:
         """The same, after the master key has changed."""
         wrapped = await self._personal.wrap_again(command.event.subject_id, key)
-        return await self._acting.record(Act(msgspec.structs.replace(command, key=wrapped), index))
+        return await self._acting.record(Act(msgspec.structs.replace(command, key=wrapped), origin))

@@ -204,8 +204,7 @@ class UserSessions:
             reason="revoked",
             sealed=await self._sealed_by(by, about["event_id"]),
         )
-        address_index = await self._personal.index_of(by.client)
-        return await self._acting.end(Act(command, address_index))
+        return await self._acting.end(Act(command, await self._personal.origin_of(by.client)))
 
     async def _end_one(self, found: FoundSession, reason: EndReason, client: Client) -> Ended:
         session, event_id = found.session, new_event_id()
@@ -281,6 +280,7 @@ class UserSessions:
         """
         act = await self._ending_all(by, tokens=tokens)
         own = by.user_id if by is not None else None
+        incarnation = await self._acting.incarnation()
         ended, position, last = 0, 0, UUID(int=0)
         while subjects := await self._sessions.subjects(last, MAX_SUBJECTS):
             acts = [act(subject) for subject in subjects if subject != own]
@@ -291,12 +291,16 @@ class UserSessions:
         if own is not None:
             recorded = await self._acting.record(act(own))
             ended, position = ended + recorded.count(SessionEnded), recorded.position
-        await self._acting.wait_for_replicas(position)
+        if ended:
+            await self._acting.wait_for_replicas(position, ended_in=incarnation)
+        else:
+            await self._acting.wait_for_what_ended(position)
         return Ended(ended, position)
 
     async def _ending_all(self, by: Actor | None, *, tokens: bool) -> Callable[[UUID], Act]:
         """What ends all of one user after the other; what it takes of who acts is read once."""
-        index, client = await self._personal.index_of(client_of(by)), client_of(by)
+        client = client_of(by)
+        origin = await self._personal.origin_of(client)
         key = await self._personal.wrapped_key_of(by.user_id) if by is not None else None
 
         def act(subject_id: UUID) -> Act:
@@ -313,7 +317,7 @@ class UserSessions:
                 tokens=tokens,
                 sealed=sealed,
             )
-            return Act(command, index)
+            return Act(command, origin)
 
         return act
 
