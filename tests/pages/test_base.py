@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
@@ -14,12 +15,23 @@ from gatelog.hosting.app import create_app
 from gatelog.http.guard import public
 from gatelog.pages.assets import assets
 from gatelog.pages.door import login_path, own_path
+from gatelog.pages.presence import PATH
 from gatelog.pages.sign_in import way_back
 from playwright.sync_api import Error, Page, expect
 
 from tests.browser import Browser
 from tests.conftest import Dsns
-from tests.pages.site import FORM, HTML, MOST_MOVED, MOVED, Site, Visit, another, visiting
+from tests.pages.site import (
+    FORM,
+    HTML,
+    MOST_MOVED,
+    MOVED,
+    Site,
+    Visit,
+    another,
+    serving_site,
+    visiting,
+)
 from tests.serving import PASSWORD, Service, serving
 
 OTHER_SITE = {"Origin": "https://evil.example"}
@@ -261,6 +273,26 @@ async def test_an_open_page_says_that_its_session_has_ended(site: Site, browser:
         other.page.context.close()
 
     await visiting(site, browser, walk)
+
+
+async def test_a_worker_holds_so_many_open_pages(config: Config, database: Dsns) -> None:
+    config = msgspec.structs.replace(config, streams=1)
+    async with (
+        serving_site(config, database) as site,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client,
+    ):
+        token = await site.token()
+        url, cookie = f"http://{site.host}:{site.port}{PATH}", {"Cookie": f"gatelog={token}"}
+        async with client.get(url, headers=cookie) as first:
+            assert first.status == 200
+            assert first.content_type == "text/event-stream"
+            assert (await site.get(PATH, cookie=token)).code == "overloaded"
+            assert (await site.post("/v1/logout_user", cookie=token)).status == 200
+            assert b"event: look" in await first.content.read()
+        assert (await site.get(PATH, cookie=token)).status == 401
+        fresh = {"Cookie": f"gatelog={await site.token()}"}
+        async with client.get(url, headers=fresh) as second:  # there is room again
+            assert second.status == 200
 
 
 @pytest.fixture

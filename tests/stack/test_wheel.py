@@ -118,6 +118,11 @@ def test_it_holds_the_package_and_nothing_else(wheel: Path) -> None:
         *(f"mail/templates/{path.name}" for path in mails),
         *(f"accounts/common_passwords.{end}" for end in ("txt", "md")),
         *(f"hosting/page/{name}" for name in ("icon.svg", "page.css", "page.html", "page.js")),
+        *(
+            path.relative_to(package).as_posix()
+            for folder in ("mail/templates", "pages/static", "pages/templates")
+            for path in (package / folder).rglob("*.*")
+        ),
     ]
     assert names_in(wheel) == {*own, *moved, *(f"gatelog/{name}" for name in data)}
 
@@ -225,7 +230,8 @@ def assert_hosts_the_project(url: str, project: Path, product: Path) -> None:
     assert ask(url, "/health/ready")[0] == 200
     assert ask(url, "/v1/me")[0] == 401
     assert ask(url, "/api/orders")[0] == 401
-    for path in ("/openapi.json", *(path for path, _ in PAGE.values())):
+    pages = ("/login", "/pages/any/gatelog.css", "/pages/any/presence.js")
+    for path in ("/openapi.json", *(path for path, _ in PAGE.values()), *pages):
         assert ask(url, path)[0] == 200
     status, body = ask(url, "/api/places")
     assert status == 200, body

@@ -6,12 +6,10 @@ address. Passkeys are made by a script (``enrol.js``); everything else works wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
 
-from gatelog.accounts.service.factors import SeedOffer
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.errors import GatelogError, InvalidInput
 from gatelog.http.bodies import id_in_path
@@ -53,11 +51,7 @@ async def offer_seed(request: web.Request) -> web.StreamResponse:
     await read_form(request)
     refuse_old_login(request)
     offer = await request.app[ACCOUNTS].factors.offer_seed(request[SESSION])
-    return show(request, _OFFER, form=Form(), **_of_offer(offer))
-
-
-def _of_offer(offer: SeedOffer) -> Mapping[str, Any]:
-    return {"offer": offer}
+    return show(request, _OFFER, form=Form(), offer=offer)
 
 
 @page
@@ -78,7 +72,7 @@ async def enrol_seed(request: web.Request) -> web.StreamResponse:
         )
     except GatelogError as error:
         at = "name" if type(error) is InvalidInput else None
-        return again(request, _OFFER, form, error, at=at, **_of_offer(offer))
+        return again(request, _OFFER, form, error, at=at, offer=offer)
     if enrolled.recovery_codes:
         return show(request, _CODES, codes=enrolled.recovery_codes)
     return done(FACTORS_PATH, "factor_added")

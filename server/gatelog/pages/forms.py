@@ -104,6 +104,8 @@ class Form:
 def told(error: GatelogError) -> str:
     """What a problem document says, as a sentence or two; of a failure of ours its title alone."""
     title = f"{error.title}."
+    if error.status == 429 and error.retry_after_s is not None:
+        return f"{title} It is worth it in {error.retry_after_s} s."
     if error.status >= 500 or not error.detail or error.detail == error.title:
         return title
     detail = error.detail if error.detail.endswith(".") else f"{error.detail}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import aiohttp_jinja2
@@ -123,13 +123,12 @@ async def visitor(request: web.Request) -> Session | None:
 
 def time_element(moment: datetime, detail: str = "minutes") -> Markup:
     """A ``<time>`` element, to the ``minutes``, ``seconds`` or ``milliseconds``."""
-    moment = moment.astimezone(UTC)
-    full = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    spec = "milliseconds" if detail == "milliseconds" else detail
-    shown = moment.replace(tzinfo=None).isoformat(sep=" ", timespec=spec)
+    moment = moment.astimezone(UTC).replace(tzinfo=None)
+    full = f"{moment.isoformat(timespec='milliseconds')}Z"
+    shown = moment.isoformat(sep=" ", timespec=detail)
     return Markup('<time datetime="{}" data-show="{}">{} UTC</time>').format(full, detail, shown)
 
 
-def day_element(day: Any) -> Markup:
+def day_element(day: date) -> Markup:
     """A ``<time>`` element of a day, which is in no zone."""
-    return Markup('<time datetime="{0}">{0}</time>').format(day.isoformat()[:10])
+    return Markup('<time datetime="{0}">{0}</time>').format(day.isoformat())
