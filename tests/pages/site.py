@@ -29,6 +29,7 @@ USERS: dict[str, tuple[str, ...]] = {"alice": (), "olga": ("auditor",), "ada": (
 HTML = {"Accept": "text/html"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MARKUP = "<img src=x onerror=alert(1)> <script>alert(2)</script>"
+MOST_MOVED = 0.001  # of the window, by the measure of browsers, of which 0.1 counts as good
 WIDTHS = (320, 1280, 2560)
 # Every rule of WCAG 2.2, levels A and AA, and axe's own best practices.
 AXE_OPTIONS = {"resultTypes": ["violations"]}
@@ -74,10 +75,22 @@ async def serving_site(
         await runner.cleanup()
 
 
+# How much what is in the page has moved since it came, without a hand of the reader's.
+MOVED = """() => new Promise((done) => {
+    let moved = 0;
+    const add = (list) => {
+        for (const e of list.getEntries()) if (!e.hadRecentInput) moved += e.value;
+    };
+    new PerformanceObserver(add).observe({ type: "layout-shift", buffered: true });
+    setTimeout(() => done(moved), 50);
+})"""
+
+
 class Visit(Watched):
     """Somebody in the browser: where they go, and whether each page is as it must be.
 
-    ``look`` holds the page that is there to everything; it is called for each page that is opened.
+    Nothing moves in a page that is opened. ``look`` holds the page that is there to all the rest;
+    it is called for each page that is opened.
     """
 
     def __init__(self, page: Page, origin: str) -> None:
@@ -88,6 +101,7 @@ class Visit(Watched):
     def open(self, path: str) -> Page:
         """Go there, and look."""
         self.page.goto(f"{self.origin}{path}")
+        assert self.page.evaluate(MOVED) < MOST_MOVED, path
         self.look()
         return self.page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -14,11 +15,11 @@ from gatelog.http.guard import public
 from gatelog.pages.assets import assets
 from gatelog.pages.door import login_path, own_path
 from gatelog.pages.sign_in import way_back
-from playwright.sync_api import expect
+from playwright.sync_api import Error, Page, expect
 
 from tests.browser import Browser
 from tests.conftest import Dsns
-from tests.pages.site import FORM, HTML, Site, Visit, another, visiting
+from tests.pages.site import FORM, HTML, MOST_MOVED, MOVED, Site, Visit, another, visiting
 from tests.serving import PASSWORD, Service, serving
 
 OTHER_SITE = {"Origin": "https://evil.example"}
@@ -191,6 +192,42 @@ async def test_in_and_out(site: Site, browser: Browser, scripts: bool, scheme: s
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
 
     await visiting(site, browser, walk, java_script_enabled=scripts, color_scheme=scheme)
+
+
+FAULTS = (
+    "document.querySelector('h1').remove()",
+    "document.querySelector('main').append(document.createElement('input'))",
+    "document.querySelector('main').append(Object.assign(document.createElement('canvas'),"
+    " { width: 3000 }))",
+    "document.querySelector('label').remove()",
+    "console.error('no')",
+    "fetch('http://elsewhere.example/').catch(() => null)",
+    "document.body.setAttribute('style', 'color: red')",
+    "document.querySelector('main').innerHTML = '<b>no</b>'",
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_what_is_wrong_with_a_page_is_found(site: Site, browser: Browser, fault: str) -> None:
+    def walk(page: Page) -> None:
+        visit = Visit(page, site.origin)
+        visit.open("/login")
+        with suppress(Error):  # Trusted Types: it throws
+            page.evaluate(fault)
+        with pytest.raises(AssertionError):
+            visit.look()
+
+    await browser.run(walk)
+
+
+async def test_what_moves_is_found(site: Site, browser: Browser) -> None:
+    def walk(page: Page) -> None:
+        page.goto(f"{site.origin}/login")
+        page.evaluate("document.querySelector('main').prepend(document.createElement('hr'))")
+        page.evaluate("document.querySelector('main hr').className = 'card'")
+        assert page.evaluate(MOVED) > MOST_MOVED
+
+    await browser.run(walk)
 
 
 async def test_times_are_in_the_readers_zone(site: Site, browser: Browser) -> None:

@@ -30,7 +30,7 @@ function tell(error) {
 }
 
 if (begin && window.PublicKeyCredential?.parseCreationOptionsFromJSON) {
-  begin.hidden = false;
+  begin.classList.remove("waits");
   begin.addEventListener("submit", (event) => {
     event.preventDefault();
     naming.hidden = false;

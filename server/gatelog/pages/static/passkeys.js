@@ -24,7 +24,7 @@ async function signIn(form) {
 
 for (const form of document.querySelectorAll("form[data-passkey]")) {
   if (!window.PublicKeyCredential?.parseRequestOptionsFromJSON) continue;
-  form.hidden = false;
+  form.classList.remove("waits");
   const said = text("passkey-said");
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

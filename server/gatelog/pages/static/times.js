@@ -40,6 +40,7 @@ export function timeElement(moment, detail = "minutes") {
 showTimes(document);
 for (const element of document.querySelectorAll("[data-zone]")) {
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  element.parentElement.textContent = `Times are of ${zone} (${zoneOf(new Date())}); UTC is shown when you point at one.`;
+  if (zone === "UTC") continue;
+  element.parentElement.textContent = `Times are of ${zone} (${zoneOf(new Date())}); point at one for UTC.`;
 }
 for (const element of document.querySelectorAll("[data-focus]")) element.focus();
