@@ -48,6 +48,8 @@ _TEMPLATE: Final = "console/audit.html"
 _TIMES: Final = frozenset({"from", "to"})
 # damaged, or of a version to come
 _UNREADABLE: Final = (LogDamaged, NotUnderstood)
+# asked for less often: out of the way until somebody does
+_MORE: Final = ("address", "session", "after", "before", "order")
 _EXPORTED: Final = frozenset(FILTERS)
 
 # a day, perhaps a time, perhaps a zone; the rest of RFC 3339 is the API's to read
@@ -135,7 +137,8 @@ async def audit_page(request: web.Request) -> web.StreamResponse:
         return cleaned
     names = tuple(name for name in (*FILTERS, "order") if name != REPEATABLE)
     form, question = asked_of(request, names)
-    context: dict[str, Any] = {"types": _named_types(), "rows": None}
+    more = bool(form.all(REPEATABLE)) or any(form[name] for name in _MORE)
+    context: dict[str, Any] = {"types": _named_types(), "rows": None, "more": more}
     if form.is_wrong:
         return again(request, _TEMPLATE, form, **context)
     try:
