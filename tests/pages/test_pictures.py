@@ -25,6 +25,9 @@ PICTURES: dict[str, tuple[str | None, str, str]] = {
     "sign-in": (None, "/login", "light"),
     "account": ("alice", "/account", "light"),
     "history": ("alice", "/account/history", "dark"),
+    "overview": ("olga", "/console/", "light"),
+    "users": ("ada", "/console/users", "dark"),
+    "active-sessions": ("ada", "/console/sessions", "light"),
 }
 
 
