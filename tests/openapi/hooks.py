@@ -24,7 +24,9 @@ OWN_ID = os.environ.get("FUZZ_USER", "")
 OTHERS = os.environ.get("FUZZ_OTHERS", "").split(",")
 
 # After these the session, or any other of the user, may be over.
-ENDING = re.compile(r"/v1/(logout_user|change_password|sessions.*|users/.*)").fullmatch
+ENDING = re.compile(
+    r"/v1/(logout_user|change_password|sessions.*|active_sessions.*|users/.*)"
+).fullmatch
 
 schemathesis.openapi.format("login", st.text(string.ascii_lowercase + string.digits, min_size=1))
 schemathesis.openapi.format("password", st.text(string.ascii_letters, min_size=15, max_size=40))

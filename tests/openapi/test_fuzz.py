@@ -23,10 +23,11 @@ EXAMPLES = os.environ.get("FUZZ_EXAMPLES", "100" if LONG else "2")
 TIMEOUT_S = 7200 if LONG else 600
 # What the same handler answers by another method is left to ``make fuzz``, and so is each boundary
 # of each parameter for who gets no further than to the check: administrators get everywhere.
-# A stream has no end, so each try lasts until its time is over; `tests/audit` reads streams.
+# A stream has no end, so each try lasts until its time is over; `tests/audit` reads streams, and so
+# does `tests/console`.
 ONCE = (
     "--exclude-operation-id-regex",
-    "^(head_.*|(?!get_)[a-z]+_v1_auth|get_v1_audit_events_stream)$",
+    "^(head_.*|(?!get_)[a-z]+_v1_auth|get_v1_(audit_events|overview)_stream)$",
 )
 OTHERS = [f"other-{number}" for number in range(6)]
 

@@ -6,14 +6,9 @@ import { timeElement } from "./times.js";
 const STREAM = "/v1/overview/stream";
 const HEIGHT = 100;
 const MINUTE_MS = 60_000;
-const WHERE = {
-  many_failures: "/console/audit?type=login_failed",
-  throttled: "/console/audit?type=logins_throttled",
-  locked: "/console/audit?type=password_locked",
-  one_admin: "/console/users",
-};
 
 const part = (id) => document.getElementById(id);
+const where = JSON.parse(part("attention").dataset.where); // where one goes, by code
 const told = (count) => (count === null || count === undefined ? "–" : count.toLocaleString("en"));
 
 let stream = null;
@@ -50,7 +45,7 @@ function showAttention(found) {
   const items = found.map((each) => {
     const item = make("li", { class: `note ${each.level}` });
     item.append(make("strong", {}, each.level === "bad" ? "Wrong:" : "Look:"), ` ${each.text}`);
-    if (WHERE[each.code]) item.append(" ", make("a", { href: WHERE[each.code] }, "Show"));
+    if (where[each.code]) item.append(" ", make("a", { href: where[each.code] }, "Show"));
     return item;
   });
   part("attention").replaceChildren(...(items.length ? items : [make("li", { class: "note good" }, "Nothing.")]));
