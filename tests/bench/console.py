@@ -140,7 +140,8 @@ async def measure(config: Config, dsn: str, console: Console, cell_s: float) -> 
             cookie = answer.headers.getall("Set-Cookie")[0].partition(";")[0]
         headers = {"Cookie": cookie}
         for name, path in pages().items():
-            times, size, over = [], 0, time.perf_counter() + cell_s
+            times: list[float] = []
+            size, over = 0, time.perf_counter() + cell_s
             while len(times) < TIMES and (not times or time.perf_counter() < over):
                 began = time.perf_counter()
                 async with client.get(origin + path, headers=headers) as answer:
