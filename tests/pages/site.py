@@ -55,16 +55,17 @@ async def serving_site(
     *,
     users: dict[str, tuple[str, ...]] | None = None,
     public: bool = False,
+    projector: bool = False,
 ) -> AsyncIterator[Site]:
     """The service on localhost, with alice (nobody special), olga (auditor) and ada (admin).
 
-    ``public``: its public address stays what it is.
+    ``public``: its public address stays what it is. ``projector``: sessions are checked in memory.
     """
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
         if not public:
             config = msgspec.structs.replace(config, public_url=f"http://localhost:{port}")
-        runner = make_runner(create_app(config, database.app), config)
+        runner = make_runner(create_app(config, database.app, projector=projector), config)
         await runner.setup()
         await web.SockSite(runner, listening).start()
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as client:

@@ -368,3 +368,17 @@ async def test_by_the_keyboard_alone(site: Site, browser: Browser) -> None:
         assert path_of(page) == "/console/sessions"
 
     await visiting(site, browser, walk)
+
+
+async def test_a_page_that_came_back_leads_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatelog.pages.users.PAGE_ROWS", 1)
+    monkeypatch.setattr("gatelog.pages.active.PAGE_ROWS", 1)
+    await site.token("alice")
+    ada = await site.token("ada")
+    path = "/console/sessions/end_everybody"
+    wrong = await site.post(path, data="confirm=me", headers=FORM | HTML, cookie=ada)
+    assert wrong.status == 422
+    assert b'rel="next" href="/console/sessions?cursor=' in wrong.body
+    nobody = await site.get("/console/users?find=nobody", headers=HTML, cookie=ada)
+    assert nobody.status == 422
+    assert b'rel="next" href="/console/users?cursor=' in nobody.body

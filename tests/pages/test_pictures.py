@@ -11,10 +11,12 @@ import re
 from pathlib import Path
 
 import pytest
+from gatelog.config import Config
 from playwright.sync_api import Page
 
 from tests.browser import Browser
-from tests.pages.site import Site, Visit, visiting
+from tests.conftest import Dsns
+from tests.pages.site import Site, Visit, serving_site, visiting
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "pictures"
@@ -35,7 +37,14 @@ PICTURES: dict[str, tuple[str | None, str, str]] = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-async def test_a_picture(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:
+async def test_a_picture(
+    config: Config, database: Dsns, browser: Browser, tmp_path: Path, name: str
+) -> None:
+    async with serving_site(config, database, projector=True) as site:
+        await take(site, browser, tmp_path, name)
+
+
+async def take(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:
     login, path, scheme = PICTURES[name]
     if login is not None:
         agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"

@@ -6,16 +6,16 @@ The end of one takes a recent sign-in; that of everybody's also takes a word.
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 from aiohttp import web
-from multidict import MultiDict
 
 from gatelog.accounts.service.sessions import NO_SUCH_SESSION
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.console.service.sessions import Wanted
 from gatelog.console.web import FIND_USERS, WHO_IS_IN
-from gatelog.console.web.parameters import only, onward
+from gatelog.console.web.parameters import only
 from gatelog.console.web.sessions import AUDITED, EVERYBODY
 from gatelog.errors import InvalidInput
 from gatelog.http.bodies import id_in_path
@@ -41,19 +41,19 @@ async def sessions_page(request: web.Request) -> web.StreamResponse:
     only(request.query, (*FIELDS, "cursor", "done"))
     await record_read(request, AUDITED)
     form = Form({name: request.query.get(name, "").strip() for name in FIELDS})
-    context = await _of_page(request, form, request.query)
+    context = await _of_page(request, form, request.query.get("cursor"))
     if form.is_wrong:
         return again(request, _TEMPLATE, form, **context)
     return show(request, _TEMPLATE, form=form, **context)
 
 
-async def _of_page(request: web.Request, form: Form, query: MultiDict[str] | Any) -> dict[str, Any]:
+async def _of_page(request: web.Request, form: Form, cursor: str | None = None) -> dict[str, Any]:
     """What is shown; what is wrong with the question is noted in the form, and nothing is found."""
     user, address = await _user(request, form), _address(form)
     context: dict[str, Any] = {
         "sessions": [],
         "older": None,
-        "newest": None,
+        "newest": _link(form) if cursor is not None else None,
         "filtered": any(form[name] for name in FIELDS),
         "may_change": is_admin(request),
         "word": EVERYBODY,
@@ -62,19 +62,17 @@ async def _of_page(request: web.Request, form: Form, query: MultiDict[str] | Any
     if form.is_wrong:
         return context
     wanted = Wanted(
-        limit=PAGE_ROWS,
-        user=user,
-        device=form["device"],
-        address=address,
-        cursor=query.get("cursor"),
+        limit=PAGE_ROWS, user=user, device=form["device"], address=address, cursor=cursor
     )
     found = await request.app[WHO_IS_IN].page(wanted)
-    newest = onward(request, None if wanted.cursor is None else "")
-    return context | {
-        "sessions": found.sessions,
-        "older": onward(request, found.next),
-        "newest": newest.replace("cursor=", "").rstrip("?&") if newest else None,
-    }
+    older = _link(form, cursor=found.next) if found.next is not None else None
+    return context | {"sessions": found.sessions, "older": older}
+
+
+def _link(form: Form, **more: str) -> str:
+    """The page with this question."""
+    asked = {name: form[name] for name in FIELDS if form[name]} | more
+    return SESSIONS_PATH + (f"?{urlencode(asked)}" if asked else "")
 
 
 async def _user(request: web.Request, form: Form) -> UUID | None:
@@ -118,7 +116,7 @@ async def end_everybody(request: web.Request) -> web.StreamResponse:
     refuse_old_login(request)
     if form["confirm"].strip().casefold() != EVERYBODY:
         form.faults["confirm"] = f"Write {EVERYBODY} to end all sessions."
-        context = await _of_page(request, Form(), {})
+        context = await _of_page(request, Form())
         return again(request, _TEMPLATE, form, **context)
     sessions = request.app[ACCOUNTS].sessions
     await sessions.end_everybody(actor(request), tokens=bool(form["tokens"]))

@@ -16,7 +16,7 @@ from gatelog.accounts.service.recovery import MadeLink
 from gatelog.accounts.web import ACCOUNTS
 from gatelog.console.rules.paging import parse_key
 from gatelog.console.web import FIND_USERS
-from gatelog.console.web.parameters import only, onward
+from gatelog.console.web.parameters import only
 from gatelog.console.web.users import AUDITED
 from gatelog.errors import GatelogError, InvalidInput
 from gatelog.http.caller import caller_of
@@ -24,8 +24,7 @@ from gatelog.http.guard import SESSION
 from gatelog.http.roles import record_read, refuse_old_login, requires
 from gatelog.http.settings import CONFIG
 from gatelog.pages.door import page
-from gatelog.pages.forms import Form, again, read_form
-from gatelog.pages.forms import onward as go_on
+from gatelog.pages.forms import Form, again, onward, read_form
 from gatelog.pages.layout import show
 from gatelog.pages.overview import READERS
 from gatelog.pages.recovery import WELCOME_PATH
@@ -64,7 +63,7 @@ async def users_page(request: web.Request) -> web.StreamResponse:
     if wanted:
         found = await request.app[FIND_USERS].named(wanted)
         if found is not None:
-            return go_on(user_path(found.user.subject_id))
+            return onward(user_path(found.user.subject_id))
     form = Form({"find": wanted})
     context = await _of_list(request)
     if wanted:
@@ -79,7 +78,7 @@ async def _of_list(request: web.Request) -> dict[str, Any]:
     found = await request.app[FIND_USERS].newest(PAGE_ROWS, before)
     return {
         "users": found.users,
-        "older": onward(request, found.next),
+        "older": f"{USERS_PATH}?cursor={found.next}" if found.next is not None else None,
         "newest": USERS_PATH if before is not None else None,
         "may_change": is_admin(request),
     }
@@ -128,7 +127,7 @@ async def add_user(request: web.Request) -> web.StreamResponse:
     try:
         if form["password"]:
             created = await accounts.creating.create(form["login"], form["password"], roles, by)
-            return go_on(f"{user_path(created.subject_id)}?done=created")
+            return onward(f"{user_path(created.subject_id)}?done=created")
         address = form["address"].strip() or None
         made = await accounts.recovery.invite(form["login"], roles, address, by)
     except GatelogError as error:
