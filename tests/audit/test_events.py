@@ -521,7 +521,7 @@ async def proved(service: Service, answer: Answer, token: str, database: Dsns, n
 
 
 async def test_receipts(proxied: Service, database: Dsns, tmp_path: Path) -> None:
-    """Of what starts and ends one's own sessions."""
+    """Of what starts and ends one's own sessions: the event that was asked for."""
     note = tmp_path / "note"
     login = await proxied.log_in(headers=RECEIPT)
     token = login.token
@@ -539,7 +539,7 @@ async def test_receipts(proxied: Service, database: Dsns, tmp_path: Path) -> Non
         headers=RECEIPT,
     )
     token = changed.token
-    assert await proved(proxied, changed, token, database, note) == "session_ended"
+    assert await proved(proxied, changed, token, database, note) == "credential_changed"
     out = await proxied.post("/v1/logout_user", bearer=token, headers=RECEIPT)
     token = await proxied.token(password=NEW_PASSWORD)
     assert await proved(proxied, out, token, database, note) == "session_ended"

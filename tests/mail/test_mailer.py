@@ -7,8 +7,6 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -22,15 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from gatelog.accounts.service.accounts import Accounts
-from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.config import Config, load_config
 from gatelog.errors import ConfigError
-from gatelog.log.store.appender import Appender
-from gatelog.log.store.database import Database
-from gatelog.sessions.service.barrier import Barrier
 from gatelog.testing.moving import MovedClock
 
-from tests.builders import MASTER_KEY
+from tests.accounts.house import Opened
 from tests.conftest import Dsns
 from tests.mail.server import PAGE, SENDER, Inbox, mail_server
 from tests.waiting import until
@@ -40,36 +34,6 @@ if TYPE_CHECKING:
 
 STEPS = ("due", "started", "taken", "forgotten")
 PATIENCE_S = 60
-Opened = Callable[[Config], AbstractAsyncContextManager[Accounts]]
-
-
-@pytest.fixture
-async def inbox() -> AsyncIterator[Inbox]:
-    async with mail_server() as inbox:
-        yield inbox
-
-
-@pytest.fixture
-def opened(
-    database: Dsns, appender: Appender, barrier: Barrier, gatelog_clock: MovedClock
-) -> Opened:
-    @asynccontextmanager
-    async def accounts(config: Config) -> AsyncIterator[Accounts]:
-        pool, passwords = Database(database.app, timeout_s=5, pool_size=4), PasswordPool(config)
-        accounts = Accounts(
-            msgspec.structs.replace(config, master_key=MASTER_KEY),
-            database=pool,
-            appender=appender,
-            passwords=passwords,
-            barrier=barrier,
-            now=gatelog_clock,
-        )
-        yield accounts
-        await accounts.close()
-        passwords.close()
-        await pool.close()
-
-    return accounts
 
 
 async def invite(accounts: Accounts, number: int) -> UUID:

@@ -100,12 +100,25 @@ def test_the_cursor_goes_on_where_it_stood(shared_service: Service, tmp_path: Pa
 
 
 def test_a_cursor_counts_more_than_from(shared_service: Service, tmp_path: Path) -> None:
+    for _ in range(3):
+        shared_service.log_in("nobody-at-all")  # it may be the first test, and the log be empty
     cursor = tmp_path / "cursor"
     options = ("--format", "ndjson", "--cursor", str(cursor), "--from", "3")
     first = positions(tail_once(shared_service, *options))
     assert first[0] == 3
     shared_service.log_in("nobody-at-all")
     assert positions(tail_once(shared_service, *options)) == [first[-1] + 1]
+
+
+def test_a_beginning_beyond_the_end(shared_service: Service, tmp_path: Path) -> None:
+    """A cursor that there is not yet has no part in it."""
+    cursor = tmp_path / "cursor"
+    for options in ((), ("--cursor", str(cursor))):
+        done = run_command(
+            shared_service.data_dir, "log", "tail", "--no-follow", "--from", "999999", *options
+        )
+        assert (done.returncode, done.stderr) == (1, "gatelog: The log ends before 999998.\n")
+    assert not cursor.exists()
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class Tail:
                 await asyncio.sleep(RETRY_EVERY_S)
                 continue
             except EventsLost as error:
-                if self._cursor is None:
+                if self._cursor is None or not self._cursor.path.exists():  # it was --from, then
                     raise
                 raise OperatorError(
                     f"{error} The cursor {self._cursor.path} is of another log, or of this one"

@@ -5,20 +5,24 @@ A test prepares each against the migrated schema. Moments and ids come in as par
 
 # --- sessions ---
 
-# The active sessions behind these token digests. $1 digests
-FIND_SESSIONS = """
+# Sessions, with the columns of the table in their order (``kind.session_of`` reads them).
+SELECT_SESSIONS = """
 SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
        absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE token_digest = ANY($1::bytea[])
+FROM active_sessions
 """
 
+# The active sessions behind these token digests. $1 digests
+FIND_SESSIONS = SELECT_SESSIONS + "WHERE token_digest = ANY($1::bytea[])"
+
 # Which of these sessions live by the log's clock. $1 digests, $2 how far that is moved (in tests)
-FIND_LIVE_SESSIONS = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE token_digest = ANY($1::bytea[])
+FIND_LIVE_SESSIONS = (
+    SELECT_SESSIONS
+    + """
+WHERE token_digest = ANY($1::bytea[])
       AND expires_at > clock_timestamp() + $2
 """
+)
 
 # One session by its digest together with the head's position, in one snapshot, and the key of its
 # user. $1 digests
@@ -32,20 +36,22 @@ LEFT JOIN subject_keys k ON k.subject_id = s.subject_id
 """
 
 # The active sessions of a user, or the tokens, oldest first. $1 user, $2 now, $3 whether tokens
-LIST_SESSIONS_OF = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE subject_id = $1 AND expires_at > $2 AND is_token = $3
+LIST_SESSIONS_OF = (
+    SELECT_SESSIONS
+    + """
+WHERE subject_id = $1 AND expires_at > $2 AND is_token = $3
 ORDER BY started_at, session_id LIMIT 1000
 """
+)
 
 # A page of active sessions, without tokens, by id. $1 after this id, $2 how many, $3 now
-LIST_SESSIONS = """
-SELECT token_digest, session_id, subject_id, started_at, expires_at, roles,
-       absolute_at, idle_s, seen_at, authenticated_at, amr, is_token
-FROM active_sessions WHERE session_id > $1 AND expires_at > $3 AND NOT is_token
+LIST_SESSIONS = (
+    SELECT_SESSIONS
+    + """
+WHERE session_id > $1 AND expires_at > $3 AND NOT is_token
 ORDER BY session_id LIMIT $2
 """
+)
 
 # The same for one session by its public id. $1 session
 FIND_SESSION = """
