@@ -76,14 +76,21 @@ async def serving_site(
         await runner.cleanup()
 
 
-# How much what is in the page has moved since it came, without a hand of the reader's.
+# How much what is in the page has moved since it came, without a hand of the reader's, and what.
 MOVED = """() => new Promise((done) => {
     let moved = 0;
+    const what = [];
+    const told = (of) => [of.node?.outerHTML?.slice(0, 80) ?? of.node?.textContent,
+        of.previousRect.y, of.currentRect.y, of.previousRect.height, of.currentRect.height];
     const add = (list) => {
-        for (const e of list.getEntries()) if (!e.hadRecentInput) moved += e.value;
+        for (const e of list.getEntries()) {
+            if (e.hadRecentInput) continue;
+            moved += e.value;
+            what.push(...e.sources.map(told));
+        }
     };
     new PerformanceObserver(add).observe({ type: "layout-shift", buffered: true });
-    setTimeout(() => done(moved), 50);
+    setTimeout(() => done([moved, what]), 50);
 })"""
 
 
@@ -102,7 +109,8 @@ class Visit(Watched):
     def open(self, path: str) -> Page:
         """Go there, and look."""
         self.page.goto(f"{self.origin}{path}")
-        assert self.page.evaluate(MOVED) < MOST_MOVED, path
+        moved, what = self.page.evaluate(MOVED)
+        assert moved < MOST_MOVED, (path, what)
         self.look()
         return self.page
 
@@ -117,7 +125,7 @@ class Visit(Watched):
 
     def look(self) -> None:
         """See that nothing is wrong with the page that is there now."""
-        assert self.faults == [], self.page.url
+        assert self.faults == [], (self.page.url, self.faults)
         assert self.page.locator("h1").count() == 1, self.page.url
         for landmark in ("banner", "main", "contentinfo"):
             assert self.page.get_by_role(landmark).count() == 1, (landmark, self.page.url)
@@ -144,7 +152,7 @@ async def visiting(
     def run(page: Page) -> ResultT:
         visit = Visit(page, site.origin)
         result = steps(visit)
-        assert visit.faults == []
+        assert visit.faults == [], visit.faults
         return result
 
     return await browser.run(run, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import uuid4
 
 import pytest
 from aiohttp import web
@@ -13,6 +12,7 @@ from gatelog.pages.routes import page_routes
 from tests.browser import Browser
 from tests.pages.site import FORM, HTML, Site, Visit, visiting
 
+ID = "00000000-0000-4000-8000-000000000000"  # nobody's and nothing's
 IDS = ("session_id", "factor_id", "token_id", "user_id")
 EVIL = """<!doctype html><title>x</title><iframe name="in" src="{origin}/login"></iframe>
 <form method="post" action="{origin}{path}" target="in"><button>x</button></form>"""
@@ -26,7 +26,7 @@ def forms() -> list[str]:
             continue
         path = route.path
         for name in IDS:
-            path = path.replace(f"{{{name}:[0-9A-Fa-f-]{{36}}}}", str(uuid4()))
+            path = path.replace(f"{{{name}:[0-9A-Fa-f-]{{36}}}}", ID)
         found.append(path)
     return found
 
@@ -55,17 +55,18 @@ async def test_a_form_of_another_origin_is_refused(site: Site, path: str) -> Non
     assert (await site.get("/v1/me", cookie=token)).status == 200
 
 
-@pytest.mark.parametrize("path", forms())
+@pytest.mark.parametrize(
+    "path", [path for path in forms() if path.startswith(("/account", "/console"))]
+)
 async def test_a_form_is_nobodys_but_who_is_signed_in(site: Site, path: str) -> None:
-    if path.startswith("/account"):
-        sent = await site.post(path, headers=FORM | HTML)
-        assert (sent.status, sent.headers["Location"]) == (303, "/login")
-        own = {"Referer": f"http://127.0.0.1:{site.port}/account/tokens?x=1"}
-        sent = await site.post(path, headers=FORM | HTML | own)
-        assert sent.headers["Location"] == "/login?return_to=%2Faccount%2Ftokens%3Fx%3D1"
-        evil = {"Referer": "https://evil.example/account/tokens"}
-        assert (await site.post(path, headers=FORM | HTML | evil)).headers["Location"] == "/login"
-        assert (await site.post(path, headers=FORM)).code == "not_authenticated"
+    sent = await site.post(path, headers=FORM | HTML)
+    assert (sent.status, sent.headers["Location"]) == (303, "/login")
+    own = {"Referer": f"http://127.0.0.1:{site.port}/account/tokens?x=1"}
+    sent = await site.post(path, headers=FORM | HTML | own)
+    assert sent.headers["Location"] == "/login?return_to=%2Faccount%2Ftokens%3Fx%3D1"
+    evil = {"Referer": "https://evil.example/account/tokens"}
+    assert (await site.post(path, headers=FORM | HTML | evil)).headers["Location"] == "/login"
+    assert (await site.post(path, headers=FORM)).code == "not_authenticated"
 
 
 @asynccontextmanager
@@ -100,9 +101,13 @@ async def test_another_site_neither_frames_nor_sends(
                 page.goto(evil)
             with page.expect_response(lambda answer: answer.request.method == "POST") as posted:
                 page.get_by_role("button").click()
-            visit.faults.clear()  # the browser has said that it shows nothing in the frame
             page.goto(f"{site.origin}/account")
             assert page.locator("h1").inner_text() == "My account"
+            # the other site is meant to be there, and the browser says that it shows no frame
+            expected = ("frame-ancestors", evil)
+            visit.faults[:] = [
+                fault for fault in visit.faults if not any(each in fault for each in expected)
+            ]
             return posted.value.status
 
         # a cookie of SameSite=Lax does not come along: who sends the form is nobody, and refused

@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from gatelog.config import Config
 from playwright.sync_api import Page
@@ -17,10 +18,12 @@ from playwright.sync_api import Page
 from tests.browser import Browser
 from tests.conftest import Dsns
 from tests.pages.site import Site, Visit, serving_site, visiting
+from tests.proofs.sealing import seal
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "pictures"
 SIZE = {"width": 1120, "height": 720}
+TTL_S = Config().lease_ttl_s  # as it is where nobody is in a hurry
 LEAST_BYTES = 5000  # of a picture with something on it
 # Each picture's name: who looks, where, and in which colours.
 PICTURES: dict[str, tuple[str | None, str, str]] = {
@@ -40,7 +43,9 @@ PICTURES: dict[str, tuple[str | None, str, str]] = {
 async def test_a_picture(
     config: Config, database: Dsns, browser: Browser, tmp_path: Path, name: str
 ) -> None:
+    config = msgspec.structs.replace(config, lease_ttl_s=TTL_S)
     async with serving_site(config, database, projector=True) as site:
+        await seal(database.owner, tmp_path / "checkpoint")
         await take(site, browser, tmp_path, name)
 
 

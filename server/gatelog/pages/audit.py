@@ -39,6 +39,7 @@ from gatelog.log.store.reading import StoredEvent
 from gatelog.pages.door import page
 from gatelog.pages.forms import Form, again, onward
 from gatelog.pages.layout import show
+from gatelog.pages.words import in_words
 from gatelog.privacy.rules import networks_of
 
 AUDIT_PATH: Final = "/console/audit"
@@ -65,16 +66,6 @@ class Row(msgspec.Struct, frozen=True):
     event: ShownEvent | None
     words: str
     detail: str
-
-
-def in_words(event: ShownEvent) -> tuple[str, str]:
-    """What happened, and what more is said of it."""
-    kind = KINDS.get(event.type)
-    detail = event.reason or event.role or event.what or event.factor or ""
-    if event.count is not None:
-        detail = f"{detail} {event.count}".strip()
-    words = kind.name if kind is not None else event.type.replace("_", " ").capitalize()
-    return words, detail.replace("_", " ")
 
 
 def _named_types() -> list[tuple[str, str]]:

@@ -8,47 +8,16 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from gatelog.audit.rules.shown import Cursor, ShownEvent
+from gatelog.audit.rules.shown import Cursor
 from gatelog.audit.web.events import AUDIT, OWN_FILTERS, PAGING, parse_filter
 from gatelog.http.answers import OWN_EVENTS_PATH
 from gatelog.http.guard import SESSION
 from gatelog.pages.door import HOME_PATH, page
 from gatelog.pages.layout import show
+from gatelog.pages.words import own_words
 
 HISTORY_PATH: Final = f"{HOME_PATH}/history"
 PAGE_ROWS: Final = 25
-# What happened, in words. A type that is not here is shown by its name.
-WORDS: Final = {
-    "user_registered": "The account was made",
-    "credential_changed": "The password was changed",
-    "login_failed": "Somebody failed to sign in",
-    "session_started": "Signed in",
-    "session_renewed": "The session was used",
-    "session_ended": "A session ended",
-    "role_granted": "A role was given",
-    "role_revoked": "A role was taken away",
-    "user_disabled": "The account was disabled",
-    "user_enabled": "The account was enabled",
-    "password_locked": "The password was locked",
-    "password_unlocked": "The password was unlocked",
-    "factor_enrolled": "A second factor was added",
-    "factor_removed": "A second factor was removed",
-    "recovery_codes_made": "Recovery codes were made",
-    "recovery_code_used": "A recovery code was used",
-    "token_created": "A token was created",
-    "link_made": "A link was made",
-    "link_used": "A link was used",
-    "mail_address_verified": "The address of mail was verified",
-    "mail_address_removed": "The address of mail was removed",
-    "audit_read": "You read about others",
-}
-
-
-def in_words(event: ShownEvent) -> str:
-    """What this event says, in words."""
-    words = WORDS.get(event.type, event.type)
-    detail = event.reason or event.role or event.what or event.factor
-    return f"{words} ({detail.replace('_', ' ')})" if detail else words
 
 
 def beside(request: web.Request, cursor: Cursor | None) -> str | None:
@@ -71,7 +40,7 @@ async def history(request: web.Request) -> web.StreamResponse:
     return show(
         request,
         "account/history.html",
-        events=[(event, in_words(event)) for event in found.events],
+        events=[(event, *own_words(event)) for event in found.events],
         me=me,
         older=beside(request, found.next),
         newer=beside(request, found.prev),

@@ -14,8 +14,7 @@ from aiohttp import web
 
 from gatelog.accounts.service.acting import NO_SUCH_USER
 from gatelog.accounts.web import ACCOUNTS
-from gatelog.audit.rules.formats import KINDS
-from gatelog.audit.rules.shown import AuditFilter, ShownEvent
+from gatelog.audit.rules.shown import AuditFilter
 from gatelog.audit.web.events import AUDIT
 from gatelog.console.service.sessions import Wanted
 from gatelog.console.web import FIND_USERS, WHO_IS_IN
@@ -31,20 +30,13 @@ from gatelog.pages.forms import Form, again, read_form
 from gatelog.pages.layout import show
 from gatelog.pages.overview import READERS
 from gatelog.pages.users import USERS_PATH, actor, is_admin, show_link, user_path
+from gatelog.pages.words import in_words
 
 SHOWN_EVENTS: Final = 20
 SHOWN_SESSIONS: Final = 50
 _TEMPLATE: Final = "console/user.html"
 
 _Doing = Callable[[web.Request, UUID, Form], Awaitable[str]]
-
-
-def in_words(event: ShownEvent) -> str:
-    """What this event says, in words."""
-    kind = KINDS.get(event.type)
-    words = kind.name if kind is not None else event.type.replace("_", " ").capitalize()
-    detail = event.reason or event.role or event.what or event.factor
-    return f"{words} ({detail.replace('_', ' ')})" if detail else words
 
 
 def user_in_path(request: web.Request) -> UUID:
@@ -74,7 +66,7 @@ async def _of_user(request: web.Request, user_id: UUID) -> dict[str, Any]:
         "state": state,
         "sessions": here,
         "tokens": tokens,
-        "events": [(event, in_words(event)) for event in happened.events],
+        "events": [(event, *in_words(event)) for event in happened.events],
         "more": happened.next is not None,
         "lacks": [role for role in config.role_names if role not in user.roles],
         "may_change": is_admin(request) and not user.erased,

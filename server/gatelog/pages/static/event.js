@@ -1,6 +1,6 @@
 // The page of an event: verifies in the browser what the log claims of it (`verify.js`). The key is
-// what its reader pastes; this browser keeps it, and the newest checkpoint that held, until they sign
-// out. Whoever wants to find a log that was cut later keeps a checkpoint elsewhere.
+// what its reader hands in; this browser keeps it, and the newest checkpoint that held, until they
+// sign out. Whoever wants to find a log that was cut later keeps a checkpoint elsewhere.
 
 import { make } from "./dom.js";
 import { bytesOf, hex, NotVerified, verifyEvent } from "./verify.js";
