@@ -40,7 +40,7 @@ class House:
         """A user, with an address that is verified as users verify it."""
         user_id = await self.accounts.logins.add_user(login, PASSWORD)
         if address is not None:
-            grant = await self.accounts.logins.log_in(login, PASSWORD)
+            grant = await self.accounts.logins.log_in(login, PASSWORD, HERE)
             await self.accounts.recovery.propose_address(as_session(grant.session), address)
             await self.accounts.mailer.look()
             await self.accounts.recovery.verify_address(self.inbox.mails[-1].token)

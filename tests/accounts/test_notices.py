@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b32decode
 
 import pytest
+from gatelog.accounts.rules.devices import MAX_DEVICES, KnownDevices
 from gatelog.accounts.rules.events import DeviceAdded
 from gatelog.accounts.rules.totp import code_of, step_at
 from gatelog.accounts.service.grants import Grant
@@ -62,11 +63,78 @@ async def test_another_account_s_device_is_new(house: House) -> None:
     assert event.subject_id != eve.session.subject_id
 
 
-async def test_a_client_that_keeps_no_cookie_is_no_device(house: House) -> None:
-    await house.user("ada", "ada@example.com")
+async def log_in_without_cookies(house: House, client: Client = HERE) -> Grant:
+    return await house.accounts.logins.log_in("ada", PASSWORD, client)
+
+
+async def test_a_client_that_keeps_no_cookie_is_as_new_as_its_place(house: House) -> None:
+    """So a stolen password is told of, whatever the thief's client keeps."""
+    user_id = await house.user("ada", "ada@example.com")
+    await log_in_without_cookies(house)
+    await log_in_without_cookies(house)
+    assert await added(house) == [], "the first login of all, and the same place again"
+    stolen = await log_in_without_cookies(house, THERE)
+    (event,) = await added(house)
+    assert (event.subject_id, event.session_id) == (user_id, stolen.session.session_id)
+    await house.accounts.mailer.look()
+    (mail,) = house.inbox.mails
+    assert mail.subject == "A login from a new device"
+    await log_in_without_cookies(house, THERE)
+    assert len(await added(house)) == 1
+
+
+async def test_who_uses_a_browser_and_something_else_in_one_place_is_told_of_neither(
+    house: House,
+) -> None:
+    await house.user("ada")
+    await log_in_without_cookies(house)
+    first = await log_in(house)
+    assert first.device is not None
+    await log_in_without_cookies(house)
+    await log_in(house, first.device, client=THERE)
+    await log_in_without_cookies(house, THERE)
+    assert await added(house) == []
     await log_in(house)
-    await house.accounts.logins.log_in("ada", PASSWORD, THERE)
-    assert await added(house) == [] and await house.rows("mail_outbox") == 0
+    assert len(await added(house)) == 1, "another browser is new, also where one is known"
+
+
+async def test_a_changed_password_forgets_places(house: House) -> None:
+    await house.user("ada")
+    for client in (HERE, THERE):
+        grant = await log_in_without_cookies(house, client)
+    session = as_session(grant.session)
+    await house.accounts.logins.change_password(session, PASSWORD, NEW, THERE)
+    before = len(await added(house))
+    await house.accounts.logins.log_in("ada", NEW, THERE)
+    assert len(await added(house)) == before
+    await house.accounts.logins.log_in("ada", NEW, HERE)
+    assert len(await added(house)) == before + 1
+
+
+async def test_places_give_way_to_places_alone(house: House) -> None:
+    await house.user("ada")
+    first = await log_in(house)
+    assert first.device is not None
+    for number in range(MAX_DEVICES + 2):
+        await log_in_without_cookies(house, Client(f"203.0.{number}.7"))
+    assert await house.rows("known_devices") == MAX_DEVICES + 1
+    before = len(await added(house))
+    await log_in(house, first.device)
+    assert len(await added(house)) == before
+
+
+@pytest.mark.parametrize("any_known", [True, False])
+@pytest.mark.parametrize("by_token", [True, False])
+@pytest.mark.parametrize("this_place", [True, False])
+@pytest.mark.parametrize("keeps_tokens", [True, False])
+def test_what_is_new(
+    *, any_known: bool, by_token: bool, this_place: bool, keeps_tokens: bool
+) -> None:
+    if (by_token or this_place) and not any_known:
+        return
+    known = KnownDevices(any_known, by_token, this_place)
+    as_known = this_place and not (keeps_tokens and by_token)
+    assert known.is_new(keeps_tokens=keeps_tokens) == (any_known and not as_known)
 
 
 async def test_a_wrong_password_on_a_new_device_is_no_login(house: House) -> None:

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Counter
 
-from gatelog.accounts.rules.devices import SeenDevice
+from gatelog.accounts.rules.devices import SeenDevice, SeenPlace, place_digest
 from gatelog.accounts.rules.events import LoginsThrottled
 from gatelog.accounts.rules.throttling import (
     AdmitTry,
@@ -243,22 +243,24 @@ class Throttle:
         unless the client keeps none."""
         place = None if approach.known else approach.place
         tries = Forgotten(approach.account or b"", place, approach.device)
+        now = self._acting.now()
         right = RightPassword(subject_id, tries)
+        seen_place = SeenPlace(subject_id, place_digest(approach.place), now)
         if not keeps_tokens:
-            return (right,), None
+            return (right, seen_place), None
         token = approach.token or new_token()
-        return (right, SeenDevice(subject_id, token_digest(token), self._acting.now())), token
+        return (right, seen_place, SeenDevice(subject_id, token_digest(token), now)), token
 
     async def is_new_device(
         self, approach: Approach, subject_id: UUID, *, keeps_tokens: bool
     ) -> bool:
-        """Whether the account has been used on devices, and not on this one.
-
-        A client that keeps no tokens is never recognised, and so never new.
-        """
-        if not keeps_tokens or approach.known:
+        """Whether the account has been used before, and not on this device; of a client that keeps
+        no tokens: not from this place."""
+        if approach.known:
             return False
-        return await self._store.has_devices(subject_id, self._acting.now())
+        digest = place_digest(approach.place)
+        known = await self._store.known(subject_id, digest, self._acting.now())
+        return known.is_new(keeps_tokens=keeps_tokens)
 
     # --- what is told
 

@@ -79,11 +79,17 @@ FORGET_NAME = "DELETE FROM session_names WHERE session_id = $1"
 # Which of these devices the account with this login knows. $1 login, $2 digests, $3 not before
 FIND_DEVICE = """
 SELECT d.device_digest FROM credentials c JOIN known_devices d USING (subject_id)
-WHERE c.login = $1 AND d.device_digest = ANY($2::bytea[]) AND d.seen_at > $3 LIMIT 1
+WHERE c.login = $1 AND d.device_digest = ANY($2::bytea[]) AND d.seen_at > $3 AND NOT d.is_place
+LIMIT 1
 """
 
-# Whether the account knows a device. $1 user, $2 not before
-HAS_DEVICES = "SELECT EXISTS (SELECT FROM known_devices WHERE subject_id = $1 AND seen_at > $2)"
+# What the account knows: anything, a device by its token, this place. $1 user, $2 not before,
+# $3 place
+KNOWN_DEVICES = """
+SELECT count(*) > 0, count(*) FILTER (WHERE NOT is_place) > 0,
+       count(*) FILTER (WHERE is_place AND device_digest = $3) > 0
+FROM known_devices WHERE subject_id = $1 AND seen_at > $2
+"""
 
 # Forget some tries that no window reaches any more. $1 before, $2 how many
 SWEEP_TRIES = """
@@ -275,12 +281,19 @@ SELECT place, noted_at FROM unnest({0}::bytea[], {1}::timestamptz[]) AS t (place
 ON CONFLICT (place) DO UPDATE SET noted_at = EXCLUDED.noted_at
 """
 
-# Devices on which the password was right; those that give way to them, beyond so many of a user;
-# and all of a user. {2} how many may stay beside a new one
+# Devices on which the password was right, and places from which it was; those that give way to
+# them, beyond so many of either of a user; and all of a user. {2} how many may stay beside a new
+# one
 FORGET_DEVICES = "DELETE FROM known_devices WHERE subject_id = ANY({0}::uuid[])"
 SEE_DEVICES = """
 INSERT INTO known_devices (subject_id, device_digest, seen_at)
 SELECT subject_id, device_digest, seen_at
+FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, device_digest, seen_at)
+ON CONFLICT (subject_id, device_digest) DO UPDATE SET seen_at = EXCLUDED.seen_at
+"""
+SEE_PLACES = """
+INSERT INTO known_devices (subject_id, device_digest, seen_at, is_place)
+SELECT subject_id, device_digest, seen_at, true
 FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, device_digest, seen_at)
 ON CONFLICT (subject_id, device_digest) DO UPDATE SET seen_at = EXCLUDED.seen_at
 """
@@ -289,6 +302,7 @@ DELETE FROM known_devices d USING unnest({0}::uuid[]) AS s (subject_id)
 WHERE d.subject_id = s.subject_id AND d.device_digest <> ALL ({1}::bytea[])
   AND (SELECT count(*) FROM known_devices n
        WHERE n.subject_id = d.subject_id AND n.device_digest <> ALL ({1}::bytea[])
+         AND n.is_place = d.is_place
          AND (n.seen_at, n.device_digest) > (d.seen_at, d.device_digest)) >= {2}::integer
 """
 

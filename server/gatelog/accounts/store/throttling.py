@@ -11,7 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from gatelog.accounts.rules.devices import DEVICE_LIFETIME_S, MAX_DEVICES, Devices
+from gatelog.accounts.rules.devices import (
+    DEVICE_LIFETIME_S,
+    MAX_DEVICES,
+    Devices,
+    KnownDevices,
+)
 from gatelog.accounts.rules.throttling import (
     DAY_S,
     Noted,
@@ -175,11 +180,20 @@ DEVICES = Kind(
             ),
         ),
         Write(
+            name="places_seen",
+            statement=sql.SEE_PLACES,
+            arguments=lambda state: (
+                [subject_id for subject_id, _ in state.places],
+                [digest for _, digest in state.places],
+                list(state.places.values()),
+            ),
+        ),
+        Write(
             name="devices_crowded_out",
             statement=sql.CROWD_OUT_DEVICES.replace("{2}", str(MAX_DEVICES - 1)),
             arguments=lambda state: (
-                list({subject_id for subject_id, _ in state.seen}),
-                [digest for _, digest in state.seen],
+                list({subject_id for subject_id, _ in (*state.seen, *state.places)}),
+                [digest for _, digest in (*state.seen, *state.places)],
             ),
         ),
     ),
@@ -203,12 +217,13 @@ class Throttled:
             )
         return found
 
-    async def has_devices(self, subject_id: UUID, now: datetime) -> bool:
-        """Whether the account knows any device."""
+    async def known(self, subject_id: UUID, place_digest: bytes, now: datetime) -> KnownDevices:
+        """What the account is known by, and whether this place is among it."""
         since = now - timedelta(seconds=DEVICE_LIFETIME_S)
         async with self._database.acquire() as connection:
-            found: bool = await connection.fetchval(sql.HAS_DEVICES, subject_id, since)
-        return found
+            row = await connection.fetchrow(sql.KNOWN_DEVICES, subject_id, since, place_digest)
+        assert row is not None  # it counts
+        return KnownDevices(*row)
 
     async def sweep(self, now: datetime) -> None:
         """Forget what no limit reaches any more. Many may call it."""
