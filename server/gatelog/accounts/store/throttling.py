@@ -221,8 +221,7 @@ class Throttled:
         """What the account is known by, and whether this place is among it."""
         since = now - timedelta(seconds=DEVICE_LIFETIME_S)
         async with self._database.acquire() as connection:
-            row = await connection.fetchrow(sql.KNOWN_DEVICES, subject_id, since, place_digest)
-        assert row is not None  # it counts
+            (row,) = await connection.fetch(sql.KNOWN_DEVICES, subject_id, since, place_digest)
         return KnownDevices(*row)
 
     async def sweep(self, now: datetime) -> None:

@@ -24,9 +24,8 @@ class Console(msgspec.Struct, frozen=True):
 
 def make_console(config: Config, database: Database, personal: PersonalData) -> Console:
     """The use cases on this database, whose connections plan for indexes."""
-    directory = Directory(database)
     return Console(
-        users=FindUsers(directory),
-        sessions=WhoIsIn(sessions=SessionsNow(database), directory=directory, personal=personal),
+        users=FindUsers(Directory(database)),
+        sessions=WhoIsIn(sessions=SessionsNow(database), personal=personal),
         looking=Looking(config, database),
     )

@@ -21,11 +21,11 @@ import msgspec
 
 from gatelog.accounts.service.devices import devices_of
 from gatelog.accounts.store.names import SessionNames
+from gatelog.accounts.store.users import Users
 from gatelog.audit.rules.shown import MAX_POSITION
 from gatelog.clock import utc_now
 from gatelog.console.rules.paging import FIRST, Key, parse_key, parse_position
 from gatelog.console.store.sessions import SessionsNow
-from gatelog.console.store.users import Directory
 from gatelog.privacy.rules import Personal
 from gatelog.privacy.service.personal import PersonalData
 from gatelog.sessions.rules.state import ActiveSession
@@ -79,12 +79,11 @@ class WhoIsIn:
         self,
         *,
         sessions: SessionsNow,
-        directory: Directory,
         personal: PersonalData,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._sessions = sessions
-        self._directory = directory
+        self._users = Users(sessions.database)
         self._names = SessionNames(sessions.database)
         self._personal = personal
         self._now = now
@@ -108,7 +107,7 @@ class WhoIsIn:
         opened = await self._personal.open_personal(list(starts.values()))
         personal = dict(zip(starts, opened, strict=True))
         devices = await devices_of(p.agent for p in opened if p is not None and p.agent)
-        logins = await self._directory.logins({session.subject_id for session in sessions})
+        logins = await self._users.logins({session.subject_id for session in sessions})
 
         def described(session: ActiveSession) -> SessionNow:
             known = personal.get(session.session_id) or Personal()

@@ -55,9 +55,6 @@ LEFT JOIN LATERAL (
 ORDER BY f.position DESC
 """  # noqa: S608
 
-# The logins of these users, of those who have one. $1 users
-LOGINS = "SELECT subject_id, login FROM credentials WHERE subject_id = ANY($1::uuid[])"
-
 # --- users
 
 # A page of the users who are not erased, those that came last first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -62,12 +62,6 @@ class Directory:
         async with self._database.acquire() as connection:
             found: UUID | None = await connection.fetchval(sql.FIND_LOGIN, login)
         return found
-
-    async def logins(self, subject_ids: Collection[UUID]) -> dict[UUID, str]:
-        """The logins of these users, of those who have one."""
-        async with self._database.acquire() as connection:
-            rows = await connection.fetch(sql.LOGINS, list(subject_ids))
-        return {subject_id: login for subject_id, login in rows}
 
 
 def _user(row: asyncpg.Record | Sequence[Any]) -> UserRow:
