@@ -22,4 +22,4 @@ def test_the_quick_run() -> None:
     assert done.stdout.count("Verification: 0 findings") == 2  # before and after the purge
     for row in ("sealed", "marked", "user, 10⁵ events", "address of many", "ndjson, opened"):
         assert f"│ {row}" in done.stdout
-    assert "Purge of 8,192 events, 4 partitions" in done.stdout
+    assert "Purge of 8,192 events, 6 partitions" in done.stdout
