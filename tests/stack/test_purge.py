@@ -83,7 +83,8 @@ def test_from_a_dry_run_to_what_is_left(var: Path, log: Dsns) -> None:
     done = purge(var, log, "--yes", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["up_to"], report["events"], len(report["dropped"])) == (CUT, CUT, CUT // SIZE * len(PARTITIONED))
+    assert (report["up_to"], report["events"]) == (CUT, CUT)
+    assert len(report["dropped"]) == CUT // SIZE * len(PARTITIONED)
     assert "Nothing to purge" in purge(var, log, "--yes").stdout
 
     after = json.loads(run(var, log, "as-of", "--position", str(CUT + 1), "--json").stdout)
