@@ -64,7 +64,6 @@ QUESTIONS: dict[str, tuple[tuple[Any, ...], int]] = {
     "NEWEST_SESSIONS_OF": ((*KEY, PAGE, NOW, USER), 8 * PAGE),
     "OLDEST_START": ((), 5),
     "SESSIONS_FROM": ((OFFICE, 2**62, PAGE, NOW, LONG_AGO), 12 * PAGE),
-    "LOGINS": (([USER],), 5),
     "NEWEST_USERS": ((*KEY, PAGE), 12 * PAGE),
     "FIND_USER": ((USER,), 20),
     "FIND_LOGIN": (("user77",), 5),

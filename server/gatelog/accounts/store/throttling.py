@@ -28,7 +28,7 @@ from gatelog.accounts.rules.throttling import (
     TriesFrom,
     Try,
 )
-from gatelog.accounts.store import sql
+from gatelog.accounts.store import sql_throttling as sql
 from gatelog.log.store.database import Database
 from gatelog.log.store.kinds import Kind, Read, Write
 
