@@ -47,7 +47,7 @@ CONTROL_S = 15.0  # and until so many logouts have been answered
 CONTROL_WITHIN_S = 90.0
 BROKEN_WITHIN_S = 90.0
 LOOK_EVERY_S = 1.0
-CALM_S = 3.0
+CALM_S, CALMER_S, LONGEST_CALM_S = 3.0, 0.1, 12.0  # between rounds of harm; more with each look
 START_S = 150.0  # processes and a database, on a busy machine
 OUTLIVED = "accepted after its end"
 
@@ -74,10 +74,12 @@ async def do_harm(nemesis: Nemesis, missing: Callable[[], list[str]]) -> None:
     try:
         await asyncio.wait(harms, timeout=FAULTS_S, return_when=asyncio.FIRST_COMPLETED)
         late_s = time.monotonic() + EVERYTHING_WITHIN_S
-        nemesis.calm_s = CALM_S  # what takes many steps needs a while in which they get done
+        # What takes many steps needs a while in which they get done: the slower, the longer.
+        nemesis.calm_s = CALM_S
         while not is_over():  # to look takes time that clients need
             assert time.monotonic() < late_s, f"{missing()} missing after {nemesis.done}"
             await asyncio.sleep(LOOK_EVERY_S)
+            nemesis.calm_s = min(nemesis.calm_s + CALMER_S, LONGEST_CALM_S)
     finally:
         for harm in harms:
             harm.cancel()
