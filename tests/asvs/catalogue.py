@@ -140,8 +140,8 @@ ASVS: Final = (
                 "V6.3.8",
                 3,
                 "Whether an account exists cannot be told from a failed login, by answer or time.",
-                planned="the comparison of times over 1,000 tries. Open registration"
-                " says that a name is taken; it is closed, or open for the first user, by default.",
+                planned="open registration that does not say whether a name is taken; by default it"
+                " is closed, or open for the first user.",
             ),
         ),
     ),
