@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 async def test_who_forgot_a_password_gets_in_again(house: House) -> None:
     user_id = await house.user("ada", "ada@example.com")
-    grants = [await house.accounts.logins.log_in("ada", PASSWORD) for _ in range(2)]
+    grants = [await house.accounts.logins.log_in("ada", PASSWORD, HERE) for _ in range(2)]
     token = await house.asked("ADA")
     (mail,) = house.inbox.mails
     assert mail.to == "ada@example.com" and "15 minutes" in mail.plain
