@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from gatelog.config import Config
 from gatelog.hosting.app import create_app
+from gatelog.http import recheck
 from gatelog.http.recheck import GATE
 from gatelog.testing.moving import MovedClock
 
@@ -81,8 +82,9 @@ async def test_a_session_lives_while_it_is_used(alice: Service, gatelog_clock: M
 
 
 async def test_a_page_that_is_left_open_keeps_nobody_logged_in(
-    alice: Service, gatelog_clock: MovedClock
+    alice: Service, gatelog_clock: MovedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recheck, "ASK_S", 10)  # nobody is in a hurry here
     token = await alice.token()
     url = f"http://{alice.host}:{alice.port}/left_open"
     headers = {"Cookie": f"gatelog={token}"}
