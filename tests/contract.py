@@ -121,10 +121,15 @@ def _matching(path: str) -> Any:
 
 
 @cache
-def _contract(metrics: str, docs: str, issuer: str) -> Contract:
+def _contract(metrics: str, docs: str, issuer: str, composer: str) -> Contract:
     register_all()
     app = web.Application()
-    config = Config(metrics=metrics, docs=docs, identity_issuer=issuer)  # type: ignore[arg-type]
+    config = Config(
+        metrics=metrics,  # type: ignore[arg-type]
+        docs=docs,  # type: ignore[arg-type]
+        identity_issuer=issuer,
+        composer=composer,  # type: ignore[arg-type]
+    )
     app.add_routes(own_routes(config))
     return Contract(document(app))
 
@@ -132,4 +137,4 @@ def _contract(metrics: str, docs: str, issuer: str) -> Contract:
 def contract(config: Config | None = None) -> Contract:
     """That of the product's own paths, with this configuration."""
     config = config or Config(identity_issuer="https://gatelog.example")
-    return _contract(config.metrics, config.docs, config.identity_issuer)
+    return _contract(config.metrics, config.docs, config.identity_issuer, config.composer)

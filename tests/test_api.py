@@ -35,6 +35,7 @@ NAMES = [
     "SessionIdentityPolicy",
     "changes_nothing",
     "changes_state",
+    "composable",
     "create_app",
     "describes",
     "load_config",

@@ -23,6 +23,7 @@ ROOMS = [
     "proofs",
     "audit",
     "console",
+    "composer",
     "kinds",
     "pages",
     "hosting",

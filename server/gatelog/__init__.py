@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatelog.composer.service.handlers import composable as composable
     from gatelog.config import Config as Config
     from gatelog.config import load_config as load_config
     from gatelog.errors import GatelogError as GatelogError
@@ -42,6 +43,7 @@ _HOMES = {
     "SessionIdentityPolicy": "gatelog.session_data.web.policies",
     "changes_nothing": "gatelog.http.guard",
     "changes_state": "gatelog.http.guard",
+    "composable": "gatelog.composer.service.handlers",
     "create_app": "gatelog.hosting.program",
     "describes": "gatelog.http.described",
     "load_config": "gatelog.config",
@@ -64,6 +66,7 @@ __all__ = [
     "SessionIdentityPolicy",
     "changes_nothing",
     "changes_state",
+    "composable",
     "create_app",
     "describes",
     "load_config",

@@ -40,6 +40,7 @@ from gatelog.settings import (
     parse_origins,
     parse_roles,
     parse_smtp_url,
+    parse_upstreams,
     parse_words,
 )
 
@@ -197,6 +198,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     docs: Literal["on", "off"] = "on"
     # Whether there are pages for people: to sign in, one's account, the console.
     pages: Literal["on", "off"] = "on"
+    # Whether endpoints can be composed here, by administrators, and composed ones are served.
+    composer: Literal["on", "off"] = "on"
+    # Services that composed endpoints may call, as JSON: {"orders": "https://orders.internal/api"}.
+    upstreams: Annotated[str, Meta(max_length=65_536)] = ""
     # Requests are logged (to standard error) when on.
     access_log: bool = False
     # Detail of the log on standard error.
@@ -277,6 +282,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """The shortest idle time that any session may have, in seconds; None: none has one."""
         idles = [self.session_idle_s, *(each.idle_s for each in self.role_settings.values())]
         return min((idle_s for idle_s in idles if idle_s), default=None)
+
+    @property
+    def upstreams_listed(self) -> Mapping[str, str]:
+        """The services that composed endpoints may call: their addresses, by name."""
+        return parse_upstreams(self.upstreams)
 
     @property
     def mails(self) -> bool:
@@ -395,6 +405,7 @@ _CHECKS: dict[str, Callable[[str], object]] = {
     "smtp_url": lambda text: text and parse_smtp_url(text),
     "trusted_origins": parse_origins,
     "trusted_proxies": parse_networks,
+    "upstreams": parse_upstreams,
 }
 
 

@@ -236,6 +236,32 @@ class TooManyTokens(Conflict):
     code, title = "too_many_tokens", "There are too many tokens"
 
 
+class DraftOutdated(Conflict):
+    """The draft, or what is live, is another one than the caller has seen."""
+
+    code, title = "draft_outdated", "There is another draft or build by now"
+
+
+class NothingToBuild(Conflict):
+    code, title = "nothing_to_build", "This is live already"
+
+
+class HostsTooOld(Conflict):
+    """There are hosts of a version that could not serve what is to be built."""
+
+    code, title = "hosts_too_old", "Not all hosts have been upgraded yet"
+
+
+class NotBuildable(InvalidInput):
+    """A composition that cannot be made live; ``faults``: why, each in a sentence."""
+
+    code, title = "not_buildable", "This cannot be built"
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__(" ".join(faults[:3]))
+        self.faults = faults
+
+
 class EventIdConflict(Conflict):
     """The event id is in the log already, with other bytes."""
 
@@ -256,6 +282,27 @@ class TooManyAttempts(GatelogError):
     def __init__(self, budget: str = "", *, retry_after_s: int = 1) -> None:
         super().__init__(retry_after_s=retry_after_s)
         self.budget = budget
+
+
+class TooManyRecords(GatelogError):
+    """A composed endpoint has recorded of this user what it may in an hour."""
+
+    code, status, title = "too_many_records", 429, "This was recorded too often; try again later"
+
+
+class TooManyChanges(GatelogError):
+    """The composition was changed and built as often as it may be in a day."""
+
+    code, status, title = "too_many_changes", 429, "There were too many changes; try again later"
+
+
+# 502: somebody else's answer cannot be handed on
+
+
+class UpstreamFailed(GatelogError):
+    """An upstream gave no answer, not in time, or none that is handed on."""
+
+    code, status, title = "upstream_failed", 502, "What stands behind this does not answer"
 
 
 # 503: it cannot be known or done right now; never a guess

@@ -32,6 +32,8 @@ from gatelog.accounts.store.kinds import LOGINS, USERS
 from gatelog.accounts.store.links import LINKS, MAIL_ADDRESSES, REQUESTS
 from gatelog.accounts.store.throttling import DEVICES, NOTED, STREAKS, TRIES
 from gatelog.audit.rules.events import AuditRead
+from gatelog.composer.rules.events import AppRecorded, CompositionBuilt, DraftChanged
+from gatelog.composer.store.kinds import COMPOSING, RECORDS
 from gatelog.log.rules.events import LogPurged, register_events
 from gatelog.log.store.kinds import register_kinds
 from gatelog.mail.store.outbox import OUTBOX
@@ -43,6 +45,7 @@ from gatelog.sessions.rules.events import (
     SessionStarted,
     TokenCreated,
 )
+from gatelog.sessions.store.announced import ANNOUNCEMENTS
 from gatelog.sessions.store.kind import SESSIONS
 
 EVENTS = (
@@ -73,6 +76,9 @@ EVENTS = (
     MailAddressRemoved,
     TokenCreated,
     DeviceAdded,
+    DraftChanged,
+    CompositionBuilt,
+    AppRecorded,
 )
 KINDS = (
     SESSIONS,
@@ -91,6 +97,9 @@ KINDS = (
     REQUESTS,
     MAIL_ADDRESSES,
     OUTBOX,
+    ANNOUNCEMENTS,
+    COMPOSING,
+    RECORDS,
 )
 
 

@@ -77,6 +77,31 @@ def parse_roles(text: str) -> Mapping[str, RoleSettings]:
         raise ValueError(str(error)) from None
 
 
+_Upstream = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}(?!\n)$")]
+_read_upstreams = msgspec.json.Decoder(dict[_Upstream, str]).decode
+# A name, an IPv4 address, or an IPv6 address in brackets; nothing that is read in two ways.
+_upstream = re.compile(
+    r"https?://(?:[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+    r"((?:/[A-Za-z0-9._~-]+)*)/?"
+).fullmatch
+
+
+@lru_cache(maxsize=8)
+def parse_upstreams(text: str) -> Mapping[str, str]:
+    """The addresses of services in this JSON, by their names. Raises ValueError."""
+    try:
+        upstreams = _read_upstreams(text) if text.strip() else {}
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
+    for name, address in upstreams.items():
+        match = _upstream(address)
+        if match is None or {".", ".."} & set(match[2].split("/")):
+            raise ValueError(f"{name!r} must be like https://orders.internal:8443/api")
+        if urlsplit(address).port == 0:
+            raise ValueError(f"{name!r} has no such port")
+    return MappingProxyType({name: address.rstrip("/") for name, address in upstreams.items()})
+
+
 @lru_cache(maxsize=8)
 def parse_networks(text: str) -> tuple[Network, ...]:
     """The networks in this text, separated by commas. Raises ValueError."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from gatelog.accounts.rules.events import CredentialChanged, LoginFailed, RoleGranted, UserEnabled
-from gatelog.audit.rules import formats
+from gatelog.audit.rules import sealed
 from gatelog.audit.rules.formats import (
     COLUMNS,
     CSV_HEADER,
@@ -22,9 +22,9 @@ from gatelog.audit.rules.formats import (
     csv_rows,
     ndjson,
     ocsf,
-    sealed_event,
     sse,
 )
+from gatelog.audit.rules.sealed import sealed_event
 from gatelog.audit.rules.shown import ShownEvent, shown
 from gatelog.errors import LogDamaged
 from gatelog.log.rules import events as ev
@@ -92,7 +92,7 @@ def test_a_sealed_event_is_shown_as_one_that_nobody_opened(
 def test_every_field_but_what_is_personal_has_its_place_in_a_sealed_event() -> None:
     opened = {"login", "address", "user_agent", "trace_id"}
     fields = [name for name in ShownEvent.__struct_fields__ if name not in opened]
-    assert list(formats.SealedEvent.__struct_fields__) == fields
+    assert list(sealed.SealedEvent.__struct_fields__) == fields
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_csv_lines_end_as_rfc_4180_says() -> None:
     )
     assert csv_rows([event, event]) == 2 * (
         b"7,00000000-0000-0000-0000-000000000001,login_failed,2026-01-01T00:00:00Z,"
-        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,,,,,"a ""b"",\r\nc",,,\r\n'
+        b'2026-01-01T00:00:00.000005Z,,,,,,,,,,,,,,,"a ""b"",\r\nc",,,,,,\r\n'
     )
 
 
@@ -191,7 +191,7 @@ def test_a_server_sent_event_is_one_event(event: ShownEvent) -> None:
 FAILURES = {"login_failed", "logins_throttled"}
 USER_DEFINED = {
     *("c6a2", "cn1", "cn2", "cn3", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6"),
-    *("deviceCustomDate1", "deviceCustomDate2"),
+    *("deviceCustomDate1", "deviceCustomDate2", "flexString1", "flexString2"),
 }
 CEF_KEYS = {
     *("rt", "start", "externalId", "outcome", "reason", "duid", "duser", "suid", "suser", "src"),
@@ -275,7 +275,10 @@ def test_cef_reads_back(event: ShownEvent) -> None:
     number = event.sessions or event.idle_s
     assert fields.get("cn3") == (None if number is None else str(number))
     assert fields.get("cnt") == (None if event.count is None else str(event.count))
-    assert fields.get("cn2") == (None if event.up_to is None else str(event.up_to))
+    number = event.build if event.up_to is None else event.up_to
+    assert fields.get("cn2") == (None if number is None else str(number))
+    assert fields.get("flexString1") == (None if event.name is None else cleaned(event.name))
+    assert fields.get("flexString2") == (None if event.data is None else cleaned(event.data))
     for key, told in (("deviceCustomDate1", event.expires_at), ("deviceCustomDate2", event.before)):
         found = moment(fields[key]) if key in fields else None
         assert found == (told and told.replace(microsecond=told.microsecond // 1000 * 1000))
@@ -341,8 +344,10 @@ def test_ocsf_is_of_its_class(event: ShownEvent) -> None:
         assert session == (str(event.session_id) if event.session_id else None)
     if kind.class_uid == 3004:
         entity, data = document["entity"], document["entity"].get("data", {})
-        of_sessions = event.type == "sessions_renewed"
-        assert entity["name"] == ("sessions" if of_sessions else "audit log")
+        names = {"sessions_renewed": "sessions", "composer_draft_changed": "composition"}
+        names["composition_built"] = "composition"
+        assert entity["name"] == names.get(event.type, "audit log")
+        assert (data.get("build"), data.get("changes")) == (event.build, event.data)
         assert (data.get("what"), data.get("up_to")) == (event.what, event.up_to)
         assert data.get("sessions") == event.sessions
         who = event.actor_id or event.user_id

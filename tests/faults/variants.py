@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from gatelog.log.rules.kinds import Command, Trace
 from gatelog.log.store.batch import Recorded
-from gatelog.sessions.rules.lease import Incarnation, lease_deadline
+from gatelog.sessions.rules.lease import Incarnation, Verdict, lease_deadline
 from gatelog.sessions.service.barrier import Barrier, Waited
 from gatelog.sessions.store.leases import EpochHead, Look, read_epoch_head
 from gatelog.sessions.store.replica_place import boottime_ns
@@ -97,6 +97,15 @@ class IncarnationIsTheEpoch(Barrier):
 
     def _take_in(self, look: Look) -> Incarnation:
         return super()._take_in(msgspec.structs.replace(look, incarnation=look.epoch))
+
+
+class NobodyWaits(Barrier):
+    """What is recorded is answered at once, whatever replicas know of it."""
+
+    async def wait(
+        self, position: int, committed_at_ns: int, *, ended_in: str | None = None
+    ) -> Waited:
+        return Waited(position, Verdict.ACKNOWLEDGED, None, 0)
 
 
 class AnswerOfAnEarlierQuery(HesitantLookup):
@@ -202,4 +211,7 @@ MISTAKEN = {
     ROWS_ARE_ALWAYS_COMPLETE: Variant(barrier=RowsAreAlwaysComplete),
     INCARNATION_IS_THE_EPOCH: Variant(barrier=IncarnationIsTheEpoch),
 }
-VARIANTS = {"faithful": FAITHFUL} | CONTROLS | BROKEN | MISTAKEN
+# What is looked for with builds (tests.composer.test_everywhere).
+NOBODY_WAITS = "nobody waits"
+BUILDING = {NOBODY_WAITS: Variant(barrier=NobodyWaits)}
+VARIANTS = {"faithful": FAITHFUL} | CONTROLS | BROKEN | MISTAKEN | BUILDING

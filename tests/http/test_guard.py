@@ -26,6 +26,7 @@ from gatelog.sessions.rules.tokens import token_digest
 from gatelog.sessions.service.gate import Gate
 
 from tests.builders import session_record
+from tests.composer.house import nothing_composed
 from tests.serving import Service, serving, serving_with
 
 USER, ID = UUID(int=1), UUID(int=2)
@@ -86,6 +87,7 @@ def services_with(gate: Gate, config: Config) -> OpenServices:
             "gate": gate,
             "follower": follower,
             "console": make_console(config, nowhere, unused),
+            "composing": nothing_composed(nowhere),
             "tells": (),
         }
         yield Services(**others)

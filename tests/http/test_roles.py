@@ -33,6 +33,7 @@ BELOW: dict[str, Whose] = {
     "/v1/active_sessions": "auditor",
     "/v1/overview": "auditor",
     "/v1/users": "admin",
+    "/v1/compose/": "admin",
 }
 WHOSE: dict[str, Whose] = {
     "GET /v1/users": "auditor",
@@ -136,6 +137,7 @@ def routes_of(app: web.Application) -> list[Route]:
         "user_id": str(uuid4()),
         "position": "1",
         "role": "auditor",
+        "number": "1",
         "path": "0/000",
         "version": "none",
         "name": "none",

@@ -27,6 +27,7 @@ from gatelog.accounts.rules.events import (
     UserRegistered,
 )
 from gatelog.audit.rules.events import AuditRead
+from gatelog.composer.rules.events import AppRecorded, CompositionBuilt, DraftChanged
 from gatelog.errors import LogDamaged
 from gatelog.ids import derived_event_id, uuid7
 from gatelog.log.rules import events as ev
@@ -184,6 +185,23 @@ PINNED: dict[ev.Event, str] = {
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
         '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"count":9}'
     ),
+    DraftChanged(**COMMON, subject_id=ADMIN, digest=b"d" * 32, data='["a"]'): (
+        '{"type":"composer_draft_changed","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000b",'
+        '"digest":"ZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGQ=","data":"[\\"a\\"]"}'
+    ),
+    CompositionBuilt(**COMMON, build=2, digest=b"d" * 32, restored=1): (
+        '{"type":"composition_built","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,"subject_id":null,"build":2,'
+        '"digest":"ZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGRkZGQ=","restored":1,"data":"[]"}'
+    ),
+    AppRecorded(**COMMON, subject_id=USER, session_id=SESSION, name="app.x", data='{"a":1}'): (
+        '{"type":"app_recorded","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
+        '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
+        '"subject_id":"00000000-0000-4000-8000-00000000000a","actor_id":null,"name":"app.x",'
+        '"session_id":"00000000-0000-4000-8000-00000000000c","data":"{\\"a\\":1}"}'
+    ),
     RoleGranted(**COMMON, subject_id=USER, role="admin"): (
         '{"type":"role_granted","v":1,"event_id":"01900000-0000-7000-8000-000000000001",'
         '"occurred_at":"2026-01-02T03:04:05.678901Z","sealed":null,'
@@ -200,7 +218,10 @@ def test_the_bytes_are_pinned(event: ev.Event, text: str) -> None:
 
 def test_every_type_has_a_stable_name_and_is_known_to_evolve() -> None:
     assert sorted(ev.EVENT_TYPES) == [
+        "app_recorded",
         "audit_read",
+        "composer_draft_changed",
+        "composition_built",
         "credential_changed",
         "device_added",
         "factor_enrolled",
@@ -247,6 +268,9 @@ def every_event() -> Iterator[ev.Event]:
         "token_digests": (b"d" * 32,),
         "factor_id": SESSION,
         "factor": "passkey",
+        "digest": b"d" * 32,
+        "build": 1,
+        "name": "app.x",
     }
     for name, cls in ev.EVENT_TYPES.items():
         own = {key: value for key, value in fields.items() if key in cls.__struct_fields__}

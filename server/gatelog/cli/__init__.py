@@ -28,6 +28,7 @@ COMMANDS = {
     "sessions": ("session",),
     "log": ("log",),
     "asof": ("as-of",),
+    "compose": ("compose",),
     "keys": ("keys",),
     "database": ("migrate", "check", "rebuild", "after-restore"),
 }

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -27,6 +28,10 @@ from gatelog.audit.web.asof import AS_OF
 from gatelog.audit.web.events import AUDIT
 from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
+from gatelog.composer.web import COMPOSER, RECORDER, TRACED, UPSTREAMS
+from gatelog.composer.web.routing import Composed
+from gatelog.composer.web.running import COMPOSED, RUNS, RUNS_AT_A_TIME
+from gatelog.composer.web.surroundings import surroundings
 from gatelog.config import Config
 from gatelog.console.web import FIND_USERS, LOOKING, WHO_IS_IN
 from gatelog.hosting.mount import expect_as_everywhere, mount
@@ -93,6 +98,7 @@ def add_to(app: web.Application, config: Config, dsn: str, *, projector: bool) -
     if hidden := taken & {route.path for route in own}:
         raise RuntimeError(f"this application answers {', '.join(sorted(hidden))} itself")
     _install(app, door, config, _opening(config, dsn, projector=projector))
+    _compose(app, door, config)
     app.middlewares[:0] = [counting, *_spanning(), checking(door)]
     app.on_response_prepare.append(app[LASTING].note)
     share(app, config.origins_reading)
@@ -143,10 +149,25 @@ def build_app(config: Config, services: OpenServices, hosted: Hosted = ()) -> we
     elif routes:
         app.add_routes([bind(door, route) for route in routes])
         app.on_response_prepare.append(app[LASTING].note)
+    _compose(app, door, config)
     around = for_people if pages else None
     app.router.register_resource(Nowhere(door, lambda: refuse_unguarded(app, mounted), around))
     share(app, config.origins_reading)
     return app
+
+
+def _compose(app: web.Application, door: Door, config: Config) -> None:
+    """Let the application answer what is composed, behind all that is routed by now."""
+    if config.composer == "off":
+        return
+    composed = app[COMPOSED] = Composed(door)
+    app[RUNS] = asyncio.Semaphore(RUNS_AT_A_TIME)
+    app.router.register_resource(composed)
+
+
+def _others(app: web.Application) -> list[web.AbstractResource]:
+    """All resources but those that answer what no route is for."""
+    return [r for r in app.router.resources() if not isinstance(r, Composed | Nowhere)]
 
 
 def _install(app: web.Application, door: Door, config: Config, services: OpenServices) -> None:
@@ -155,6 +176,9 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
     async def serving(app: web.Application) -> AsyncIterator[None]:
         async with services() as opened:
             _hand_out(app, opened)
+            if COMPOSED in app:
+                app[COMPOSED].open(opened.composing.live)
+                opened.composing.composer.around = lambda: surroundings(config, _others(app))
             door.open(opened.gate)
             async with app[LASTING].watching(opened.gate):
                 with requests_here.telling(*opened.tells, door.time_next):
@@ -185,6 +209,10 @@ def _hand_out(app: web.Application, services: Services) -> None:
     app[FIND_USERS] = services.console.users
     app[WHO_IS_IN] = services.console.sessions
     app[LOOKING] = services.console.looking
+    app[COMPOSER] = services.composing.composer
+    app[RECORDER] = services.composing.recorder
+    app[UPSTREAMS] = services.composing.upstreams
+    app[TRACED] = services.composing.traced
 
 
 async def _end_streams(app: web.Application) -> None:

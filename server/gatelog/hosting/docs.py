@@ -4,9 +4,9 @@ Rules:
 
 - Both are public: they tell what there is, and nothing of what is in it. ``GATELOG_DOCS=off`` takes
   them away, and leaves their paths to others.
-- The document is made when it is asked for first, once in a process; it is the same on all hosts of
-  a version. Clients keep what they got and ask again each time: 304 when it is the same (RFC 9110,
-  section 13.1.2).
+- The document is made when it is asked for first, in each process, and again when another
+  composition is live; it is the same on all hosts of a version. Clients keep what they got and ask
+  again each time: 304 when it is the same (RFC 9110, section 13.1.2).
 - The page loads nothing from other hosts, and has no script or style in it: its policy allows what
   is served here, and no markup that is made of text (Content Security Policy, level 3; Trusted
   Types).
@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from functools import cache
@@ -26,6 +27,8 @@ import msgspec
 from aiohttp import ETag, hdrs, web
 from aiohttp.typedefs import Handler
 
+from gatelog.composer.web.routing import Serving
+from gatelog.composer.web.running import COMPOSED
 from gatelog.config import Config
 from gatelog.hosting.openapi import document
 from gatelog.http.answers import insist_on_tls
@@ -103,16 +106,27 @@ def _kept(body: bytes) -> _Kept:
 def _openapi() -> Handler:
     """The handler of one application's document."""
 
-    @cache
-    def made(app: web.Application) -> _Kept:
-        return _kept(msgspec.json.encode(document(app)))
+    last: tuple[Serving | None, _Kept] | None = None
+    making = asyncio.Lock()
+
+    def make(app: web.Application, serving: Serving | None) -> _Kept:
+        return _kept(msgspec.json.encode(document(app, serving)))
+
+    async def made(app: web.Application) -> _Kept:
+        nonlocal last
+        serving = await app[COMPOSED].serving() if COMPOSED in app else None
+        async with making:
+            if last is None or last[0] is not serving:
+                # in a thread, for there may be a thousand endpoints
+                last = serving, await asyncio.to_thread(make, app, serving)
+            return last[1]
 
     @public
     @_answers_document
     async def openapi(request: web.Request) -> web.StreamResponse:
         """This document. Everybody may read it: it says what there is, and nothing of what is in
         it."""
-        return made(request.app).answer(request, "application/json", _CACHED)
+        return (await made(request.app)).answer(request, "application/json", _CACHED)
 
     return openapi
 

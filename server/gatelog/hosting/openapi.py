@@ -2,7 +2,8 @@
 
 Rules:
 
-- It is made once, when it is asked for first: the application is complete then.
+- It is made when it is asked for first, the application being complete then; and again when
+  another composition is live.
 - Each method of each route is there that is described (``gatelog.http.described``), with every
   status and every problem code that can come back, from the handler or from what stands before it.
 - Problems that several operations share are written once, under ``components``.
@@ -23,9 +24,11 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gatelog import errors
+from gatelog.composer.web.routing import Serving
 from gatelog.hosting.operations import (
     EVERYWHERE,
     Operation,
+    composed_operations,
     operations,
     paragraph,
     problems_of,
@@ -79,9 +82,14 @@ changes something and carries a session cookie is refused when it comes from a p
 origin. What was answered for a session is not for caches. This document is public."""
 
 
-def document(app: web.Application) -> dict[str, Any]:
-    """The document of everything that this application answers and describes."""
-    return Document(list(operations(app))).content()
+def document(app: web.Application, serving: Serving | None = None) -> dict[str, Any]:
+    """The document of everything that this application answers and describes, and of what is
+    composed in it."""
+    composed = composed_operations(serving) if serving is not None else ()
+    content = Document([*operations(app), *composed]).content()
+    # as JSON has it: defaults that are tuples here are lists there
+    told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(content))
+    return told
 
 
 class Document:

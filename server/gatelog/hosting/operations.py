@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gatelog import errors
+from gatelog.composer.web.routing import Serving
 from gatelog.http.described import (
     DESCRIBED,
     METHOD,
@@ -69,6 +70,8 @@ TAGS: Mapping[str, Tag] = {
     "gatelog.accounts.web.sessions": Tag("sessions", "One's own sessions: list and end them."),
     "gatelog.accounts.web.tokens": Tag("tokens", "Tokens for machines."),
     "gatelog.accounts.web.users": Tag("users", "Other people's sessions and rights."),
+    "gatelog.composer.web.endpoints": Tag("composed", "What was composed here."),
+    "gatelog.composer.web": Tag("composer", "Endpoints made of triggers, actions and events."),
     "gatelog.console.web": Tag("console", "Who there is, who is in, and how things stand."),
     "gatelog.audit.web": Tag("audit", "Who did what, when, and from where."),
     "gatelog.proofs.web": Tag("log", "Checkpoints, tiles and proofs of the log (C2SP)."),
@@ -114,6 +117,14 @@ def operations(app: web.Application) -> Iterator[Operation]:
             found = _operation(resource.canonical, method, route.handler)
             if found is not None:
                 yield found
+
+
+def composed_operations(serving: Serving) -> Iterator[Operation]:
+    """Each endpoint of a build that is live, in its order."""
+    for served in serving.served:
+        found = _operation(served.endpoint.path, served.endpoint.method, served.handler)
+        if found is not None:
+            yield found
 
 
 def _operation(path: str, method: str, handler: Any) -> Operation | None:

@@ -19,6 +19,8 @@ from gatelog.audit.web.events import audit_routes
 from gatelog.audit.web.export import export_routes
 from gatelog.audit.web.own_export import own_export_routes
 from gatelog.audit.web.stream import stream_routes
+from gatelog.composer.web.compose import compose_routes
+from gatelog.composer.web.running import run_routes
 from gatelog.config import Config
 from gatelog.console.web.overview import overview_routes
 from gatelog.console.web.sessions import active_session_routes
@@ -57,7 +59,13 @@ def own_routes(config: Config) -> list[web.RouteDef]:
         *health_routes(config),
         *metrics_routes(config),
         *docs_routes(config),
+        *composer_routes(config),
     ]
+
+
+def composer_routes(config: Config) -> list[web.RouteDef]:
+    """The routes of who composes, unless the composer is off."""
+    return [] if config.composer == "off" else [*compose_routes(), *run_routes()]
 
 
 def own_pages(config: Config, taken: Container[str] = ()) -> list[web.RouteDef]:
@@ -65,3 +73,10 @@ def own_pages(config: Config, taken: Container[str] = ()) -> list[web.RouteDef]:
     if config.pages == "off":
         return []
     return [route for route in page_routes() if route.path not in taken]
+
+
+def own_resources(config: Config) -> list[web.AbstractResource]:
+    """What the product answers, as its router has it, for who serves nothing."""
+    router = web.UrlDispatcher()
+    router.add_routes([*own_routes(config), *own_pages(config)])
+    return list(router.resources())

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import msgspec
 
 from gatelog.accounts.service.accounts import Accounts
+from gatelog.accounts.service.acting import Acting
 from gatelog.accounts.service.passwords import PasswordPool
 from gatelog.audit.service.asof import AsOf
 from gatelog.audit.service.audit import Audit
@@ -22,6 +23,7 @@ from gatelog.audit.service.follow import Follower
 from gatelog.audit.store.asof import PLANNED_FOR_MARKS
 from gatelog.audit.store.statements import PLANNED_FOR_INDEXES
 from gatelog.clock import utc_now_ns
+from gatelog.composer.service.services import ComposerServices, composing, never_in_memory
 from gatelog.config import Config
 from gatelog.console.service.console import Console, make_console
 from gatelog.errors import GatelogError
@@ -31,6 +33,7 @@ from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import Database
 from gatelog.mail.store.outbox import OutboxStore
 from gatelog.privacy.service.keyring import Keyring
+from gatelog.privacy.service.personal import PersonalData
 from gatelog.privacy.service.tracing import Tracing
 from gatelog.privacy.store.keys import KeyStore
 from gatelog.proofs.service.history import history_guard
@@ -69,6 +72,7 @@ class Services(msgspec.Struct, frozen=True):
     identity_signer: IdentitySigner
     tracing: Tracing
     console: Console
+    composing: ComposerServices
     tells: tuple[Callable[[], None], ...] = ()
 
 
@@ -81,17 +85,11 @@ async def open_services(
     ``guarded``: refuse a database that lacks what was signed (``gatelog.proofs.service.history``).
     """
     register_all()
-    timeout_s = config.database_timeout_s
     async with AsyncExitStack() as stack:
         database, log, marks = await stack.enter_async_context(_pools(config, dsn, guarded=guarded))
         passwords = PasswordPool(config)
         stack.callback(passwords.close)
-        appender = Appender(
-            database.connect,
-            timeout_s=timeout_s,
-            max_batch=config.append_batch,
-            max_queue=config.append_queue,
-        )
+        appender = _appender(config, database)
         herald = Herald(database)
         stack.push_async_callback(herald.close)
         signer = IdentitySigner(config, Keyring(config, KeyStore(database)))
@@ -111,6 +109,7 @@ async def open_services(
             tell=herald.tell,
         )
         stack.push_async_callback(accounts.close)
+        composer = await stack.enter_async_context(_composing(config, database, appender, check))
         yield Services(
             accounts=accounts,
             gate=check.gate,
@@ -124,6 +123,7 @@ async def open_services(
             identity_signer=signer,
             tracing=Tracing(log, audit.personal),
             console=make_console(config, log, audit.personal),
+            composing=composer,
             tells=(
                 MemoryChecks(lambda: check.replica.answered).tell,
                 ProcessGauges(
@@ -132,6 +132,28 @@ async def open_services(
                 ).tell,
             ),
         )
+
+
+def _appender(config: Config, database: Database) -> Appender:
+    return Appender(
+        database.connect,
+        timeout_s=config.database_timeout_s,
+        max_batch=config.append_batch,
+        max_queue=config.append_queue,
+    )
+
+
+def _composing(
+    config: Config, database: Database, appender: Appender, check: _Check
+) -> AbstractAsyncContextManager[ComposerServices]:
+    """The composer, on what accounts have: those who read the log take nothing from it."""
+    return composing(
+        config,
+        database=database,
+        acting=Acting(database=database, appender=appender, barrier=check.barrier),
+        personal=PersonalData(config, database),
+        peek=never_in_memory if config.check == "strict" else check.replica.announced,
+    )
 
 
 def _gauges(config: Config, log: Database, check: _Check) -> HostGauges:

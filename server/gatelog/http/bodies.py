@@ -42,8 +42,10 @@ class SlowBody(web.RequestPayloadError, TimeoutError):
     is a limit of time."""
 
 
-async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
-    """The request's body as this struct: JSON of at most 16 KiB, all its fields known.
+async def read_body(
+    request: web.Request, expected: type[BodyT], *, limit: int = MAX_BODY_BYTES
+) -> BodyT:
+    """The request's body as this struct: JSON of at most ``limit`` bytes, all its fields known.
 
     Where every field may be left out, so may the body.
 
@@ -56,7 +58,7 @@ async def read_body(request: web.Request, expected: type[BodyT]) -> BodyT:
         raise UnsupportedMediaType()
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed.")
-    return parse_body(await read_bytes(request), expected)
+    return parse_body(await read_bytes(request, limit), expected)
 
 
 def may_be_missing(expected: type[msgspec.Struct]) -> bool:
@@ -64,20 +66,20 @@ def may_be_missing(expected: type[msgspec.Struct]) -> bool:
     return not any(field.required for field in msgspec.structs.fields(expected))
 
 
-async def read_bytes(request: web.Request) -> bytes:
-    """The body's bytes, at most 16 KiB, there in time.
+async def read_bytes(request: web.Request, limit: int = MAX_BODY_BYTES) -> bytes:
+    """The body's bytes, at most so many, there in time.
 
     Raises BodyTooLarge, RequestTimedOut and BadRequest.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    if (request.content_length or 0) > limit:
+        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
     body = bytearray()
     try:
         async with asyncio.timeout(request.config_dict[CONFIG].body_timeout_s):
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    raise BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes.")
+                if len(body) > limit:
+                    raise BodyTooLarge(f"The body is larger than {limit} bytes.")
     except TimeoutError as error:
         raise RequestTimedOut() from error
     except web.RequestPayloadError as error:

@@ -84,15 +84,16 @@ _JSON = _private(**{hdrs.CONTENT_TYPE: "application/json"})
 @describes(returns={200: Me})
 async def me(request: web.Request) -> web.StreamResponse:
     """Who is asking, and how long the session lasts."""
-    return _JSON.response(_content(request[SESSION]))
+    return _JSON.response(me_content(request[SESSION]))
 
 
 async def quick_me(request: web.Request) -> web.StreamResponse:
     """The same, in bytes."""
-    return _JSON.encoded(request, _content(request[SESSION]))
+    return _JSON.encoded(request, me_content(request[SESSION]))
 
 
-def _content(session: Session) -> bytes:
+def me_content(session: Session) -> bytes:
+    """Who is asking, as ``Me`` in JSON."""
     user_id, session_id, started_at, expires_at, roles = session.texts()
     return _encode(
         Me(
@@ -210,6 +211,17 @@ def _asked(query: str) -> _Asked:
             " 'login=header'."
         )
     return _Asked(roles, audiences[0] if audiences else None)
+
+
+def identity_headers(session: Session) -> dict[str, str]:
+    """Who it is, for what stands behind: the same headers as a proxy gets, without a token."""
+    return {
+        USER_HEADER: session.subject_text,
+        SESSION_HEADER: session.session_text,
+        ROLES_HEADER: session.roles_text,
+        EXPIRES_HEADER: str(session.expires_us // 1_000_000),
+        IDENTITY_HEADER: "",
+    }
 
 
 def _identity(session: Session, token: str) -> str:

@@ -29,6 +29,7 @@ from gatelog.errors import (
     GatelogError,
     MethodNotAllowed,
     NotAuthenticated,
+    NotBuildable,
     NotFound,
     OperatorError,
     SchemaMismatch,
@@ -47,7 +48,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The members of a problem document."""
+    """The members of a problem document. ``faults``: all that is wrong, where it is several
+    things."""
 
     type: str
     title: str
@@ -55,6 +57,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     detail: str | None = None
     trace_id: str | None = None
+    faults: list[str] = []
 
 
 def problem(error: GatelogError, *, tell: bool = False) -> web.Response:
@@ -66,7 +69,8 @@ def problem(error: GatelogError, *, tell: bool = False) -> web.Response:
         return internal_error(error)
     status = Unavailable.status if isinstance(error, OperatorError) else error.status
     detail = error.detail if tell or status < HTTPStatus.INTERNAL_SERVER_ERROR else None
-    response = _response(status, error.code, error.title, detail)
+    faults = list(error.faults) if isinstance(error, NotBuildable) else []
+    response = _response(status, error.code, error.title, detail, faults)
     if error.retry_after_s is not None:
         response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
     if status == HTTPStatus.UNAUTHORIZED:
@@ -115,9 +119,12 @@ def _known_problem(error: web.HTTPException) -> web.Response | None:
     return None
 
 
-def _response(status: int, code: str, title: str, detail: str | None) -> web.Response:
+def _response(
+    status: int, code: str, title: str, detail: str | None, faults: list[str] | None = None
+) -> web.Response:
     trace_id = current_trace_id() if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
-    body = _encode(Problem(f"urn:gatelog:problem:{code}", title, status, code, detail, trace_id))
+    kind = f"urn:gatelog:problem:{code}"
+    body = _encode(Problem(kind, title, status, code, detail, trace_id, faults or []))
     headers = {hdrs.CONTENT_TYPE: CONTENT_TYPE, hdrs.CACHE_CONTROL: "no-store"}
     return web.Response(status=status, body=body, headers=headers)
 

@@ -29,6 +29,7 @@ from prometheus_client import Histogram
 
 from gatelog.http.identity import AUTH_PATH, ME_PATH
 from gatelog.http.nowhere import Nowhere
+from gatelog.http.templated import Templated
 from gatelog.traces import CURRENT, Trace
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -182,7 +183,8 @@ def _stays(place: object) -> bool:
 def _has_one_method(place: object) -> bool:
     """Whether the method of its requests is known: of aiohttp's own routes, and of shortcuts."""
     if isinstance(place, web.AbstractRoute):
-        own = type(place.resource) in (web.PlainResource, web.DynamicResource, web.StaticResource)
+        kinds = (web.PlainResource, web.DynamicResource, web.StaticResource, Templated)
+        own = type(place.resource) in kinds
         return own and place.method != hdrs.METH_ANY and _stays(place)
     return place in SHORT_PATHS
 

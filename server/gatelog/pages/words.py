@@ -32,6 +32,9 @@ OWN: Final = {
     "mail_address_verified": "The address of mail was verified",
     "mail_address_removed": "The address of mail was removed",
     "audit_read": "You read about others",
+    "composer_draft_changed": "You changed the draft of the composition",
+    "composition_built": "You built the composition",
+    "app_recorded": "An application recorded something",
 }
 
 
@@ -52,6 +55,10 @@ def _type_in_words(event: ShownEvent) -> str:
 
 
 def _detail(event: ShownEvent) -> str:
+    if event.name is not None:
+        return f"{event.name} {event.data}"
+    if event.build is not None:
+        return f"build {event.build}"
     detail = event.reason or event.role or event.what or event.factor or ""
     if event.count is not None:
         detail = f"{detail} {event.count}".strip()

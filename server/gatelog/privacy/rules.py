@@ -7,9 +7,10 @@ Formats (nothing else is needed to open a sealed field, given the key)::
 
     sealed   nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, AAD) with its 16-byte tag
     AAD      event id (16 bytes) ‖ event type (ASCII)
-    plain    MessagePack array [login, address, agent, trace, name], nil where unknown ‖ 0x80 ‖
-             0x00 … up to a multiple of 32 bytes, so that its length tells little of a name's;
-             ``name`` is that of a token, and is there only where there is one
+    plain    MessagePack array [login, address, agent, trace, name, more], nil where unknown ‖
+             0x80 ‖ 0x00 … up to a multiple of 32 bytes, so that its length tells little of a
+             name's; ``name`` is that of a token and ``more`` an array of [field, value], and they
+             are there only where there is one
 
     wrapped  nonce (12 bytes) ‖ AES-256-GCM(master key, nonce, key, AAD) with its 16-byte tag
     AAD      what the key is for: ``subject``, ``day`` or ``address`` ‖ 0x00 ‖ whose it is
@@ -69,9 +70,9 @@ class UserErased(ev.UserEvent, frozen=True, kw_only=True, tag="user_erased"):
 class Personal(msgspec.Struct, frozen=True, array_like=True):
     """What an event may say of a person, or a person of a token (``name``).
 
-    New fields are added at the end. ``trace`` is the 16 bytes of the request's trace id (W3C Trace
-    Context): lines of other logs have it, too, and may say whose request it was. So it is forgotten
-    with the rest.
+    ``more``: fields that an application records of the person, by their names. New fields are added
+    at the end. ``trace`` is the 16 bytes of the request's trace id (W3C Trace Context): lines of
+    other logs have it, too, and may say whose request it was. So it is forgotten with the rest.
     """
 
     login: str | None = None
@@ -79,6 +80,7 @@ class Personal(msgspec.Struct, frozen=True, array_like=True):
     agent: str | None = None
     trace: bytes | None = None
     name: str | None = None
+    more: tuple[tuple[str, str | int | bool], ...] | None = None
 
     @property
     def trace_id(self) -> str | None:
@@ -116,7 +118,9 @@ def day_of(event: ev.Event) -> date:
 def seal(personal: Personal, key: bytes, nonce: bytes, event_id: UUID, event_type: str) -> bytes:
     """The ``sealed`` field of the event with this id and type."""
     fields = msgspec.structs.astuple(personal)
-    plain = _pack(fields if personal.name is not None else fields[:-1])
+    if personal.more is None:  # as versions before this one write it, who read it as well
+        fields = fields[:-1] if personal.name is not None else fields[:-2]
+    plain = _pack(fields)
     plain += b"\x80"
     plain += bytes(-len(plain) % PADDED_TO)
     return nonce + AESGCM(key).encrypt(nonce, plain, _aad(event_id, event_type))

@@ -15,6 +15,7 @@ from aiohttp import web
 from msgspec import Meta
 
 from gatelog.accounts.rules.names import MAX_NAME_LENGTH
+from gatelog.accounts.service.accounts import Accounts
 from gatelog.accounts.service.acting import Ended
 from gatelog.accounts.service.sessions import DescribedSession
 from gatelog.accounts.web import ACCOUNTS
@@ -125,9 +126,13 @@ async def log_out(request: web.Request) -> web.StreamResponse:
 @describes(returns={200: Sessions})
 async def list_sessions(request: web.Request) -> web.StreamResponse:
     """The user's active sessions, oldest first."""
-    here = request[SESSION]
-    described = await request.app[ACCOUNTS].sessions.described(here.subject_id)
-    return answer(Sessions([_listed(each, here) for each in described]))
+    return answer(await sessions_of(request.app[ACCOUNTS], request[SESSION]))
+
+
+async def sessions_of(accounts: Accounts, here: Session) -> Sessions:
+    """The sessions of the user whose session this is, for that user."""
+    described = await accounts.sessions.described(here.subject_id)
+    return Sessions([_listed(each, here) for each in described])
 
 
 def _listed(described: DescribedSession, here: Session) -> ListedSession:

@@ -66,7 +66,9 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ends by ``expires_at``, and when it is not used for ``idle_s`` seconds; so many ``sessions``
     have been used. ``what`` was read, by an auditor; ``count`` of them were refused, or are
     there; ``up_to`` a position, all of it recorded ``before`` then, the log was purged. ``factor``
-    is the sort of second factor.
+    is the sort of second factor. ``name`` is the own type of what a composed endpoint has recorded,
+    and ``data`` what, or what became of a composition: a text of JSON. ``build`` is a composition's
+    number.
     """
 
     position: int
@@ -92,6 +94,9 @@ class ShownEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     address: str | None = None
     user_agent: str | None = None
     trace_id: str | None = None
+    name: str | None = None
+    data: str | None = None
+    build: int | None = None
 
 
 def shown(
@@ -119,8 +124,18 @@ def shown(
         before=getattr(event, "before", None),
         factor=getattr(event, "factor", None),
         factor_id=getattr(event, "factor_id", None),
+        name=getattr(event, "name", None),
+        data=_data(getattr(event, "data", None), opened),
+        build=getattr(event, "build", None),
         login=opened.login,
         address=opened.address,
         user_agent=opened.agent,
         trace_id=opened.trace_id,
     )
+
+
+def _data(text: str | None, opened: Personal) -> str | None:
+    """What the event says, with the fields that are personal where they have been opened."""
+    if not opened.more or text is None:
+        return text
+    return msgspec.json.encode(msgspec.json.decode(text) | dict(opened.more)).decode()

@@ -24,7 +24,8 @@ from uuid import UUID
 
 import msgspec
 
-from gatelog.audit.rules.formats import CSV_HEADER, AnyShown, csv_rows, ndjson, sealed_event
+from gatelog.audit.rules.formats import CSV_HEADER, AnyShown, csv_rows, ndjson
+from gatelog.audit.rules.sealed import sealed_event
 from gatelog.audit.rules.shown import AuditFilter, ShownEvent, shown
 from gatelog.audit.service.seeking import seek
 from gatelog.audit.store.queries import read_page

@@ -62,6 +62,20 @@ class UserEvent(Event, frozen=True, kw_only=True):
     actor_id: UUID | None = None
 
 
+class Announcement(Event, frozen=True, kw_only=True):
+    """An event whose newest one, of its ``TOPIC``, every worker goes by from its moment on.
+
+    ``announced`` is what they go by: a few bytes. It reaches them with the sessions, in the same
+    replicas, so who appends one can wait as for the end of a session.
+    """
+
+    TOPIC: ClassVar[str]
+
+    @property
+    def announced(self) -> bytes:
+        raise NotImplementedError
+
+
 class LogPurged(Event, frozen=True, kw_only=True, tag="log_purged"):
     """The events up to and with ``up_to`` are given up; all were recorded before ``before``.
 

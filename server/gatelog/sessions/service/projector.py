@@ -323,7 +323,7 @@ class Projector:
         return await read_page(tail, position=state.position, leaf_hash=state.leaf_hash, limit=PAGE)
 
     async def _apply(self, writer: ReplicaWriter, page: Page) -> None:
-        writer.apply(page.changes, position=page.position, leaf_hash=page.leaf_hash)
+        writer.apply(page.changes, page.position, page.leaf_hash, page.announced)
         async with self._advanced:
             self._advanced.notify_all()
 

@@ -43,7 +43,8 @@ async def load_replica(place: ReplicaPlace, connect_within: ConnectWithin) -> Re
             head = await copy_sessions(loading, take)
         finally:
             loading.terminate()
-        writer.loaded(ReplicaState(head.epoch, head.position, head.leaf_hash, active))
+        state = ReplicaState(head.epoch, head.position, head.leaf_hash, active)
+        writer.loaded(state, head.announced)
     except BaseException:
         drop_environment(writer)
         raise

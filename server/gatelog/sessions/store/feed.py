@@ -17,7 +17,9 @@ from gatelog.errors import EventsLost, LogDamaged, LogDiffers, NotUnderstood
 from gatelog.log.rules import events as ev
 from gatelog.sessions.rules.state import Change, DropSession, evolve
 from gatelog.sessions.store import sql
+from gatelog.sessions.store.announced import read_announced
 from gatelog.sessions.store.leases import EpochHead, read_epoch_head
+from gatelog.sessions.store.replica_place import Announced
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection
@@ -31,12 +33,16 @@ Pair = tuple[bytes, bytes]
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some events as changes. ``ends``: there is the end of a session among them."""
+    """Some events as changes. ``ends``: there is the end of a session among them.
+
+    ``announced``: what was, by topic.
+    """
 
     changes: list[Change]
     position: int
     leaf_hash: bytes
     ends: bool
+    announced: Announced = {}
 
 
 async def read_page(
@@ -56,17 +62,20 @@ async def read_page(
     if rows[0][0] != position + 1 or rows[-1][0] != position + len(rows):
         raise LogDiffers(f"There is a gap after {position}.")
     try:
-        changes = [change for row in rows for change in evolve(ev.decode(row[2]))]
+        events = [ev.decode(row[2]) for row in rows]
+        changes = [change for event in events for change in evolve(event)]
     except LogDamaged as error:
         raise NotUnderstood(f"After position {position}: {error}") from error
     ends = any(isinstance(change, DropSession) for change in changes)
-    return Page(changes, rows[-1][0], rows[-1][1], ends)
+    announced = {e.TOPIC: e.announced for e in events if isinstance(e, ev.Announcement)}
+    return Page(changes, rows[-1][0], rows[-1][1], ends, announced)
 
 
 async def copy_sessions(connection: Connection, sink: Callable[[list[Pair]], None]) -> EpochHead:
     """Hand all sessions to ``sink``, as ascending (digest, record) pairs, a bounded part at a time.
 
-    Returns the position that they belong to, with its hash and epoch.
+    Returns the position that they belong to, with its hash and epoch, and what was announced last
+    until then.
     """
     parser = CopyParser()
 
@@ -80,8 +89,9 @@ async def copy_sessions(connection: Connection, sink: Callable[[list[Pair]], Non
         head = await read_epoch_head(connection, position)
         await connection.execute(sql.SORT_SESSIONS)
         await connection.copy_from_query(sql.COPY_SESSIONS, output=take, format="binary")
+        announced = await read_announced(connection)
     parser.close()
-    return head
+    return msgspec.structs.replace(head, announced=announced)
 
 
 class CopyParser:

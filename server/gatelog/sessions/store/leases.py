@@ -17,6 +17,7 @@ import msgspec
 from gatelog.errors import DatabaseUnavailable
 from gatelog.sessions.rules.lease import NO_EVIDENCE, Evidence, LeaseRow, Sighting
 from gatelog.sessions.store import sql
+from gatelog.sessions.store.replica_place import Announced
 
 if TYPE_CHECKING:
     from gatelog.log.store.database import Connection, PooledConnection
@@ -26,11 +27,15 @@ _NS_PER_MS = 1_000_000
 
 
 class EpochHead(msgspec.Struct, frozen=True):
-    """The head of the log, the epoch, and the hash of the event that was asked about, if any."""
+    """The head of the log, the epoch, and the hash of the event that was asked about, if any.
+
+    ``announced``: what was until then, for who has asked for it.
+    """
 
     position: int
     epoch: str
     leaf_hash: bytes
+    announced: Announced = {}
 
 
 class HostLease(msgspec.Struct, frozen=True):
@@ -127,6 +132,11 @@ async def read_leases(connection: PooledConnection) -> Look:
     if first["age_ms"] is not None:
         noted = Evidence(first["age_ms"] * _NS_PER_MS, first["empty"])
     return Look(first["head"], first["epoch"], first["incarnation"], noted, leases)
+
+
+async def hosts_without_announcements(connection: PooledConnection) -> list[str]:
+    """The hosts with a replica that does not keep what is announced, of an older version."""
+    return [row[0] for row in await connection.fetch(sql.HOSTS_WITHOUT_ANNOUNCEMENTS)]
 
 
 async def note_incarnation(connection: Connection, incarnation: str, known: Evidence) -> None:

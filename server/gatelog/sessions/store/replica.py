@@ -19,9 +19,10 @@ lost or doubted is made anew from PostgreSQL. Rules:
 - That a session has idled too long is not answered from memory: it may have been used just now, and
   memory not know of it yet. Only until its end is recorded, which is within a minute or so.
 
-Keys of 32 bytes are token digests; shorter ones are the lease and the state. Values of digests are
-the records of ``sessions.rules.record``: sessions that ended stay as tombstones until the time at
-which they would have expired, so that a dead cookie is refused from memory.
+Keys of 32 bytes are token digests; shorter ones are the lease, the state, and what was announced.
+Values of digests are the records of ``sessions.rules.record``: sessions that ended stay as
+tombstones until the time at which they would have expired, so that a dead cookie is refused from
+memory.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ import lmdb
 from gatelog.sessions.rules.lease import lease_valid
 from gatelog.sessions.rules.record import ACTIVE, ENDED, Session, over_by_idling
 from gatelog.sessions.store.replica_place import (
+    ANNOUNCED_KEY,
     LEASE_KEY,
     MAX_READERS,
+    OTHER_KEYS,
     STATE_KEY,
     ReplicaPlace,
     ReplicaStatus,
@@ -114,6 +117,22 @@ class ReplicaReader:
             return self.peek(digest)
         finally:
             self._looking = False
+
+    def announced(self) -> bytes | None:
+        """What was announced last, packed; None where memory cannot know (``peek``)."""
+        try:
+            transaction = self._begin()
+            lease = transaction.get(LEASE_KEY)
+            if lease != self._lease:
+                self._note_lease(bytes(lease or b""))
+            if not lease_valid(self._deadline_ns, self._clock_ns()):
+                transaction.abort()
+                return self.announced() if self._look_for_another() else None
+            packed: bytes | None = transaction.get(ANNOUNCED_KEY)  # type: ignore[assignment]
+            transaction.abort()
+        except lmdb.Error as error:
+            return self.announced() if self._recover(error) else None
+        return packed
 
     def _note_lease(self, lease: bytes) -> None:
         """Work out, once per lease, of which sessions there is nothing to do while it lasts."""
@@ -218,7 +237,7 @@ def status_of(
     return ReplicaStatus(
         replica_id=Path(environment.path()).name,
         state=state_decoder.decode(state),
-        entries=stat["entries"] - 2,
+        entries=stat["entries"] - OTHER_KEYS,
         bytes_used=(info["last_pgno"] + 1) * stat["psize"],
         lease_ns=deadline_ns - now_ns,
     )

@@ -18,10 +18,12 @@ import msgspec
 
 from gatelog.config import Config
 
-SCHEMA = "v3"  # of keys and values; another one makes every replica start anew
+SCHEMA = "v4"  # of keys and values; another one makes every replica start anew
 MAX_READERS = 1022
-LEASE_KEY = b"\x00"  # both sort before every digest
+LEASE_KEY = b"\x00"  # these sort before every digest
 STATE_KEY = b"\x00\x00"
+ANNOUNCED_KEY = b"\x00\x00\x00"
+OTHER_KEYS = 3  # beside those of sessions
 _CURRENT = "current"
 DATA_FILE = "data.mdb"
 _LOCK = "projector.lock"
@@ -74,6 +76,10 @@ class ReplicaStatus(msgspec.Struct, frozen=True):
     lease_ns: int
 
 
+# What was announced last, by topic (``log.rules.events.Announcement``), as it stands in a replica.
+Announced = dict[str, bytes]
+announced_encoder = msgspec.msgpack.Encoder(order="sorted")
+announced_decoder = msgspec.msgpack.Decoder(Announced)
 state_encoder = msgspec.msgpack.Encoder()
 state_decoder = msgspec.msgpack.Decoder(ReplicaState)
 

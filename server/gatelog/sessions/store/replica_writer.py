@@ -21,15 +21,20 @@ from gatelog.sessions.rules.record import ACTIVE, forgettable_us, packed, seen, 
 from gatelog.sessions.rules.state import Change, PutSession, SeenSession
 from gatelog.sessions.store.replica import DIGEST_BYTES, readers_here, status_of
 from gatelog.sessions.store.replica_place import (
+    ANNOUNCED_KEY,
     DATA_FILE,
     LEASE_KEY,
     MAX_READERS,
+    OTHER_KEYS,
     STATE_KEY,
+    Announced,
     ReplicaFull,
     ReplicaPlace,
     ReplicaState,
     ReplicaStatus,
     ReplicaUnwritable,
+    announced_decoder,
+    announced_encoder,
     name_prefix,
     state_decoder,
     state_encoder,
@@ -37,6 +42,7 @@ from gatelog.sessions.store.replica_place import (
 )
 
 logger = logging.getLogger(__name__)
+_NOTHING_ANNOUNCED = announced_encoder.encode({})
 
 
 class ReplicaWriter:
@@ -93,7 +99,7 @@ class ReplicaWriter:
     def entries(self) -> int:
         """Sessions and tombstones."""
         with self._environment.begin() as transaction:
-            return int(transaction.stat(self._environment.open_db())["entries"]) - 2
+            return int(transaction.stat(self._environment.open_db())["entries"]) - OTHER_KEYS
 
     @property
     def deadline_ns(self) -> int:
@@ -105,9 +111,24 @@ class ReplicaWriter:
         with self._writing() as transaction:
             transaction.put(LEASE_KEY, deadline_ns.to_bytes(8, "big"))
 
-    def apply(self, changes: Iterable[Change], *, position: int, leaf_hash: bytes) -> None:
-        """Take in all changes of the log up to ``position``, in one transaction."""
+    def apply(
+        self,
+        changes: Iterable[Change],
+        position: int,
+        leaf_hash: bytes,
+        announced: Announced | None = None,
+    ) -> None:
+        """Take in all changes of the log up to ``position``, in one transaction.
+
+        ``announced``: what was, among them; other topics stay as they are.
+        """
         with self._writing() as transaction:
+            if announced:
+                before = announced_decoder.decode(
+                    transaction.get(ANNOUNCED_KEY, _NOTHING_ANNOUNCED)
+                )
+                packed = announced_encoder.encode(before | announced)
+                transaction.put(ANNOUNCED_KEY, packed)
             active = self.state.active
             for change in changes:
                 active += _apply(transaction, change)
@@ -121,9 +142,10 @@ class ReplicaWriter:
             _consumed, added = transaction.cursor().putmulti(rows, append=True)
         return int(added)
 
-    def loaded(self, state: ReplicaState) -> None:
-        """Say what has been loaded."""
+    def loaded(self, state: ReplicaState, announced: Announced | None = None) -> None:
+        """Say what has been loaded, and what was announced last until then."""
         with self._writing() as transaction:
+            transaction.put(ANNOUNCED_KEY, announced_encoder.encode(announced or {}))
             transaction.put(STATE_KEY, state_encoder.encode(state))
         self.state = state
 

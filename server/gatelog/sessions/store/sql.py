@@ -118,6 +118,15 @@ FROM session_marks m, unnest(m.starts) AS t (start) JOIN retained_sessions r ON 
 WHERE m.position = $1
 """
 
+# --- what was announced (log.rules.events.Announcement) ---
+
+# What was announced last, by topic.
+READ_ANNOUNCED = "SELECT topic, value FROM announced"
+
+# The same where a purged log begins; what was announced since comes again with its event.
+# $1 the cut
+ANNOUNCED_AT_CUT = "SELECT 0::bigint, topic, value FROM announced WHERE $1::bigint IS NOT NULL"
+
 # --- replicas and their leases ---
 
 # What positions mean: the cluster, its timeline, and a number that a restored backup moves on.
@@ -142,13 +151,13 @@ FROM pg_database d WHERE d.datname = current_database()
 # $5 epoch, $6 ttl in ms, $7 active sessions
 WRITE_LEASE = """
 INSERT INTO replica_lease AS r (replica_id, host, renewal_seq, applied_position, epoch, ttl_ms,
-                                renewed_at, sessions)
-VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7)
+                                renewed_at, sessions, announces)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp(), $7, true)
 ON CONFLICT (replica_id) DO UPDATE
 SET host = EXCLUDED.host, renewal_seq = EXCLUDED.renewal_seq,
     applied_position = GREATEST(r.applied_position, EXCLUDED.applied_position),
     epoch = EXCLUDED.epoch, ttl_ms = EXCLUDED.ttl_ms, renewed_at = EXCLUDED.renewed_at,
-    sessions = EXCLUDED.sessions
+    sessions = EXCLUDED.sessions, announces = true
 RETURNING xmax = 0 AS joined
 """
 
@@ -170,6 +179,11 @@ CROSS JOIN ({READ_INCARNATION}) AS i(name)
 LEFT JOIN incarnation_note n ON n.incarnation = i.name
 LEFT JOIN replica_lease r ON true
 """  # noqa: S608
+
+# The hosts whose replicas do not keep what is announced: their version does not know of it.
+HOSTS_WITHOUT_ANNOUNCEMENTS = """
+SELECT DISTINCT host FROM replica_lease WHERE announces IS NOT TRUE ORDER BY host
+"""
 
 # Note what is known of an incarnation, for who starts later. $1 incarnation, $2 for how many ms at
 # least it has lasted, $3 whether the log was empty in it
