@@ -33,6 +33,7 @@ NAMES = [
     "RolesAuthorizationPolicy",
     "Session",
     "SessionIdentityPolicy",
+    "Steps",
     "changes_nothing",
     "changes_state",
     "composable",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatelog.composer.service.handlers import composable as composable
+    from gatelog.composer.web.steps import Steps as Steps
     from gatelog.config import Config as Config
     from gatelog.config import load_config as load_config
     from gatelog.errors import GatelogError as GatelogError
@@ -41,6 +42,7 @@ _HOMES = {
     "SESSION": "gatelog.http.guard",
     "Session": "gatelog.sessions.rules.record",
     "SessionIdentityPolicy": "gatelog.session_data.web.policies",
+    "Steps": "gatelog.composer.web.steps",
     "changes_nothing": "gatelog.http.guard",
     "changes_state": "gatelog.http.guard",
     "composable": "gatelog.composer.service.handlers",
@@ -64,6 +66,7 @@ __all__ = [
     "RolesAuthorizationPolicy",
     "Session",
     "SessionIdentityPolicy",
+    "Steps",
     "changes_nothing",
     "changes_state",
     "composable",

@@ -248,7 +248,7 @@ async def test_v7_4_4(alice: Service) -> None:
     out is one request, by GET or POST."""
     token = await alice.token()
     shown = 0
-    for route in page_routes():
+    for route in page_routes(Config()):
         if route.method != "GET" or "{" in route.path or route.path == "/account/presence":
             continue
         page = await alice.get(route.path, headers={"Accept": "text/html"}, cookie=token)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from gatelog.composer.rules.code.project import files
 from gatelog.composer.rules.composition import CurrentUser, Handler, Logout
 from gatelog.composer.rules.files import write
 
@@ -92,6 +93,23 @@ def test_a_handler_of_the_hosted_application_is_known(
     (tmp_path / "it.toml").write_text(write(one(Handler(name="from_a_file"))))
     code, out, err = run("apply", "it.toml")
     assert (code, out.splitlines()[-1:]) == (0, ["Build 1 is live."]), err
+
+
+def test_a_build_is_written_as_a_project(run: object, tmp_path: Path) -> None:
+    assert callable(run)
+    (tmp_path / "walk.toml").write_text(write(WALK))
+    run("apply", "walk.toml")
+    code, out, _ = run("code", "project")
+    written = {f"project/{name}": text for name, text in files(WALK).items()}
+    assert (code, out.splitlines()) == (0, list(written))
+    assert {name: (tmp_path / name).read_text() for name in written} == written
+    code, _, err = run("code", "project")
+    assert code == 1 and "there is something in project already" in err
+    (tmp_path / "walk.toml").write_text("format = 1\n")
+    run("apply", "walk.toml")
+    assert run("code", "before", "--build", "1")[0] == 0
+    assert (tmp_path / "before" / "composition.toml").read_text() == write(WALK)
+    assert run("code", "nothing", "--build", "7")[0] == 1
 
 
 def test_off_there_is_none(run: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -559,5 +559,30 @@ def test_the_palette_has_every_step() -> None:
         assert kind.TITLE and kind.ABOUT
 
 
+def test_the_token_of_a_login_has_its_name_for_itself() -> None:
+    fields = (Field("token"),)
+    (fault,) = check(one(Login(), method="POST", access="public", fields=fields), AROUND)
+    assert fault.step == 1 and "rename the declared field" in fault.says
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "at"),
+    [
+        (Endpoint(" One", "/v2/one"), "name"),
+        (Endpoint("One", "/v2/one", description="\x00"), "description"),
+        (Endpoint("One", "v2"), "path"),
+        (Endpoint("One", "/v1/logout_user"), "path"),
+        (Endpoint("One", "/v2/one", access="roles"), "roles"),
+        (Endpoint("One", "/v2/one", roles=("clerk",)), "roles"),
+        (Endpoint("One", "/v2/one", access="roles", roles=("pirate",)), "roles"),
+        (Endpoint("One", "/v2/one", fields=(Field("note"),)), "fields"),
+        (Endpoint("One", "/v2/one", "POST", fields=(Field("login"),)), "fields"),
+    ],
+)
+def test_a_fault_says_at_what_it_is(endpoint: Endpoint, at: str) -> None:
+    action = Action("Do", endpoint.name, steps=(CurrentUser(),))
+    assert {fault.at for fault in check(Composition((endpoint,), (action,)), AROUND)} == {at}
+
+
 def test_a_fault_reads_as_a_sentence() -> None:
     assert str(Fault("action", "A", "It is so.", 2)) == "action 'A', step 2: It is so."

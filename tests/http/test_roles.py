@@ -26,6 +26,7 @@ Whose = Literal["everybody", "user", "auditor", "admin"]
 # Everything below these paths is for auditors and administrators, or for the latter only.
 BELOW: dict[str, Whose] = {
     "/account": "user",
+    "/console/compose": "admin",
     "/console": "auditor",
     "/pages/": "everybody",
     "/v1/audit/": "auditor",

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from gatelog.config import Config
 from gatelog.pages.routes import page_routes
 
 from tests.browser import Browser
@@ -21,7 +22,7 @@ EVIL = """<!doctype html><title>x</title><iframe name="in" src="{origin}/login">
 def forms() -> list[str]:
     """The address of every form, with an id where one belongs."""
     found = []
-    for route in page_routes():
+    for route in page_routes(Config()):
         if route.method != "POST":
             continue
         path = route.path

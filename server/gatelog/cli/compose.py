@@ -108,6 +108,24 @@ def diff(config: Config, file: Path, build: int | None, as_json: bool) -> int:
     return 1 if changes else 0
 
 
+@compose.command("code")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@_build
+@click.pass_obj
+def code(config: Config, directory: Path, build: int | None) -> None:
+    """Write what is live into DIRECTORY, as a project of aiohttp handlers with its tests."""
+    from gatelog.composer.rules.code.project import files
+    from gatelog.composer.service.projects import put
+
+    async def work(composer: Composer) -> Composition:
+        return await composer.composition(build or (await composer.draft()).live)
+
+    made = files(_with_composer(config, "compose code", work))
+    put(made, directory)
+    for name in made:
+        click.echo(f"{directory}/{name}")
+
+
 def _show(changes: list[Change]) -> None:
     for change in changes:
         click.echo(str(change))

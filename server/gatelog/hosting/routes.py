@@ -72,7 +72,7 @@ def own_pages(config: Config, taken: Container[str] = ()) -> list[web.RouteDef]:
     """The pages for people, unless they are off; none at a path that what is hosted has taken."""
     if config.pages == "off":
         return []
-    return [route for route in page_routes() if route.path not in taken]
+    return [route for route in page_routes(config) if route.path not in taken]
 
 
 def own_resources(config: Config) -> list[web.AbstractResource]:

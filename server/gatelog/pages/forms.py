@@ -29,7 +29,7 @@ from gatelog.errors import (
     UnsupportedMediaType,
 )
 from gatelog.http.answers import keep_private
-from gatelog.http.bodies import read_bytes
+from gatelog.http.bodies import MAX_BODY_BYTES, read_bytes
 from gatelog.http.credentials import refuse_other_origin
 from gatelog.http.guard import SESSION
 from gatelog.http.refusals import refusals_here
@@ -112,8 +112,11 @@ def told(error: GatelogError) -> str:
     return detail if isinstance(error, InvalidInput) else f"{title} {detail}"
 
 
-async def read_form(request: web.Request, *names: str, lists: Iterable[str] = ()) -> Form:
-    """The form with these fields; of those in ``lists`` several may be chosen.
+async def read_form(
+    request: web.Request, *names: str, lists: Iterable[str] = (), limit: int = MAX_BODY_BYTES
+) -> Form:
+    """The form with these fields, of at most ``limit`` bytes; of those in ``lists`` several may be
+    chosen.
 
     Raises CrossSiteRequest, UnsupportedMediaType, BodyTooLarge, RequestTimedOut, BadRequest, and
     InvalidInput for fields that the form does not have.
@@ -123,7 +126,7 @@ async def read_form(request: web.Request, *names: str, lists: Iterable[str] = ()
     if request.content_type != FORM_TYPE and (request.body_exists or names):
         raise UnsupportedMediaType("A form must be application/x-www-form-urlencoded.")
     try:
-        text = (await read_bytes(request)).decode("ascii")
+        text = (await read_bytes(request, limit)).decode("ascii")
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError as error:
         raise BadRequest("The form is not well-formed.") from error

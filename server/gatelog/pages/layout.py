@@ -16,10 +16,12 @@ from gatelog.http.answers import keep_private
 from gatelog.http.caller import caller_of
 from gatelog.http.guard import SESSION
 from gatelog.http.recheck import GATE
+from gatelog.http.settings import CONFIG
 from gatelog.pages.assets import assets
 from gatelog.sessions.rules.record import Session
 
 _ENVIRONMENT: Final = web.AppKey("gatelog_pages", jinja2.Environment)
+COMPOSE_PATH: Final = "/console/compose"
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -43,25 +45,31 @@ SECTIONS: Final = (
     Section("/console/sessions", "Sessions", _READERS),
     Section("/console/audit", "Audit", _READERS),
     Section("/console/as-of", "As of", _READERS),
+    Section(COMPOSE_PATH, "Composer", frozenset({"admin"})),
 )
+_SECTIONS: Final = web.AppKey("gatelog_sections", tuple[Section, ...])
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """What the layout shows around a page. ``session``: of who reads; None: nobody is signed in."""
+    """What the layout shows around a page. ``session``: of who reads; None: nobody is signed in.
+
+    ``served``: the sections that there are, by the configuration.
+    """
 
     path: str
     session: Session | None
+    served: tuple[Section, ...] = SECTIONS
 
     @property
     def sections(self) -> list[Section]:
         """Where the reader may go."""
         reader = self.session
-        return [section for section in SECTIONS if reader is not None and section.is_for(reader)]
+        return [each for each in self.served if reader is not None and each.is_for(reader)]
 
     @property
     def section(self) -> str:
         """The path of the section in which this page is."""
-        above = [s.path for s in SECTIONS if f"{self.path}/".startswith(f"{s.path}/")]
+        above = [s.path for s in self.served if f"{self.path}/".startswith(f"{s.path}/")]
         return max(above, key=len, default="")
 
 
@@ -81,6 +89,8 @@ def set_up(app: web.Application) -> None:
     )
     environment.filters.update({"time": time_element, "day": day_element})
     environment.globals["asset"] = assets().url
+    off = {COMPOSE_PATH} if app[CONFIG].composer == "off" else set()
+    app[_SECTIONS] = tuple(section for section in SECTIONS if section.path not in off)
 
 
 def show(
@@ -91,7 +101,7 @@ def show(
     The template finds ``frame`` and what is handed over. Handlers that are public call ``visitor``
     first, else the page does not know who reads.
     """
-    frame = Frame(request.path, request.get(SESSION))
+    frame = Frame(request.path, request.get(SESSION), request.app[_SECTIONS])
     known: Mapping[str, Any] = {"frame": frame, **context}
     response = aiohttp_jinja2.render_template(
         template, request, known, app_key=_ENVIRONMENT, status=status

@@ -55,13 +55,15 @@ _RECORD_OVERHEAD = 64  # bytes for a name, a number, and what stands around them
 class Fault(msgspec.Struct, frozen=True):
     """What is wrong with a part of a composition.
 
-    ``what`` and ``name``: which endpoint or action; ``step``: which step of it, from 1.
+    ``what`` and ``name``: which endpoint or action; ``step``: which step of it, from 1; ``at``:
+    which of its own fields, where it is about one.
     """
 
     what: Literal["endpoint", "action"]
     name: str
     says: str
     step: int | None = None
+    at: Literal["name", "description", "path", "roles", "fields", "trigger"] | None = None
 
     def __str__(self) -> str:
         step = f", step {self.step}" if self.step is not None else ""
@@ -107,11 +109,11 @@ def _faults(composition: Composition, around: Surroundings) -> Iterator[Fault]:
     for action in composition.actions:
         found = endpoints.get(action.trigger)
         if found is None:
-            yield Fault("action", action.name, _no_trigger(action))
+            yield Fault("action", action.name, _no_trigger(action), at="trigger")
             continue
         if triggers[action.trigger] > 1:
             says = f"The endpoint {action.trigger!r} triggers more than one action."
-            yield Fault("action", action.name, says)
+            yield Fault("action", action.name, says, at="trigger")
         for step, says in _Course(found, action, around).faults():
             yield Fault("action", action.name, says, step)
 
@@ -132,11 +134,12 @@ def _names(composition: Composition) -> Iterator[Fault]:
         for part in parts:
             if not _is_name(part.name):
                 says = "A name is printable text, without space at its ends."
-                yield Fault(what, part.name, says)
+                yield Fault(what, part.name, says, at="name")
             if not _is_text(part.description):
-                yield Fault(what, part.name, "The description has characters that are no text.")
+                says = "The description has characters that are no text."
+                yield Fault(what, part.name, says, at="description")
             if part.name in seen:
-                yield Fault(what, part.name, f"There are two {what}s of this name.")
+                yield Fault(what, part.name, f"There are two {what}s of this name.", at="name")
             seen.add(part.name)
 
 
@@ -165,19 +168,20 @@ def _paths(endpoints: Iterable[Endpoint], taken: Iterable[Taken]) -> Iterator[Fa
         try:
             pattern = parse_path(endpoint.path)
         except InvalidInput as error:
-            yield Fault("endpoint", endpoint.name, f"Its path cannot be used: {error}.")
+            says = f"Its path cannot be used: {error}."
+            yield Fault("endpoint", endpoint.name, says, at="path")
             continue
         if (owner := next(others.meeting(pattern), None)) is not None:
             says = f"{endpoint.path} meets {owner.path}, which {owner.by} answers."
-            yield Fault("endpoint", endpoint.name, f"{says} Choose another path.")
+            yield Fault("endpoint", endpoint.name, f"{says} Choose another path.", at="path")
         for other in before.meeting(pattern):
             if other.path != endpoint.path:
                 says = f"{endpoint.path} meets {other.path} of {other.name!r}: a request could be"
-                yield Fault("endpoint", endpoint.name, f"{says} for either.")
+                yield Fault("endpoint", endpoint.name, f"{says} for either.", at="path")
                 break
             if other.method == endpoint.method:
                 says = f"{endpoint.method} {endpoint.path} is the endpoint {other.name!r} already."
-                yield Fault("endpoint", endpoint.name, says)
+                yield Fault("endpoint", endpoint.name, says, at="path")
                 break
         before.add(pattern, endpoint)
 
@@ -186,24 +190,26 @@ def _paths(endpoints: Iterable[Endpoint], taken: Iterable[Taken]) -> Iterator[Fa
 
 
 def _endpoint(endpoint: Endpoint, around: Surroundings) -> Iterator[Fault]:
-    def fault(says: str) -> Fault:
-        return Fault("endpoint", endpoint.name, says)
+    def fault(says: str, at: Literal["roles", "fields"]) -> Fault:
+        return Fault("endpoint", endpoint.name, says, at=at)
 
     if endpoint.access == "roles" and not endpoint.roles:
-        yield fault("It is for roles, and none is named.")
+        yield fault("It is for roles, and none is named.", "roles")
     if endpoint.access != "roles" and endpoint.roles:
-        yield fault("Roles are named, and it is not for roles.")
+        yield fault("Roles are named, and it is not for roles.", "roles")
     for role in endpoint.roles:
         if role not in around.roles:
-            yield fault(f"There is no role {role!r}.")
+            yield fault(f"There is no role {role!r}.", "roles")
     names = Counter(field.name for field in endpoint.fields)
     for name, count in names.items():
         if count > 1:
-            yield fault(f"The field {name} is declared twice.")
+            yield fault(f"The field {name} is declared twice.", "fields")
         if name in RESERVED_FIELDS:
-            yield fault(f"The field {name} is one of login's own: it is read, and never handed on.")
+            says = f"The field {name} is one of login's own: it is read, and never handed on."
+            yield fault(says, "fields")
     if endpoint.fields and endpoint.method not in WITH_BODY:
-        yield fault(f"It declares fields of a body, and {endpoint.method} has none: use POST.")
+        says = f"It declares fields of a body, and {endpoint.method} has none: use POST."
+        yield fault(says, "fields")
 
 
 # --- one action
@@ -256,6 +262,8 @@ class _Course:
         if says := self._order(step):
             yield says
         match step:
+            case Login() if "token" in self._fields:
+                yield "Login reads token from the body by itself: rename the declared field."
             case Record():
                 yield from self._record(step)
             case Respond():

@@ -255,11 +255,13 @@ _encode = msgspec.json.Encoder().encode
 def encode(composition: Composition) -> bytes:
     """The composition as it is stored: the same bytes for the same one.
 
-    Raises InvalidInput when they are too many.
+    Raises InvalidInput when they are too many, or would not be read again: types hold only what
+    comes from outside.
     """
     content = _encode(composition)
     if len(content) > MAX_COMPOSITION_BYTES:
         raise InvalidInput(f"A composition has at most {MAX_COMPOSITION_BYTES} bytes as JSON.")
+    decode(content)
     return content
 
 

@@ -139,6 +139,15 @@ def _renderer(content: Any) -> Render:
     return lambda _: content
 
 
+def parts_of(text: str) -> list[str | tuple[str, str]]:
+    """What a text of a template is made of: texts, and references by their place and name."""
+    split = _reference.split(text)  # text, place, name, text, place, …
+    parts: list[str | tuple[str, str]] = [split[0]]
+    for place, name, after in zip(split[1::3], split[2::3], split[3::3], strict=True):
+        parts += ((place, name), after)
+    return [part for part in parts if part] or [""]
+
+
 def _text_renderer(text: str) -> Render:
     if whole := _reference.fullmatch(text):
         place, name = whole.groups()

@@ -125,14 +125,22 @@ _decode_cookies = msgspec.json.Decoder(dict[str, str]).decode
 async def run(request: web.Request) -> web.StreamResponse:
     """Ask a live endpoint as a test visitor, with cookies of its own."""
     refuse_old_login(request)
-    body = await read_body(request, Running)
-    endpoint = await _endpoint(request, body.endpoint)
-    cookies = _visitor(request) if body.visitor == "same" else {}
-    async with _visiting(request, cookies) as visit:
-        ran = await visit.ask(endpoint, body.path, body.body)
-        response = private(ran)
-        _keep_visitor(request, response, visit.cookies())
+    ran, cookies = await run_once(request, await read_body(request, Running))
+    response = private(ran)
+    keep_visitor(request, response, cookies, f"{PATH}/run")
     return response
+
+
+async def run_once(request: web.Request, running: Running) -> tuple[Ran, dict[str, str]]:
+    """What is answered to the visitor, and the cookies that they have then (``keep_visitor``).
+
+    Raises NotFound for an endpoint that is not live, InvalidInput, Overloaded, Unavailable.
+    """
+    endpoint = await live_endpoint(request, running.endpoint)
+    cookies = _visitor(request) if running.visitor == "same" else {}
+    async with _visiting(request, cookies) as visit:
+        ran = await visit.ask(endpoint, running.path, running.body)
+        return ran, visit.cookies()
 
 
 @no_tokens
@@ -142,27 +150,32 @@ async def walk(request: web.Request) -> web.StreamResponse:
     """Go from 401 to 401 as a new test visitor: ask a protected endpoint, log in, ask, log out,
     ask. It ends where an answer is not the right one."""
     refuse_old_login(request)
-    body = await read_body(request, Walking)
-    protected = await _endpoint(request, body.protected)
-    login, logout = [await _endpoint(request, name) for name in (body.login, body.logout)]
+    return private(await walked(request, await read_body(request, Walking)))
+
+
+async def walked(request: web.Request, walking: Walking) -> Walked:
+    """The walk, as far as it goes. Raises as ``run_once``."""
+    protected = await live_endpoint(request, walking.protected)
+    login = await live_endpoint(request, walking.login)
+    logout = await live_endpoint(request, walking.logout)
     plan = [
-        ("before the login", protected, body.protected_body, 401),
-        ("login", login, body.body, 200),
-        ("after the login", protected, body.protected_body, 200),
+        ("before the login", protected, walking.protected_body, 401),
+        ("login", login, walking.body, 200),
+        ("after the login", protected, walking.protected_body, 200),
         ("logout", logout, None, 200),
-        ("after the logout", protected, body.protected_body, 401),
+        ("after the logout", protected, walking.protected_body, 401),
     ]
     steps: list[Stride] = []
     async with _visiting(request, {}) as visit:
         for what, endpoint, content, expected in plan:
-            ran = await visit.ask(endpoint, body.path, content)
+            ran = await visit.ask(endpoint, walking.path, content)
             steps.append(Stride(what, expected, ran.status == expected, ran))
             if not steps[-1].right:
                 break
-    return private(Walked(all(step.right for step in steps), steps))
+    return Walked(all(step.right for step in steps), steps)
 
 
-async def _endpoint(request: web.Request, name: str) -> Endpoint:
+async def live_endpoint(request: web.Request, name: str) -> Endpoint:
     """The live endpoint of this name. Raises NotFound."""
     serving = await request.app[COMPOSED].serving()
     for endpoint in serving.composition.endpoints:
@@ -200,16 +213,17 @@ def _visitor(request: web.Request) -> dict[str, str]:
         return {}
 
 
-def _keep_visitor(
-    request: web.Request, response: web.StreamResponse, cookies: Mapping[str, str]
+def keep_visitor(
+    request: web.Request, response: web.StreamResponse, cookies: Mapping[str, str], path: str
 ) -> None:
+    """Have the administrator's browser keep these, for the next run from this path alone."""
     packed = urlsafe_b64encode(msgspec.json.encode(cookies)).decode()
     if len(packed) > MAX_VISITOR_BYTES:
         packed = ""
     secure = "" if caller_of(request).local else "; Secure"
     response.headers.add(
         hdrs.SET_COOKIE,
-        f"{VISITOR_COOKIE}={packed}; Path={PATH}/run{secure}; HttpOnly; SameSite=Strict",
+        f"{VISITOR_COOKIE}={packed}; Path={path}{secure}; HttpOnly; SameSite=Strict",
     )
 
 

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -164,7 +164,7 @@ def run_of(step: AnyStep, endpoint: Endpoint) -> Run:
     """What this step does to a turn; it answers, where it has something to say."""
     match step:
         case EndAll():
-            return partial(_end_all, tokens=step.tokens)
+            return partial(end_all, tokens=step.tokens)
         case Record():
             return _recording(step, endpoint)
         case Respond():
@@ -172,8 +172,8 @@ def run_of(step: AnyStep, endpoint: Endpoint) -> Run:
         case Call():
             return _calling(step, endpoint)
         case Handler():
-            return partial(_handle, name=step.name)
-    return _PLAIN[type(step)]
+            return partial(handle, name=step.name)
+    return PLAIN[type(step)]
 
 
 # --- accounts and sessions
@@ -197,7 +197,7 @@ async def _log_in(turn: Turn) -> web.StreamResponse:
             body.login, body.password, caller.client, devices, over=over
         )
     except FactorRequired as required:
-        raise _Answered(turn.says(asked(required))) from None
+        raise Answered(turn.says(asked(required))) from None
     response = await granted(request, caller, "logged_in", grant, carrier)
     turn.says(response)
     turn.grants(grant, carrier)
@@ -213,7 +213,7 @@ async def _log_out(turn: Turn) -> web.StreamResponse:
     unclear = caller.unclear and not turn.fresh
     turn.forgets()
     if unclear:
-        raise _Answered(turn.says(UNCLEAR_CREDENTIALS.response()))
+        raise Answered(turn.says(UNCLEAR_CREDENTIALS.response()))
     return turn.says(await told(request, caller, ending, ending.happened_at))
 
 
@@ -224,7 +224,8 @@ async def _end_others(turn: Turn) -> web.StreamResponse:
     return turn.says(await tell_ended(turn.request, turn.caller, ended))
 
 
-async def _end_all(turn: Turn, *, tokens: bool) -> web.StreamResponse:
+async def end_all(turn: Turn, *, tokens: bool) -> web.StreamResponse:
+    """End all sessions of the user."""
     session = _recent(turn)
     sessions = turn.request.app[ACCOUNTS].sessions
     ended = await sessions.end_all(session, turn.caller.client, tokens=tokens)
@@ -265,7 +266,7 @@ async def _list_sessions(turn: Turn) -> web.StreamResponse:
     return turn.says(answer(await sessions_of(accounts, turn.logged_in)))
 
 
-_PLAIN: dict[type[Step], Run] = {
+PLAIN: dict[type[Step], Run] = {
     Register: _register,
     Login: _log_in,
     Logout: _log_out,
@@ -283,27 +284,43 @@ def _recording(step: Record, endpoint: Endpoint) -> Run:
     personal = {field.name for field in endpoint.fields if field.personal}
     declared = {field.name for field in endpoint.fields}
 
-    async def record(turn: Turn) -> web.StreamResponse:
+    async def run(turn: Turn) -> web.StreamResponse:
         told_fields = {
             name: getattr(turn.body, name) if name in declared else turn.path[name]
             for name in step.fields
         }
-        told_fields = {name: value for name, value in told_fields.items() if value is not None}
-        session, digest = turn.logged_in, turn.digest
-        if digest is None:
-            raise NotAuthenticated("This needs a session: log in first.")
-        position = await turn.request.app[RECORDER].record(
+        return await record(
+            turn,
             step.type,
-            session,
-            digest,
-            turn.caller.client,
-            open_fields={n: v for n, v in told_fields.items() if n not in personal},
-            personal_fields={n: v for n, v in told_fields.items() if n in personal},
-            per_hour=step.per_hour,
+            {n: v for n, v in told_fields.items() if n not in personal},
+            {n: v for n, v in told_fields.items() if n in personal},
+            step.per_hour,
         )
-        return turn.says(answer(Recorded(position)))
 
-    return record
+    return run
+
+
+async def record(
+    turn: Turn,
+    name: str,
+    open_fields: Mapping[str, Any],
+    personal_fields: Mapping[str, Any],
+    per_hour: int,
+) -> web.StreamResponse:
+    """Append an event of this own type; fields that are None are left out."""
+    session, digest = turn.logged_in, turn.digest
+    if digest is None:
+        raise NotAuthenticated("This needs a session: log in first.")
+    position = await turn.request.app[RECORDER].record(
+        name,
+        session,
+        digest,
+        turn.caller.client,
+        open_fields={n: v for n, v in open_fields.items() if v is not None},
+        personal_fields={n: v for n, v in personal_fields.items() if v is not None},
+        per_hour=per_hour,
+    )
+    return turn.says(answer(Recorded(position)))
 
 
 def _session_value(session: Session | None, name: str) -> Any:
@@ -346,29 +363,37 @@ def _calling(step: Call, endpoint: Endpoint) -> Run:
     names = () if pattern is None else pattern.names
     fields = [field.name for field in endpoint.fields]
 
-    async def call(turn: Turn) -> web.StreamResponse:
+    async def run(turn: Turn) -> web.StreamResponse:
         values = iter(names)
         segments = [turn.path[next(values)] if part is None else part for part in fixed]
-        headers = identity_headers(turn.session) if turn.session is not None else {}
-        body = None
-        if step.body:
-            sent = {name: getattr(turn.body, name) for name in fields}
-            body = _encode({name: value for name, value in sent.items() if value is not None})
-        said = await turn.request.app[UPSTREAMS].call(
-            step.upstream, endpoint.method, segments, headers=headers, body=body
-        )
-        response = web.Response(status=said.status, body=said.body)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        if said.media:
-            response.content_type = said.media
-            response.charset = "utf-8" if said.media == "text/plain" else None
-        turn.private = True
-        return turn.says(response)
+        body = {name: getattr(turn.body, name) for name in fields} if step.body else None
+        return await call(turn, step.upstream, endpoint.method, segments, body)
 
-    return call
+    return run
 
 
-async def _handle(turn: Turn, *, name: str) -> web.StreamResponse:
+async def call(
+    turn: Turn, upstream: str, method: str, segments: Sequence[str], body: Mapping[str, Any] | None
+) -> web.StreamResponse:
+    """Ask a listed upstream; of the body, fields that are None are left out."""
+    headers = identity_headers(turn.session) if turn.session is not None else {}
+    content = None
+    if body is not None:
+        content = _encode({name: value for name, value in body.items() if value is not None})
+    said = await turn.request.app[UPSTREAMS].call(
+        upstream, method, segments, headers=headers, body=content
+    )
+    response = web.Response(status=said.status, body=said.body)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if said.media:
+        response.content_type = said.media
+        response.charset = "utf-8" if said.media == "text/plain" else None
+    turn.private = True
+    return turn.says(response)
+
+
+async def handle(turn: Turn, *, name: str) -> web.StreamResponse:
+    """Call a function of the hosted application."""
     handler = handler_named(name)
     if handler is None:
         raise Unavailable(f"The handler {name} is not registered on this host.")
@@ -379,7 +404,7 @@ async def _handle(turn: Turn, *, name: str) -> web.StreamResponse:
     return turn.says(await handler(turn.request))
 
 
-class _Answered(Exception):
+class Answered(Exception):
     """The action ends here, with this answer."""
 
     def __init__(self, response: web.StreamResponse) -> None:
@@ -393,7 +418,7 @@ async def take(turn: Turn, runs: tuple[Run, ...]) -> web.StreamResponse:
     try:
         for run in runs:
             said = await run(turn) or said
-    except _Answered as ended:
+    except Answered as ended:
         return ended.response
     except GatelogError as error:
         if not turn.has_set_cookies:
