@@ -40,16 +40,13 @@ class Devices(State):
     concerns = (UserErased, CredentialChanged)
 
     def __init__(self) -> None:
-        self.seen: dict[tuple[UUID, bytes], datetime] = {}
-        self.places: dict[tuple[UUID, bytes], datetime] = {}
+        self.seen: dict[tuple[UUID, bytes], SeenDevice] = {}
         self.forgotten: list[UUID] = []
 
     def apply(self, event: Event, position: int, trace: Trace | None) -> None:
         if isinstance(event, UserEvent):
             self.forgotten.append(event.subject_id)
-            for found in (self.seen, self.places):
-                for known in [known for known in found if known[0] == event.subject_id]:
-                    del found[known]
+            self.seen = {k: v for k, v in self.seen.items() if k[0] != event.subject_id}
 
 
 class KnownDevices(msgspec.Struct, frozen=True):
@@ -71,22 +68,12 @@ class KnownDevices(msgspec.Struct, frozen=True):
 
 
 class SeenDevice(Beside, frozen=True):
-    """A device on which the password was right."""
+    """A device on which the password was right, or a place from which it was."""
 
     subject_id: UUID
     digest: bytes
     at: datetime
+    is_place: bool = False
 
     def enter(self, world: World) -> None:
-        world.of(Devices).seen[self.subject_id, self.digest] = self.at
-
-
-class SeenPlace(Beside, frozen=True):
-    """A place, by its blind index, from which the password was right."""
-
-    subject_id: UUID
-    digest: bytes
-    at: datetime
-
-    def enter(self, world: World) -> None:
-        world.of(Devices).places[self.subject_id, self.digest] = self.at
+        world.of(Devices).seen[self.subject_id, self.digest] = self

@@ -22,7 +22,7 @@ from uuid import UUID
 import msgspec
 from prometheus_client import Counter
 
-from gatelog.accounts.rules.devices import SeenDevice, SeenPlace, place_digest
+from gatelog.accounts.rules.devices import SeenDevice, place_digest
 from gatelog.accounts.rules.events import LoginsThrottled
 from gatelog.accounts.rules.throttling import (
     AdmitTry,
@@ -245,7 +245,7 @@ class Throttle:
         tries = Forgotten(approach.account or b"", place, approach.device)
         now = self._acting.now()
         right = RightPassword(subject_id, tries)
-        seen_place = SeenPlace(subject_id, place_digest(approach.place), now)
+        seen_place = SeenDevice(subject_id, place_digest(approach.place), now, is_place=True)
         if not keeps_tokens:
             return (right, seen_place), None
         token = approach.token or new_token()

@@ -96,15 +96,10 @@ ON CONFLICT (place) DO UPDATE SET noted_at = EXCLUDED.noted_at
 # one
 FORGET_DEVICES = "DELETE FROM known_devices WHERE subject_id = ANY({0}::uuid[])"
 SEE_DEVICES = """
-INSERT INTO known_devices (subject_id, device_digest, seen_at)
-SELECT subject_id, device_digest, seen_at
-FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, device_digest, seen_at)
-ON CONFLICT (subject_id, device_digest) DO UPDATE SET seen_at = EXCLUDED.seen_at
-"""
-SEE_PLACES = """
 INSERT INTO known_devices (subject_id, device_digest, seen_at, is_place)
-SELECT subject_id, device_digest, seen_at, true
-FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[]) AS t (subject_id, device_digest, seen_at)
+SELECT subject_id, device_digest, seen_at, is_place
+FROM unnest({0}::uuid[], {1}::bytea[], {2}::timestamptz[], {3}::boolean[])
+     AS t (subject_id, device_digest, seen_at, is_place)
 ON CONFLICT (subject_id, device_digest) DO UPDATE SET seen_at = EXCLUDED.seen_at
 """
 CROWD_OUT_DEVICES = """

@@ -176,24 +176,16 @@ DEVICES = Kind(
             arguments=lambda state: (
                 [subject_id for subject_id, _ in state.seen],
                 [digest for _, digest in state.seen],
-                list(state.seen.values()),
-            ),
-        ),
-        Write(
-            name="places_seen",
-            statement=sql.SEE_PLACES,
-            arguments=lambda state: (
-                [subject_id for subject_id, _ in state.places],
-                [digest for _, digest in state.places],
-                list(state.places.values()),
+                [seen.at for seen in state.seen.values()],
+                [seen.is_place for seen in state.seen.values()],
             ),
         ),
         Write(
             name="devices_crowded_out",
             statement=sql.CROWD_OUT_DEVICES.replace("{2}", str(MAX_DEVICES - 1)),
             arguments=lambda state: (
-                list({subject_id for subject_id, _ in (*state.seen, *state.places)}),
-                [digest for _, digest in (*state.seen, *state.places)],
+                list({subject_id for subject_id, _ in state.seen}),
+                [digest for _, digest in state.seen],
             ),
         ),
     ),
