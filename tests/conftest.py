@@ -14,6 +14,7 @@ from gatelog.config import Config
 from gatelog.host.embedded import EmbeddedPostgres
 from gatelog.hosting.app import create_app
 from gatelog.kinds import register_all
+from gatelog.log.store import database as database_module
 from gatelog.log.store.appender import Appender
 from gatelog.log.store.database import connect
 from gatelog.sessions.rules.lease import lease_terms
@@ -38,6 +39,10 @@ SHORT_TTL_S = 0.1
 # Of a connection that a test keeps in a transaction on purpose: however long the test is held up,
 # the transaction stays.
 HELD_OPEN = {"idle_in_transaction_session_timeout": "0"}
+
+# Several tests at once, with servers, hosts and browsers of their own, hold a small machine up for
+# longer than any host is: what waits for a connection waits. Who tests that limit sets its own.
+database_module.CONNECT_TIMEOUT_S = 30.0
 
 # A shell starts what it runs in the background with SIGINT ignored, and children inherit that;
 # some tests stop processes as Ctrl-C does.

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 EXPORT = "/v1/audit/export"
 MIB = 2**20
+WHILE_S = 0.4
 
 
 @pytest.fixture
@@ -230,25 +231,26 @@ async def test_a_slow_reader_costs_neither_memory_nor_connections(
     )
 
 
-async def queries(database: Dsns) -> int:
+async def queries(owner: Connection) -> int:
     """How many of the service's connections are in a query or a transaction.
 
     But for the barrier's, which looks at the leases all the time.
     """
-    async with tampering(database) as owner:
-        count: int = await owner.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND state <> 'idle' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            " AND query NOT LIKE '%replica_lease%'"
-        )
-        return count
+    count: int = await owner.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND state <> 'idle' AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        " AND query NOT LIKE '%replica_lease%'"
+    )
+    return count
 
 
 async def waits_for_nothing(database: Dsns) -> bool:
     """Nothing is asked of the database, and nothing held, for a while: the buffers are full."""
-    for _ in range(20):
-        if await queries(database):
-            return False
+    async with tampering(database) as owner:
+        for _ in range(20):
+            if await queries(owner):
+                return False
+            await asyncio.sleep(WHILE_S / 20)
     return True
 
 
