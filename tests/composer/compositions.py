@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from gatelog.composer.rules.checking import Surroundings, Taken
 from gatelog.composer.rules.composition import (
     Access,
@@ -50,6 +51,9 @@ WALK = Composition(
         Action("Tell", "Who am I", steps=(CurrentUser(),)),
     ),
 )
+# The same, with the product's own logout composed as what it is.
+OWN_LOG_OUT = msgspec.structs.replace(LOG_OUT, path="/v1/logout_user")
+OWN_WALK = msgspec.structs.replace(WALK, endpoints=(LOG_IN, OWN_LOG_OUT, ME))
 
 
 def one(

@@ -53,7 +53,15 @@ from gatelog.hosting.app import create_app
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.composer.compositions import AROUND, WALK, both, compositions, one, sound_compositions
+from tests.composer.compositions import (
+    AROUND,
+    OWN_WALK,
+    WALK,
+    both,
+    compositions,
+    one,
+    sound_compositions,
+)
 from tests.composer.projects import loaded, served
 from tests.conftest import Dsns
 from tests.serving import NEW_PASSWORD, PASSWORD, Answer, Service
@@ -176,9 +184,14 @@ def test_what_is_in_a_directory_stays(tmp_path: Path) -> None:
 # --- its own tests
 
 
-@pytest.mark.parametrize("name", ["walk", "everything", "empty"])
+@pytest.mark.parametrize("name", ["walk", "own", "everything", "empty"])
 def test_it_passes_its_own_tests(tmp_path: Path, name: str) -> None:
-    composition = {"walk": WALK, "everything": EVERYTHING, "empty": Composition()}[name]
+    composition = {
+        "walk": WALK,
+        "own": OWN_WALK,
+        "everything": EVERYTHING,
+        "empty": Composition(),
+    }[name]
     put(files(composition), tmp_path / "project")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
@@ -425,8 +438,9 @@ def test_a_template_and_its_expression_say_the_same(data: st.DataObject) -> None
         return
     known = {"note": data.draw(st.text()), "amount": data.draw(st.none() | st.integers(0, 9))}
     path = {"id": data.draw(st.text())}
+    nobody: dict[str, Any] = {}
     made = json.loads(
-        template.fill({"session": {}.__getitem__, "path": path.__getitem__, "body": known.get})
+        template.fill({"session": nobody.__getitem__, "path": path.__getitem__, "body": known.get})
     )
     expression = Values(endpoint).json(json.dumps(content), "")
 

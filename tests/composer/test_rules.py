@@ -49,6 +49,7 @@ from tests.composer.compositions import (
     AROUND,
     LOG_OUT,
     ME,
+    OWN_WALK,
     WALK,
     both,
     compositions,
@@ -313,6 +314,25 @@ def test_what_reads_a_body_needs_a_method_that_has_one(kind: Any) -> None:
 def test_orders_that_make_sense(steps: tuple[AnyStep, ...], access: Any) -> None:
     composition = one(*steps, method="POST", access=access, fields=(Field("note"),))
     assert said(composition) == []
+
+
+def test_an_endpoint_may_stand_for_what_the_product_does_there() -> None:
+    assert said(OWN_WALK) == []
+    own = "/v1/logout_user"
+    assert said(one(Logout(), path=own, method="POST", access="public")) == []
+    (fault,) = said(one(Logout(), Logout(), path=own, access="public"))[:1]
+    assert fault.endswith("It may stand for that with logout as the one event of its action.")
+    for other in (
+        one(Logout(), path=own, method="DELETE", access="public"),
+        one(Logout(), path=own),
+        one(Logout(), path=own, access="roles", roles=("clerk",)),
+        one(Respond(), path=own, access="public"),
+        one(Logout(), Respond(), path=own, access="public"),
+        one(Logout(), path=own, method="POST", access="public", fields=(Field("note"),)),
+        one(Logout(), path="/v1/{logout_user}", access="public"),
+        both(OWN_WALK, one(Logout(), path=own, access="public", name="Again")),
+    ):
+        assert said(other), other
 
 
 def test_conflicts_are_refused() -> None:

@@ -16,7 +16,7 @@ import pytest
 from gatelog.composer.rules.checking import check
 from gatelog.composer.rules.files import read, write
 
-from tests.composer.compositions import AROUND, WALK
+from tests.composer.compositions import AROUND, OWN_WALK
 from tests.scratch import in_temporary_directory
 from tests.stack.conftest import two_workers
 from tests.stack.service import PASSWORD, ROOT, Service, run_command
@@ -46,7 +46,7 @@ def walk(service: Service) -> None:
     logged_in = service.request("POST", "/v2/login", LOGIN)
     assert logged_in.status == 200
     assert statuses(service, "/v2/me", logged_in.cookie) == {200}
-    out = service.request("GET", "/v2/logout_user", cookie=logged_in.cookie)
+    out = service.request("GET", "/v1/logout_user", cookie=logged_in.cookie)
     assert (out.status, out.json["ended"]) == (200, 1)
     assert statuses(service, "/v2/me", logged_in.cookie) == {401}
 
@@ -60,7 +60,7 @@ def test_by_the_api(service: Service) -> None:
         return answer.json
 
     assert statuses(service, "/v2/me") == {404}
-    drafted = ask("PUT", "/draft", {"composition": msgspec.to_builtins(WALK), "seen": ""})
+    drafted = ask("PUT", "/draft", {"composition": msgspec.to_builtins(OWN_WALK), "seen": ""})
     assert ask("POST", "/check")["faults"] == []
     built = ask("POST", "/build", {"seen": drafted["digest"]})
     assert built["build"] == 1
@@ -94,6 +94,6 @@ def test_from_the_file(service: Service, tmp_path: Path) -> None:
 
 def test_the_page_shows_files_that_can_be_built() -> None:
     assert len(FILES) == 2
-    assert read(FILES[0]) == WALK and write(WALK) == FILES[0]
+    assert read(FILES[0]) == OWN_WALK and write(OWN_WALK) == FILES[0]
     record = read(f"format = 1\n\n{FILES[1]}")
     assert check(record, AROUND) == []

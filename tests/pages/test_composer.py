@@ -162,14 +162,14 @@ async def test_from_an_empty_service_by_clicks(
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Make the account").click()
 
-        # the product's own path cannot be taken
+        # a path of the product's cannot be taken; this one can be composed as what it is
         about = {"access": "public", "description": "Ends the session."}
-        add_endpoint(page, "Logout user", "/v1/logout_user", **about)
+        add_endpoint(page, "Logout user", "/v1/me", **about)
         fault = page.locator("#f-path-fault")
-        expect(fault).to_contain_text("/v1/logout_user, which the product itself answers")
+        expect(fault).to_contain_text("/v1/me, which the product itself answers")
         if scripts:
             visit.look()
-        page.get_by_label("Path", exact=True).fill("/v2/logout_user")
+        page.get_by_label("Path", exact=True).fill("/v1/logout_user")
         page.get_by_role("button", name="Add the endpoint").click()
         said(page, "The endpoint is in the draft.")
         if scripts:
@@ -223,11 +223,11 @@ async def test_from_an_empty_service_by_clicks(
             visit.look()
 
     await visiting(empty, browser, walk, java_script_enabled=scripts)
-    for path, status in (("/v2/me", 401), ("/v2/logout_user", 200), ("/v2/nothing", 404)):
+    for path, status in (("/v2/me", 401), ("/v1/logout_user", 200), ("/v2/nothing", 404)):
         assert (await empty.get(path)).status == status, path
     token = (await empty.post("/v2/login", json={"login": "ada", "password": PASSWORD})).token
     assert (await empty.get("/v2/me", cookie=token)).status == 200
-    assert (await empty.get("/v2/logout_user", cookie=token)).status == 200
+    assert (await empty.get("/v1/logout_user", cookie=token)).status == 200
     assert (await empty.get("/v2/me", cookie=token)).status == 401
 
 
@@ -239,7 +239,7 @@ def walk_by_scripts(page: Page) -> list[int]:
         ("/v2/me", {}),
         ("/v2/login", {"method": "POST", "headers": headers, "body": body}),
         ("/v2/me", {}),
-        ("/v2/logout_user", {}),
+        ("/v1/logout_user", {}),
         ("/v2/me", {}),
     ]
     return [fetched(page, path, **options)[0] for path, options in steps]

@@ -4,6 +4,7 @@ A refusal says where (which endpoint, which action, which step) and why, in one 
 
 - An endpoint triggers one action, and an action has one endpoint as its trigger.
 - A path is nobody else's: not the product's, not the hosted application's, not another endpoint's.
+  But for an endpoint that says what the product itself does there (``stands_for_own``).
 - Each step needs somebody who is logged in, or nobody, or does not care, and leaves the request in
   one of these states; the order is checked by going through it (``_Course``). What answers by
   itself is the last step.
@@ -41,6 +42,8 @@ from gatelog.composer.rules.composition import (
     Record,
     Register,
     Respond,
+    own_event,
+    stands_for_own,
 )
 from gatelog.composer.rules.paths import MAX_VALUE_LENGTH, Crossings, Pattern, parse_path
 from gatelog.composer.rules.templates import Reference, Template, unknown
@@ -99,7 +102,7 @@ def check(composition: Composition, around: Surroundings) -> list[Fault]:
 
 def _faults(composition: Composition, around: Surroundings) -> Iterator[Fault]:
     yield from _names(composition)
-    yield from _paths(composition.endpoints, around.taken)
+    yield from _paths(composition, around.taken)
     triggers = Counter(action.trigger for action in composition.actions)
     endpoints = {endpoint.name: endpoint for endpoint in composition.endpoints}
     for endpoint in composition.endpoints:
@@ -159,21 +162,22 @@ def _is_text(text: str) -> bool:
     return all(_is_visible(character) or character == "\n" for character in text)
 
 
-def _paths(endpoints: Iterable[Endpoint], taken: Iterable[Taken]) -> Iterator[Fault]:
+def _paths(composition: Composition, taken: Iterable[Taken]) -> Iterator[Fault]:
     others: Crossings[Taken] = Crossings()
     for each in taken:
         others.add(each.pattern, each)
     before: Crossings[Endpoint] = Crossings()
-    for endpoint in endpoints:
+    own = [endpoint for endpoint, action in composition.pairs() if stands_for_own(endpoint, action)]
+    for endpoint in composition.endpoints:
         try:
             pattern = parse_path(endpoint.path)
         except InvalidInput as error:
             says = f"Its path cannot be used: {error}."
             yield Fault("endpoint", endpoint.name, says, at="path")
             continue
-        if (owner := next(others.meeting(pattern), None)) is not None:
-            says = f"{endpoint.path} meets {owner.path}, which {owner.by} answers."
-            yield Fault("endpoint", endpoint.name, f"{says} Choose another path.", at="path")
+        owner = next(others.meeting(pattern), None)
+        if owner is not None and endpoint not in own:
+            yield _taken(endpoint, owner)
         for other in before.meeting(pattern):
             if other.path != endpoint.path:
                 says = f"{endpoint.path} meets {other.path} of {other.name!r}: a request could be"
@@ -184,6 +188,15 @@ def _paths(endpoints: Iterable[Endpoint], taken: Iterable[Taken]) -> Iterator[Fa
                 yield Fault("endpoint", endpoint.name, says, at="path")
                 break
         before.add(pattern, endpoint)
+
+
+def _taken(endpoint: Endpoint, owner: Taken) -> Fault:
+    says = f"{endpoint.path} meets {owner.path}, which {owner.by} answers."
+    own = own_event(endpoint)
+    if own is None:
+        return Fault("endpoint", endpoint.name, f"{says} Choose another path.", at="path")
+    says += f" It may stand for that with {own.TITLE.lower()} as the one event of its action."
+    return Fault("endpoint", endpoint.name, says)
 
 
 # --- one endpoint

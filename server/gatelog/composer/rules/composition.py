@@ -11,7 +11,8 @@ It is what the composer edits, what a build makes live, and what a file of TOML 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -247,6 +248,24 @@ class Composition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
 
 EMPTY = Composition()
+
+# What is the product's own, for everybody, and all that one event does.
+OWN: Final[Mapping[tuple[str, str], AnyStep]] = {
+    ("GET", "/v1/logout_user"): Logout(),
+    ("POST", "/v1/logout_user"): Logout(),
+}
+
+
+def own_event(endpoint: Endpoint) -> AnyStep | None:
+    """The one event of the product's own endpoint that this one may stand for, if there is one."""
+    is_alike = endpoint.access == "public" and not endpoint.fields
+    return OWN.get((endpoint.method, endpoint.path)) if is_alike else None
+
+
+def stands_for_own(endpoint: Endpoint, action: Action) -> bool:
+    """Whether this says what the product itself does there. The product answers, as before."""
+    return action.steps == (own_event(endpoint),)
+
 
 _decoder = msgspec.json.Decoder(Composition)
 _encode = msgspec.json.Encoder().encode

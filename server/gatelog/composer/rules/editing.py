@@ -30,7 +30,7 @@ from gatelog.composer.rules.composition import (
 from gatelog.errors import DraftOutdated, InvalidInput, NotFound
 
 Change = Callable[[Composition], Composition]
-PartT = TypeVar("PartT", Endpoint, Action)
+PartT = TypeVar("PartT", bound=Endpoint | Action)
 ItemT = TypeVar("ItemT")
 
 _encode = msgspec.json.Encoder().encode

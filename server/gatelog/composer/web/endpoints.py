@@ -36,6 +36,7 @@ from gatelog.composer.rules.composition import (
     Record,
     Register,
     Respond,
+    stands_for_own,
 )
 from gatelog.composer.rules.composition import Handler as HandlerStep
 from gatelog.composer.web.turns import Done, Recorded, Turn, run_of, take
@@ -202,9 +203,12 @@ class Compiler:
         self._made: dict[tuple[Endpoint, Action], Served] = {}
 
     def compile(self, composition: Composition) -> tuple[Served, ...]:
-        """What is served. What was compiled before is taken as it is."""
+        """What is served, but for what the product serves itself. What was compiled before is taken
+        as it is."""
         made: dict[tuple[Endpoint, Action], Served] = {}
         for endpoint, action in composition.pairs():
+            if stands_for_own(endpoint, action):
+                continue
             pair = endpoint, action
             made[pair] = self._made.get(pair) or Served(endpoint, action, self._door)
         self._made = made

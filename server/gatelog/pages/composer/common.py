@@ -25,7 +25,7 @@ from gatelog.pages.layout import COMPOSE_PATH
 from gatelog.pages.users import actor
 
 PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PartT = TypeVar("PartT")
+PartT = TypeVar("PartT", bound=msgspec.Struct)
 
 ENDPOINT_PATH: Final = f"{COMPOSE_PATH}/endpoint"
 FIELD_PATH: Final = f"{COMPOSE_PATH}/field"
@@ -90,7 +90,7 @@ def shaped(
 
     ``says``: what each field must be, in a sentence.
     """
-    for field in msgspec.structs.fields(made):  # type: ignore[type-var]
+    for field in msgspec.structs.fields(made):
         if field.name not in values:
             continue
         try:

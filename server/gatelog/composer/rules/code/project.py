@@ -8,7 +8,14 @@ from itertools import groupby
 
 from gatelog.composer.rules.code import bodies, checks, handlers
 from gatelog.composer.rules.code.names import INDENT, Names, called, literal
-from gatelog.composer.rules.composition import Action, Call, Composition, Endpoint, Handler
+from gatelog.composer.rules.composition import (
+    Action,
+    Call,
+    Composition,
+    Endpoint,
+    Handler,
+    stands_for_own,
+)
 from gatelog.composer.rules.files import write
 from gatelog.composer.rules.paths import parse_path
 
@@ -114,7 +121,11 @@ def files(composition: Composition) -> Mapping[str, str]:
     """The texts of the project's files, by their paths."""
     pairs = composition.pairs()
     names, types = Names(), Names()
-    named = [(names.function(action.name), endpoint, action) for endpoint, action in pairs]
+    named = [
+        (names.function(action.name), endpoint, action)
+        for endpoint, action in pairs
+        if not stands_for_own(endpoint, action)  # Gatelog is beside the handlers
+    ]
     body_names = {
         endpoint.name: types.type(endpoint.name)
         for endpoint, action in pairs
