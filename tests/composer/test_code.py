@@ -318,7 +318,8 @@ def lasting(answer: Answer) -> tuple[Any, ...]:
     """What of an answer does not change from one time to the next."""
     body = answer.body.decode()
     cookies = answer.headers.getall("Set-Cookie", [])
-    said = [body, *sorted(re.sub(r"(Max-Age=)\d+", r"\1N", cookie) for cookie in cookies)]
+    # in their order: the last one of a name is the one that counts
+    said = [body, *(re.sub(r"(Max-Age=)\d+", r"\1N", cookie) for cookie in cookies)]
     for pattern, name in _VOLATILE:
         said = [pattern.sub(name, text) if len(text) < 5000 else text for text in said]
     headers = {name: answer.headers.get(name) for name in _COMPARED}

@@ -308,7 +308,8 @@ async def test_the_keyboard_is_enough(site: Site, browser: Browser) -> None:
 
         def press(name: str, role: Any = "button") -> None:
             tab_to(page, page.get_by_role(role, name=name, exact=True).last)
-            page.keyboard.press("Enter")
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
 
         def write_into(label: str, text: str) -> None:
             tab_to(page, page.get_by_label(label, exact=True))

@@ -114,8 +114,10 @@ class Steps:
         await self._plain(EndOthers)
 
     async def end_all(self, *, tokens: bool = False) -> None:
-        """End all sessions of the user; ``tokens``: those of machines, too. Takes a recent
-        login."""
+        """End all sessions of the user; ``tokens``: those of machines, too.
+
+        Raises RecentLoginRequired for an old login, TokenNotAllowed for a machine's token.
+        """
         self._said = await end_all(self._turn, tokens=tokens)
 
     async def change_password(self) -> None:
