@@ -12,13 +12,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from gatelog.composer.rules.composition import Field, Record, Respond
+from gatelog.composer.service.composer import Composer
+from gatelog.composer.web import COMPOSER
 from gatelog.config import Config
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser import Browser
+from tests.composer.compositions import WALK, both, one
 from tests.conftest import Dsns
 from tests.pages.site import Site, Visit, serving_site, visiting
 from tests.proofs.sealing import seal
+from tests.serving import PASSWORD
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEPT = DOCS / "pictures"
@@ -36,7 +41,28 @@ PICTURES: dict[str, tuple[str | None, str, str]] = {
     "audit": ("olga", "/console/audit", "light"),
     "event": ("olga", "/console/audit/1", "dark"),
     "as-of": ("olga", "/console/as-of", "light"),
+    "composer": ("ada", "/console/compose", "light"),
+    "composer-action": ("ada", "/console/compose/action?name=Place", "dark"),
+    "composer-build": ("ada", "/console/compose/build", "light"),
+    "composer-run": ("ada", "/console/compose/run?endpoint=Logout+user", "light"),
+    "composer-walk": ("ada", "/console/compose/walk", "dark"),
 }
+# What is pressed before the picture is taken, after these fields are filled in.
+PRESSED: dict[str, tuple[str, dict[str, str]]] = {
+    "composer-run": ("Run", {}),
+    "composer-walk": ("Run the walk", {"Login": "alice", "Password": PASSWORD}),
+}
+ORDERS = both(
+    WALK,
+    one(
+        Record(type="app.order_placed", fields=("shop", "item", "note"), per_hour=20),
+        Respond(json='{"placed": "{{body.item}}"}', status=201),
+        name="Place an order",
+        path="/v2/orders/{shop}",
+        method="POST",
+        fields=(Field("item", max_length=40), Field("note", required=False, personal=True)),
+    ),
+)
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -46,7 +72,18 @@ async def test_a_picture(
     config = msgspec.structs.replace(config, lease_ttl_s=TTL_S)
     async with serving_site(config, database, projector=True) as site:
         await seal(database.owner, tmp_path / "checkpoint")
+        if name.startswith("composer"):
+            await compose(site)
         await take(site, browser, tmp_path, name)
+
+
+async def compose(site: Site) -> None:
+    """The walk is live, and more is in the draft."""
+    composer: Composer = site.runner.app[COMPOSER]
+    await composer.replace(WALK)
+    await composer.build()
+    place = msgspec.structs.replace(ORDERS.actions[-1], name="Place")
+    await composer.replace(msgspec.structs.replace(ORDERS, actions=(*WALK.actions, place)))
 
 
 async def take(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:
@@ -61,6 +98,12 @@ async def take(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:
         if login is not None:
             visit.sign_in(login)
         page.goto(f"{site.origin}{path}")
+        if name in PRESSED:
+            button, fields = PRESSED[name]
+            for label, text in fields.items():
+                page.get_by_label(label, exact=True).fill(text)
+            page.get_by_role("button", name=button, exact=True).click()
+            expect(page.locator("#ran")).to_be_visible()
         page.screenshot(path=folder / f"{name}.png")
 
     await visiting(site, browser, walk, viewport=SIZE, color_scheme=scheme)
