@@ -19,7 +19,7 @@ from gatelog.config import Config
 from playwright.sync_api import Page, expect
 
 from tests.browser import Browser
-from tests.composer.compositions import WALK, both, one
+from tests.composer.compositions import OWN_WALK, both, one
 from tests.conftest import Dsns
 from tests.pages.site import Site, Visit, serving_site, visiting
 from tests.proofs.sealing import seal
@@ -53,7 +53,7 @@ PRESSED: dict[str, tuple[str, dict[str, str]]] = {
     "composer-walk": ("Run the walk", {"Login": "alice", "Password": PASSWORD}),
 }
 ORDERS = both(
-    WALK,
+    OWN_WALK,
     one(
         Record(type="app.order_placed", fields=("shop", "item", "note"), per_hour=20),
         Respond(json='{"placed": "{{body.item}}"}', status=201),
@@ -80,10 +80,10 @@ async def test_a_picture(
 async def compose(site: Site) -> None:
     """The walk is live, and more is in the draft."""
     composer: Composer = site.runner.app[COMPOSER]
-    await composer.replace(WALK)
+    await composer.replace(OWN_WALK)
     await composer.build()
     place = msgspec.structs.replace(ORDERS.actions[-1], name="Place")
-    await composer.replace(msgspec.structs.replace(ORDERS, actions=(*WALK.actions, place)))
+    await composer.replace(msgspec.structs.replace(ORDERS, actions=(*OWN_WALK.actions, place)))
 
 
 async def take(site: Site, browser: Browser, tmp_path: Path, name: str) -> None:

@@ -144,8 +144,10 @@ class Steps:
 
         ``name``: ``app.`` and a word of lower-case letters, digits and ``_``. ``fields`` stay
         readable; ``personal`` ones are sealed under the user's key. What is None is left out.
-        ``per_hour``: of one user under this name, at most; beyond that it is a 429. Raises
-        ValueError for a name or a limit that cannot be, InvalidInput for more than 16 KiB as JSON.
+        ``per_hour``: of one user under this name, at most; beyond that it is a 429.
+
+        Raises NotAuthenticated where nobody is logged in, ValueError for a name or a limit that
+        cannot be, InvalidInput for more than 16 KiB as JSON.
         """
         if _own_type(name) is None:
             raise ValueError(f"{name!r} is no type of one's own: it is like app.order_placed")
@@ -173,5 +175,8 @@ class Steps:
         self._said = await call(self._turn, upstream, method, segments, body)
 
     async def handle(self, name: str) -> None:
-        """Call the function that ``composable`` has registered under this name."""
+        """Call the function that ``composable`` has registered under this name.
+
+        Raises Unavailable where there is none.
+        """
         self._said = await handle(self._turn, name=name)
