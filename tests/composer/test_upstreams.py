@@ -217,12 +217,12 @@ async def test_who_does_not_answer_in_time() -> None:
     runner = web.ServerRunner(web.Server(silent), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    asking = Upstreams({"slow": f"http://127.0.0.1:{runner.addresses[0][1]}"}, timeout_s=0.05)
+    listed = {"slow": f"http://127.0.0.1:{runner.addresses[0][1]}"}
     try:
-        with pytest.raises(UpstreamFailed):
-            await asking.call("slow", "GET", [], headers={})
+        async with Upstreams(listed, timeout_s=0.05) as asking:
+            with pytest.raises(UpstreamFailed):
+                await asking.call("slow", "GET", [], headers={})
     finally:
-        await asking.close()
         await runner.cleanup()
 
 

@@ -28,6 +28,7 @@ from gatelog.audit.web.asof import AS_OF
 from gatelog.audit.web.events import AUDIT
 from gatelog.audit.web.export import EXPORTING, EXPORTS, end_exports
 from gatelog.audit.web.stream import FOLLOWER
+from gatelog.composer.service.upstreams import Upstreams
 from gatelog.composer.web import COMPOSER, RECORDER, TRACED, UPSTREAMS
 from gatelog.composer.web.routing import Composed
 from gatelog.composer.web.running import COMPOSED, RUNS, RUNS_AT_A_TIME
@@ -174,8 +175,9 @@ def _install(app: web.Application, door: Door, config: Config, services: OpenSer
     """What the product's handlers find in the application, from its start to its end."""
 
     async def serving(app: web.Application) -> AsyncIterator[None]:
-        async with services() as opened:
+        async with services() as opened, Upstreams(config.upstreams_listed) as upstreams:
             _hand_out(app, opened)
+            app[UPSTREAMS] = upstreams
             if COMPOSED in app:
                 app[COMPOSED].open(opened.composing.live)
                 opened.composing.composer.around = lambda: surroundings(config, _others(app))
@@ -211,7 +213,6 @@ def _hand_out(app: web.Application, services: Services) -> None:
     app[LOOKING] = services.console.looking
     app[COMPOSER] = services.composing.composer
     app[RECORDER] = services.composing.recorder
-    app[UPSTREAMS] = services.composing.upstreams
     app[TRACED] = services.composing.traced
 
 

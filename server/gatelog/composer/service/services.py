@@ -13,7 +13,6 @@ from gatelog.composer.service.composer import Composer
 from gatelog.composer.service.live import Live, Make
 from gatelog.composer.service.records import Recorder
 from gatelog.composer.service.traced import Traced
-from gatelog.composer.service.upstreams import Upstreams
 from gatelog.composer.store.builds import BuildStore
 from gatelog.config import Config
 from gatelog.log.store.database import Database
@@ -28,7 +27,6 @@ class ComposerServices(msgspec.Struct, frozen=True):
 
     composer: Composer
     recorder: Recorder
-    upstreams: Upstreams
     traced: Traced
     store: BuildStore
     peek: Callable[[], bytes | None]
@@ -51,19 +49,16 @@ async def composing(
     """The services, until the context ends. ``peek``: what memory says is announced, if it can."""
     store = BuildStore(database)
     primary = PrimaryAnnouncements(database, timeout_s=config.database_timeout_s)
-    upstreams = Upstreams(config.upstreams_listed)
     try:
         yield ComposerServices(
             composer=Composer(store=store, acting=acting, personal=personal),
             recorder=Recorder(acting=acting, personal=personal),
-            upstreams=upstreams,
             traced=Traced(database, personal),
             store=store,
             peek=peek,
             primary=primary,
         )
     finally:
-        await upstreams.close()
         await primary.close()
 
 
