@@ -72,7 +72,6 @@ def nothing_composed(database: Database) -> ComposerServices:
     return ComposerServices(
         composer=Composer(store=store, acting=unused, personal=unused),
         recorder=unused,
-        upstreams=unused,
         traced=unused,
         store=store,
         peek=lambda: nothing,
