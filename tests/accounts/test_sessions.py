@@ -362,11 +362,17 @@ async def test_health(service: Service, config: Config) -> None:
     assert (ready.status, ready.json) == (200, {"status": "ready"})
 
 
+async def test_without_a_database_and_without_the_composer(config: Config) -> None:
+    config = msgspec.structs.replace(config, composer="off")
+    async with serving(create_app(config, NOBODY), config) as service:
+        assert (await service.get("/v1/nothing", cookie="x" * 43)).status == 404
+
+
 async def test_without_a_database(config: Config) -> None:
     async with serving(create_app(config, NOBODY), config) as service:
         assert (await service.get("/health/alive")).status == 200
         assert (await service.get("/v1/me")).status == 401
-        assert (await service.get("/v1/nothing", cookie="x" * 43)).status == 404
+        assert (await service.get("/v1/nothing", cookie="x" * 43)).status == 503  # or composed
         ready = await service.get("/health/ready")
         assert (ready.status, ready.code) == (503, "database_unavailable")
         assert "ConnectionRefusedError" in ready.json["detail"]
