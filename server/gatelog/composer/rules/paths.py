@@ -124,6 +124,10 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     values: dict[str, str]
 
 
+# Of a template: by the names of its parameters, and by method.
+_Ends = dict[tuple[str, ...], dict[str, T]]
+
+
 class _Node(Generic[T]):
     """What may follow after some segments."""
 
@@ -132,7 +136,7 @@ class _Node(Generic[T]):
     def __init__(self) -> None:
         self.literal: dict[str, _Node[T]] = {}
         self.any: _Node[T] | None = None
-        self.ends: dict[tuple[str, ...], dict[str, T]] = {}
+        self.ends: _Ends[T] = {}
 
 
 class Table(Generic[T]):
@@ -170,31 +174,41 @@ class Table(Generic[T]):
         found = self._whole.get(path)
         if found is not None or (self._root.any is None and not self._root.literal):
             return found
+        values: list[str] = []
         parts = path[1:].split("/")
-        if len(parts) > MAX_SEGMENTS or not all(parts):
+        if len(parts) > MAX_SEGMENTS:
             return None
-        for by_names, values in _ends(self._root, parts, ()):
-            for names, by_method in by_names.items():
-                return Found(by_method, dict(zip(names, values, strict=True)))
+        for names, by_method in _ends(self._root, parts, 0, values).items():
+            return Found(by_method, dict(zip(names, values)))  # noqa: B905  # they are as many
         return None
 
 
-def _ends(
-    node: _Node[T], parts: list[str], values: tuple[str, ...]
-) -> Iterator[tuple[dict[tuple[str, ...], dict[str, T]], tuple[str, ...]]]:
-    """Where these segments lead, with what the parameters stand for; literal ones first."""
-    if not parts:
-        if node.ends:
-            yield node.ends, values
-        return
-    head, rest = parts[0], parts[1:]
-    if (literal := node.literal.get(head)) is not None:
-        yield from _ends(literal, rest, values)
-    if node.any is not None and (value := parameter_value(head)) is not None:
-        yield from _ends(node.any, rest, (*values, value))
+def _ends(node: _Node[T], parts: list[str], at: int, values: list[str]) -> _Ends[T]:
+    """What ends where the segments from this one on lead; ``values`` gets what the parameters
+    stand for. Literal segments come first."""
+    while at < len(parts):
+        head = parts[at]
+        at += 1
+        literal = node.literal.get(head)
+        if literal is not None and node.any is None:
+            node = literal
+            continue
+        if literal is not None:
+            kept = len(values)
+            if found := _ends(literal, parts, at, values):
+                return found
+            del values[kept:]
+        if node.any is None or (value := parameter_value(head)) is None:
+            return {}
+        values.append(value)
+        node = node.any
+    return node.ends
 
 
 def parameter_value(segment: str) -> str | None:
-    """What a segment says; None for one that no parameter takes: too long, or a step in a tree."""
-    value = segment.replace("%2F", "/").replace("%25", "%")
-    return value if len(value) <= MAX_VALUE_LENGTH and value not in {".", ".."} else None
+    """What a segment says; None for one that no parameter takes: empty, too long, or a step in a
+    tree."""
+    value = segment
+    if "%" in segment:
+        value = segment.replace("%2F", "/").replace("%25", "%")
+    return value if 0 < len(value) <= MAX_VALUE_LENGTH and value not in {".", ".."} else None

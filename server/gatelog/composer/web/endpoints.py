@@ -96,13 +96,16 @@ _FOR_LOGINS: Final = (Login, ChangePassword, EndOthers, EndAll)
 class Served:
     """An endpoint that is served, and its action."""
 
-    __slots__ = ("_door", "_handler", "action", "endpoint")
+    __slots__ = ("_door", "_handler", "action", "endpoint", "routes")
 
     def __init__(self, endpoint: Endpoint, action: Action, door: Door) -> None:
         self.endpoint = endpoint
         self.action = action
         self._door = door
         self._handler: Handler | None = None
+        self.routes: dict[
+            str, web.ResourceRoute
+        ] = {}  # that its requests are counted by, by method
 
     @property
     def handler(self) -> Handler:

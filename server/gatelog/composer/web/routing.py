@@ -103,7 +103,8 @@ class Composed(web.AbstractResource):
         served = _answering(found.by_method, request.method)
         if served is None:
             return None, methods_of(found.by_method)
-        match = _Match(found.values, self._route(served, request.method))
+        route = served.routes.get(request.method) or self._route(served, request.method)
+        match = _Match(found.values, route)
         match.handler = served.handler
         return match, set()
 
@@ -115,7 +116,8 @@ class Composed(web.AbstractResource):
             if len(self._templates) >= MAX_TEMPLATES:
                 return self._other.route(method, served.handler)
             template = self._templates[path] = Templated(path)
-        return template.route(method, served.handler)
+        route = served.routes[method] = template.route(method, served.handler)
+        return route
 
     # --- as a resource
 

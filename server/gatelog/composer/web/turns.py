@@ -339,19 +339,20 @@ def _session_value(session: Session | None, name: str) -> Any:
     return msgspec.to_builtins(getattr(session, name))  # a moment, as everywhere in texts
 
 
+# By what a template refers to: how the values of a turn are looked up.
+_PLACES: dict[str, Callable[[Turn], Callable[[str], Any]]] = {
+    "session": lambda turn: partial(_session_value, turn.session),
+    "path": lambda turn: turn.path.__getitem__,
+    "body": lambda turn: partial(getattr, turn.body),
+}
+
+
 def _responding(step: Respond) -> Run:
     template, status = Template(step.json), step.status
+    places = [(each, _PLACES[each]) for each in {each.place for each in template.references}]
 
     async def respond(turn: Turn) -> web.StreamResponse:
-        content = template.constant
-        if content is None:
-            content = template.fill(
-                {
-                    "session": partial(_session_value, turn.session),
-                    "path": turn.path.__getitem__,
-                    "body": partial(getattr, turn.body),
-                }
-            )
+        content = template.fill({place: values_of(turn) for place, values_of in places})
         return turn.says(web.Response(status=status, body=content, headers=JSON))
 
     return respond
