@@ -62,6 +62,8 @@ def any_event(cls: type[ev.Event]) -> st.SearchStrategy[Any]:
         "v": st.just(cls.VERSION),
         "up_to": POSITIVE,
         "count": POSITIVE,
+        "build": POSITIVE,
+        "restored": st.none() | POSITIVE,
         "idle_s": st.none() | st.integers(1, 2**31 - 1),
     }
     return st.builds(
